@@ -1,0 +1,49 @@
+//! Counters that many shards write and the control thread reads, without sharing a cache line.
+//!
+//! Every shard has its own padded block. A block has one writer, so an addition is a plain load and
+//! store; readers sum the blocks and may see an addition a moment late, never half of one.
+
+use crossbeam::utils::CachePadded;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::ids::ShardId;
+
+/// `N` counters for each of a fixed number of shards.
+#[derive(Debug)]
+pub struct ShardCounters<const N: usize> {
+    blocks: Box<[CachePadded<[AtomicU64; N]>]>,
+}
+
+impl<const N: usize> ShardCounters<N> {
+    /// Counters for `shards` writers, all zero.
+    pub fn new(shards: usize) -> Self {
+        let block = || CachePadded::new([const { AtomicU64::new(0) }; N]);
+        ShardCounters { blocks: (0..shards).map(|_| block()).collect() }
+    }
+
+    /// Adds `n` to counter `index`. Only the thread of `shard` may call this for its block.
+    #[inline]
+    pub fn add(&self, shard: ShardId, index: usize, n: u64) {
+        let cell = &self.blocks[usize::from(shard.0)][index];
+        cell.store(cell.load(Relaxed).wrapping_add(n), Relaxed);
+    }
+
+    /// Raises counter `index` of `shard` to at least `n` (for maxima).
+    #[inline]
+    pub fn raise(&self, shard: ShardId, index: usize, n: u64) {
+        let cell = &self.blocks[usize::from(shard.0)][index];
+        if cell.load(Relaxed) < n {
+            cell.store(n, Relaxed);
+        }
+    }
+
+    /// The sum of counter `index` over all shards.
+    pub fn sum(&self, index: usize) -> u64 {
+        self.blocks.iter().fold(0u64, |sum, block| sum.wrapping_add(block[index].load(Relaxed)))
+    }
+
+    /// The largest of counter `index` over all shards.
+    pub fn max(&self, index: usize) -> u64 {
+        self.blocks.iter().map(|block| block[index].load(Relaxed)).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,12 @@
+//! Plain building blocks with no knowledge of sockets, config or proxies.
+
+pub mod address;
+pub mod counters;
+pub mod hash;
+pub mod histogram;
+pub mod ids;
+pub mod limits;
+pub mod receive;
+pub mod slab;
+pub mod time;
+pub mod wheel;

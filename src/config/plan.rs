@@ -1,0 +1,356 @@
+//! The validated configuration: resolved, immutable, shared by `Arc`. All times are milliseconds.
+//!
+//! Identity is by name (proxy, server) and address, never by the position in a file: positions
+//! (`ProxyId`, `ListenerId`, `ServerId`) only index this one plan.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::base::address::Address;
+use crate::base::ids::{ListenerId, ProxyId, ServerId};
+use crate::base::receive::ReceiveStep;
+
+/// A whole configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// Settings of the process.
+    pub global: Global,
+    /// Frontends, backends and listens in the order of the files.
+    pub proxies: Vec<Arc<Proxy>>,
+    /// Every listening address of every frontend; `Front::listeners` indexes it.
+    pub listeners: Vec<Arc<Listener>>,
+    /// How many server slots the plan uses: `ServerId`s are `0..servers_count`.
+    pub servers_count: u32,
+}
+
+/// Settings of the process.
+#[derive(Clone, Debug)]
+pub struct Global {
+    /// `maxconn`: connections of the process; `None` = computed from the descriptor limit.
+    pub maxconn: Option<u32>,
+    /// `nbthread`: shards; `None` = computed from CPUs and cgroup quota.
+    pub nbthread: Option<u16>,
+    /// `log` lines of the global section (proxies refer to them by `log global`).
+    pub logs: Vec<LogTarget>,
+    /// `log-tag`, `tidegate` by default.
+    pub log_tag: String,
+    /// `pidfile`.
+    pub pidfile: Option<PathBuf>,
+    /// `daemon`.
+    pub daemon: bool,
+    /// `hard-stop-after`: bound of a soft stop.
+    pub hard_stop_after_ms: Option<u32>,
+    /// `stats socket` lines.
+    pub stats_sockets: Vec<StatsSocket>,
+    /// `stats timeout`, 10,000 by default.
+    pub stats_timeout_ms: u32,
+    /// `stats maxconn`, 10 by default.
+    pub stats_maxconn: u32,
+    /// `tune.rcvbuf.client`, bytes; `None` = the kernel's autotuning.
+    pub rcvbuf_client: Option<u32>,
+    /// `tune.sndbuf.client`, bytes.
+    pub sndbuf_client: Option<u32>,
+    /// `tune.rcvbuf.server`, bytes.
+    pub rcvbuf_server: Option<u32>,
+    /// `tune.sndbuf.server`, bytes.
+    pub sndbuf_server: Option<u32>,
+    /// Ours, `tune.ring.receive auto|limit|incremental|bundle|plain`: the receive step (debugging).
+    pub receive_step: Option<ReceiveStep>,
+    /// Ours, `tune.ring.buffers N`: buffers in each of a shard's two rings, a power of two 2..=256, 8 by default.
+    pub ring_buffers: u16,
+    /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
+    /// computed from RAM and the cgroup's `memory.max`.
+    pub memory_bytes: Option<u64>,
+    /// Public seed of hash balancing; `0` unless configured.
+    pub hash_seed: u64,
+}
+
+impl Default for Global {
+    fn default() -> Self {
+        Global {
+            maxconn: None,
+            nbthread: None,
+            logs: Vec::new(),
+            log_tag: "tidegate".to_owned(),
+            pidfile: None,
+            daemon: false,
+            hard_stop_after_ms: None,
+            stats_sockets: Vec::new(),
+            stats_timeout_ms: 10_000,
+            stats_maxconn: 10,
+            rcvbuf_client: None,
+            sndbuf_client: None,
+            rcvbuf_server: None,
+            sndbuf_server: None,
+            receive_step: None,
+            ring_buffers: 8,
+            memory_bytes: None,
+            hash_seed: 0,
+        }
+    }
+}
+
+/// One `stats socket`.
+#[derive(Clone, Debug)]
+pub struct StatsSocket {
+    /// Unix path or TCP address.
+    pub address: Address,
+    /// `mode`, as an octal file mode.
+    pub mode: Option<u32>,
+    /// Owner (`uid` or `user`), resolved.
+    pub uid: Option<u32>,
+    /// Group (`gid` or `group`), resolved.
+    pub gid: Option<u32>,
+    /// `level`, `Operator` by default.
+    pub level: Level,
+}
+
+/// What a runtime socket's client may do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// Reads non-sensitive state.
+    User,
+    /// Reads everything.
+    Operator,
+    /// Changes things.
+    Admin,
+}
+
+/// Where log lines go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogTarget {
+    /// The sink.
+    pub sink: LogSink,
+    /// Longest line in bytes, 1024 by default.
+    pub length_max: u16,
+    /// Line header.
+    pub format: LogFormat,
+    /// Syslog facility, 0..=23.
+    pub facility: u8,
+    /// Highest severity number that is sent (7 = debug, the default).
+    pub level_max: u8,
+    /// Lowest severity number; more urgent ones are sent with this one (0 = emerg, the default).
+    pub level_min: u8,
+}
+
+/// A log destination.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogSink {
+    /// UDP syslog, port 514 by default.
+    Udp(std::net::SocketAddr),
+    /// Unix datagram socket (`/dev/log`).
+    UnixDatagram(PathBuf),
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// An inherited descriptor (`fd@N`).
+    Descriptor(i32),
+}
+
+/// What stands before the message of a log line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LogFormat {
+    /// RFC 3164 with host name left out, as `local` and the default have it: `<PRI>Mmm dd hh:mm:ss tag[pid]: `.
+    Rfc3164,
+    /// `<PRI>` alone.
+    Priority,
+    /// `<LEVEL>` in angle brackets, for a supervisor's journal (`short`).
+    Short,
+    /// Nothing (`raw`).
+    Raw,
+}
+
+/// A frontend, a backend, or a listen (both).
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// Its place in `Plan::proxies`.
+    pub proxy_id: ProxyId,
+    /// HAProxy's numeric id (`iid`), from 2 on.
+    pub iid: u32,
+    /// Unique name.
+    pub name: Arc<str>,
+    /// The section it was written as.
+    pub kind: ProxyKind,
+    /// The accepting side, of `frontend` and `listen`.
+    pub front: Option<Front>,
+    /// The connecting side, of `backend` and `listen`.
+    pub back: Option<Back>,
+    /// Resolved log targets (`log global` expanded).
+    pub logs: Vec<LogTarget>,
+}
+
+/// The section a proxy was written as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProxyKind {
+    /// `frontend`
+    Frontend,
+    /// `backend`
+    Backend,
+    /// `listen`
+    Listen,
+}
+
+/// The accepting side of a proxy.
+#[derive(Clone, Debug)]
+pub struct Front {
+    /// Its listeners, indices of `Plan::listeners`.
+    pub listeners: Vec<ListenerId>,
+    /// Where its connections go; `None` = refused with `SC` and `<NOSRV>` as HAProxy does.
+    pub default_backend: Option<ProxyId>,
+    /// `maxconn`, 0 = only the process's limit.
+    pub maxconn: u32,
+    /// `timeout client`, 0 = infinite.
+    pub timeout_client_ms: u32,
+    /// `timeout client-fin`, 0 = not set.
+    pub timeout_client_fin_ms: u32,
+    /// `option tcpka` or `clitcpka`.
+    pub keepalive: Option<KeepAlive>,
+    /// `option tcplog`.
+    pub tcplog: bool,
+    /// `option dontlognull`: sessions without a byte from the client are not logged.
+    pub dontlognull: bool,
+}
+
+/// TCP keep-alive settings; `None` = the kernel's own value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KeepAlive {
+    /// Seconds before the first probe (`clitcpka-idle`, `srvtcpka-idle`).
+    pub idle_s: Option<u32>,
+    /// Seconds between probes (`-intvl`).
+    pub interval_s: Option<u32>,
+    /// Probes before giving up (`-cnt`).
+    pub count: Option<u32>,
+}
+
+/// One listening address.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Listener {
+    /// Its place in `Plan::listeners`.
+    pub listener_id: ListenerId,
+    /// The frontend it belongs to.
+    pub proxy_id: ProxyId,
+    /// What it listens on.
+    pub endpoint: Endpoint,
+    /// `name`, for statistics; empty = unnamed.
+    pub name: String,
+    /// `backlog`: of the bind line, else of the proxy, else its maxconn; 0 = the program's default.
+    pub backlog: u32,
+    /// `maxconn` of the bind line, 0 = none.
+    pub maxconn: u32,
+    /// `defer-accept`.
+    pub defer_accept: bool,
+    /// `v6only` (`Some(true)`), `v4v6` (`Some(false)`), or neither.
+    pub v6only: Option<bool>,
+    /// `tcp-ut`: TCP_USER_TIMEOUT in milliseconds, 0 = none.
+    pub tcp_user_timeout_ms: u32,
+    /// Unix socket: `mode`.
+    pub unix_mode: Option<u32>,
+    /// Unix socket: owner.
+    pub unix_uid: Option<u32>,
+    /// Unix socket: group.
+    pub unix_gid: Option<u32>,
+    /// `file:line` of the bind, for messages.
+    pub place: String,
+}
+
+/// What a listener listens on.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Endpoint {
+    /// An address to bind.
+    Address(Address),
+    /// A listening socket inherited as a descriptor (`fd@N`).
+    Descriptor(i32),
+}
+
+/// The connecting side of a proxy.
+#[derive(Clone, Debug)]
+pub struct Back {
+    /// `balance` with its hash type.
+    pub balance: Balance,
+    /// `server` lines in order.
+    pub servers: Vec<Arc<Server>>,
+    /// `timeout connect`, 0 = infinite.
+    pub timeout_connect_ms: u32,
+    /// `timeout server`, 0 = infinite.
+    pub timeout_server_ms: u32,
+    /// `timeout server-fin`, 0 = not set.
+    pub timeout_server_fin_ms: u32,
+    /// `timeout queue`, 0 = as `timeout connect`.
+    pub timeout_queue_ms: u32,
+    /// `retries`, 3 by default.
+    pub retries: u16,
+    /// `option redispatch [interval]`: `None` = off; negative = counted from the last retry.
+    pub redispatch: Option<i16>,
+    /// `option tcpka` or `srvtcpka`.
+    pub keepalive: Option<KeepAlive>,
+}
+
+/// How a server is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    RoundRobin,
+    /// Fewest active connections per weight.
+    LeastConn,
+    /// Hash of the client's address.
+    Source(HashType),
+}
+
+/// How a hash finds a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HashType {
+    /// Modulo over the usable weight.
+    MapBased,
+    /// A ring of points: when a server goes, only its own clients move.
+    Consistent,
+}
+
+/// One `server`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Server {
+    /// Its slot in the process.
+    pub server_id: ServerId,
+    /// HAProxy's numeric id (`sid`), from 1 on in each backend.
+    pub sid: u32,
+    /// Name, unique in its backend.
+    pub name: Arc<str>,
+    /// Where to connect, resolved; `None` port offset forms are not supported yet.
+    pub address: Address,
+    /// The address as it was written.
+    pub address_text: String,
+    /// `weight` 0..=256.
+    pub weight: u16,
+    /// `maxconn`, 0 = unlimited.
+    pub maxconn: u32,
+    /// `disabled`: starts in maintenance.
+    pub disabled: bool,
+    /// `check` with its settings.
+    pub check: Option<Check>,
+    /// `tcp-ut`: TCP_USER_TIMEOUT in milliseconds, 0 = none.
+    pub tcp_user_timeout_ms: u32,
+    /// `file:line`, for messages.
+    pub place: String,
+}
+
+/// An active TCP-connect check.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Check {
+    /// Where to connect (`port` applied).
+    pub address: Address,
+    /// `inter`, 2,000 by default.
+    pub inter_ms: u32,
+    /// `fall`, 3 by default.
+    pub fall: u16,
+    /// `rise`, 2 by default.
+    pub rise: u16,
+    /// Bound of one probe: min(`timeout connect`, `inter`) as HAProxy has it, `timeout check` where set.
+    pub timeout_ms: u32,
+}
+
+impl Plan {
+    /// Whether anything would listen.
+    pub fn has_listener(&self) -> bool {
+        !self.listeners.is_empty()
+    }
+}

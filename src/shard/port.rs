@@ -1,0 +1,117 @@
+//! A shard's port: how other threads speak to it and what they may read of it.
+
+use crossbeam::queue::ArrayQueue;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+
+use crate::base::ids::{ServerId, ShardId};
+use crate::lb::Grant;
+use crate::sys::EventFd;
+
+/// What a shard can be told.
+#[derive(Debug)]
+pub enum Message {
+    /// A server for a waiting session.
+    Grant(Grant),
+    /// Stop accepting: close the listeners after accepting what is queued on them.
+    Drain,
+    /// End every session and the thread.
+    Stop,
+    /// End the sessions of a server (kill, mark-down).
+    EndSessions(ServerId),
+}
+
+/// Numbers a shard writes once per turn for `show activity`.
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// Open sessions.
+    pub sessions: AtomicU64,
+    /// Bytes of private memory holding data.
+    pub private_bytes: AtomicU64,
+    /// Private chunks kept for reuse, bytes.
+    pub private_cached_bytes: AtomicU64,
+    /// Buffers of both rings that the kernel has.
+    pub buffers_free: AtomicU64,
+    /// Buffers of both rings.
+    pub buffers_total: AtomicU64,
+    /// Timers armed.
+    pub timers: AtomicU64,
+    /// Operations in the kernel (accepts and the wake-up poll of an idle shard included).
+    pub operations: AtomicU64,
+    /// Connections accepted but held back by a limit.
+    pub parked: AtomicU64,
+    /// Loop turns.
+    pub turns: AtomicU64,
+    /// Completions handled.
+    pub completions: AtomicU64,
+    /// Receives refused for lack of buffers (ENOBUFS).
+    pub buffers_exhausted: AtomicU64,
+    /// Bytes copied out to private memory.
+    pub copied_out_bytes: AtomicU64,
+    /// Short or refused sends.
+    pub sends_short: AtomicU64,
+    /// Accepts refused for lack of descriptors.
+    pub accepts_refused: AtomicU64,
+    /// Times accepting paused at a limit.
+    pub accept_pauses: AtomicU64,
+    /// Errors that no table names.
+    pub errors_unexpected: AtomicU64,
+    /// Longest turn, microseconds, since start.
+    pub turn_max_us: AtomicU64,
+    /// Completion-queue overflows.
+    pub cq_overflows: AtomicU64,
+}
+
+/// One per shard.
+#[derive(Debug)]
+pub struct ShardPort {
+    /// Whose it is.
+    pub shard: ShardId,
+    /// What the shard reports.
+    pub gauges: Gauges,
+    messages: ArrayQueue<Message>,
+    /// A limit was freed: look at paused listeners.
+    limit_freed: AtomicBool,
+    wake: EventFd,
+}
+
+impl ShardPort {
+    /// A port whose queue holds `capacity` messages: at least the process's sessions plus a few for
+    /// control, so that a grant always fits.
+    pub fn new(shard: ShardId, capacity: usize) -> std::io::Result<ShardPort> {
+        Ok(ShardPort {
+            shard,
+            gauges: Gauges::default(),
+            messages: ArrayQueue::new(capacity),
+            limit_freed: AtomicBool::new(false),
+            wake: EventFd::new()?,
+        })
+    }
+
+    /// Sends a message; gives it back if the queue is full.
+    pub fn send(&self, message: Message) -> Result<(), Message> {
+        self.messages.push(message)?;
+        self.wake.notify();
+        Ok(())
+    }
+
+    /// Tells the shard that a limit it paused for has room again.
+    pub fn limit_freed(&self) {
+        self.limit_freed.store(true, SeqCst);
+        self.wake.notify();
+    }
+
+    /// Next message, for the shard itself.
+    pub(super) fn receive(&self) -> Option<Message> {
+        self.messages.pop()
+    }
+
+    /// Whether a limit was freed since the last call.
+    pub(super) fn take_limit_freed(&self) -> bool {
+        self.limit_freed.swap(false, SeqCst)
+    }
+
+    /// The descriptor that becomes readable when something was sent.
+    pub(super) fn wake(&self) -> &EventFd {
+        &self.wake
+    }
+}

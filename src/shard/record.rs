@@ -1,0 +1,96 @@
+//! The record of a session, from the shard that ran it to the log thread.
+
+use crossbeam::queue::ArrayQueue;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::world::Frontend;
+use crate::lb::{Backend, Server};
+use crate::sys::EventFd;
+
+/// One session, or one accepted connection where the log line is written at accept. No text: the log
+/// thread formats.
+#[derive(Clone, Debug)]
+pub struct SessionRecord {
+    /// Unix time of the accept, milliseconds.
+    pub accepted_unix_ms: u64,
+    /// The frontend.
+    pub frontend: Arc<Frontend>,
+    /// The backend, once one was chosen.
+    pub backend: Option<Arc<Backend>>,
+    /// The last server tried.
+    pub server: Option<Arc<Server>>,
+    /// Client's address; `None` for Unix clients.
+    pub client: Option<SocketAddr>,
+    /// Address the client connected to; `None` for Unix listeners.
+    pub local: Option<SocketAddr>,
+    /// True for the line at accept (`Connect from ...`): the fields below are then meaningless.
+    pub at_accept: bool,
+    /// Milliseconds in the queue, -1 = aborted before or there.
+    pub queue_ms: i64,
+    /// Milliseconds to connect, retries included; -1 = never connected.
+    pub connect_ms: i64,
+    /// Milliseconds from accept to end.
+    pub total_ms: i64,
+    /// Bytes from the client.
+    pub bytes_in: u64,
+    /// Bytes to the client.
+    pub bytes_out: u64,
+    /// HAProxy's two letters (`--`, `CD`, `sC` ...).
+    pub termination: [u8; 2],
+    /// Connections at the end: process, frontend, backend, server.
+    pub counts: [u32; 4],
+    /// Retries; `redispatched` puts a `+` before it.
+    pub retries: u16,
+    /// Whether a retry went to another server.
+    pub redispatched: bool,
+    /// Sessions before this one in the server's and the backend's queue.
+    pub queued_before: [u32; 2],
+}
+
+/// Bounded queue from all shards to the log thread. A full queue drops the record and counts it.
+#[derive(Debug)]
+pub struct LogQueue {
+    records: ArrayQueue<SessionRecord>,
+    dropped: AtomicU64,
+    wake: EventFd,
+}
+
+impl LogQueue {
+    /// A queue of `capacity` records.
+    pub fn new(capacity: usize) -> std::io::Result<LogQueue> {
+        Ok(LogQueue {
+            records: ArrayQueue::new(capacity),
+            dropped: AtomicU64::new(0),
+            wake: EventFd::new()?,
+        })
+    }
+
+    /// Puts a record in; never blocks. Shards call `notify` once per turn after their last push.
+    pub fn push(&self, record: SessionRecord) {
+        if self.records.push(record).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Wakes the log thread.
+    pub fn notify(&self) {
+        self.wake.notify();
+    }
+
+    /// Takes the oldest record.
+    pub fn pop(&self) -> Option<SessionRecord> {
+        self.records.pop()
+    }
+
+    /// Records dropped because the queue was full.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed)
+    }
+
+    /// Readable when `notify` was called.
+    pub fn wake(&self) -> &EventFd {
+        &self.wake
+    }
+}

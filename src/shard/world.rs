@@ -1,0 +1,154 @@
+//! What all shards and the control thread share: the live frontends and backends, limits, ports.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use super::port::ShardPort;
+use super::record::LogQueue;
+use crate::base::counters::ShardCounters;
+use crate::base::ids::ProxyId;
+use crate::base::limits::{LimitId, LimitKey, LimitTable};
+use crate::config::plan::{Plan, Proxy};
+use crate::lb::Backend;
+
+/// Counters of a frontend, indices of [`Frontend::counters`]. A backend has the same ones, in
+/// [`World::back_counters`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub enum FrontCounter {
+    /// Connections accepted (`conn_tot`).
+    Connections,
+    /// Sessions (`stot`).
+    Sessions,
+    /// Sessions open now (added on start, subtracted on end, modulo 2^64).
+    Active,
+    /// Bytes from clients.
+    BytesIn,
+    /// Bytes to clients.
+    BytesOut,
+    /// Failed requests: the client left before any data (`ereq`).
+    RequestErrors,
+    /// Connect errors after all retries (`econ`).
+    ConnectErrors,
+    /// Broken by the server (`eresp`).
+    ResponseErrors,
+    /// Retries.
+    Retries,
+    /// Redispatches.
+    Redispatches,
+    /// Sessions ended by the client's abort.
+    ClientAborts,
+    /// Sessions ended by the server's abort.
+    ServerAborts,
+    /// Connections closed at once because of a resource (descriptors, memory).
+    ResourceErrors,
+    /// Sum of connect times, microseconds.
+    ConnectTimeUs,
+    /// Sum of queue times, microseconds.
+    QueueTimeUs,
+    /// Sum of session times, milliseconds.
+    SessionTimeMs,
+}
+
+impl FrontCounter {
+    /// How many there are.
+    pub const COUNT: usize = 16;
+}
+
+/// Counters of a proxy by shard.
+pub type ProxyCounters = ShardCounters<{ FrontCounter::COUNT }>;
+
+/// A frontend's live state.
+#[derive(Debug)]
+pub struct Frontend {
+    /// What the config says of it.
+    pub proxy: Arc<Proxy>,
+    /// Its limit in [`World::limits`] (always present; unlimited when `maxconn` is 0). Its `current` is
+    /// the number of open sessions, its `peak` the most there ever were.
+    pub limit: LimitId,
+    /// Counters.
+    pub counters: ProxyCounters,
+}
+
+/// Everything shared between threads. Built once by `process`; reload will publish parts of it anew.
+#[derive(Debug)]
+pub struct World {
+    /// The configuration in force.
+    pub plan: Arc<Plan>,
+    /// By `ProxyId`; `None` for pure backends.
+    pub frontends: Vec<Option<Arc<Frontend>>>,
+    /// By `ProxyId`; `None` for pure frontends.
+    pub backends: Vec<Option<Arc<Backend>>>,
+    /// Counters of backends, by `ProxyId`.
+    pub back_counters: Vec<ProxyCounters>,
+    /// Connection limits: process, frontends, listeners.
+    pub limits: LimitTable,
+    /// The process's own slot in `limits`; its bound is the effective `maxconn`.
+    pub process_limit: LimitId,
+    /// One port per shard.
+    pub ports: Vec<Arc<ShardPort>>,
+    /// Session records on their way to the log thread.
+    pub log_queue: Arc<LogQueue>,
+    /// Unix time in milliseconds at monotonic zero: shards make wall-clock stamps from it.
+    pub unix_ms_at_zero: AtomicU64,
+    /// Bytes of private relay memory the process may use.
+    pub memory_max: u64,
+    /// Bytes of private relay memory reserved now, of all shards.
+    pub memory_reserved: AtomicU64,
+}
+
+impl World {
+    /// The live state of a plan, for `ports.len()` shards and at most `maxconn` connections.
+    pub fn new(
+        plan: Arc<Plan>,
+        ports: Vec<Arc<ShardPort>>,
+        log_queue: Arc<LogQueue>,
+        maxconn: u32,
+        memory_max: u64,
+        unix_ms_at_zero: u64,
+    ) -> World {
+        let shards = ports.len();
+        let mut entries = vec![(LimitKey::Process, maxconn)];
+        for proxy in &plan.proxies {
+            if let Some(front) = &proxy.front {
+                entries.push((LimitKey::Frontend(proxy.proxy_id), front.maxconn));
+            }
+        }
+        for listener in &plan.listeners {
+            entries.push((LimitKey::Listener(listener.listener_id), listener.maxconn));
+        }
+        let limits = LimitTable::new(&entries);
+        let process_limit = limits.find(LimitKey::Process).expect("just entered");
+        let frontend = |proxy: &Arc<Proxy>| {
+            proxy.front.as_ref()?;
+            let limit = limits.find(LimitKey::Frontend(proxy.proxy_id)).expect("just entered");
+            Some(Arc::new(Frontend {
+                proxy: Arc::clone(proxy),
+                limit,
+                counters: ShardCounters::new(shards),
+            }))
+        };
+        let backend = |proxy: &Arc<Proxy>| {
+            proxy.back.as_ref()?;
+            Some(Arc::new(Backend::new(Arc::clone(proxy), shards, plan.global.hash_seed)))
+        };
+        World {
+            frontends: plan.proxies.iter().map(frontend).collect(),
+            backends: plan.proxies.iter().map(backend).collect(),
+            back_counters: plan.proxies.iter().map(|_| ShardCounters::new(shards)).collect(),
+            process_limit,
+            limits,
+            ports,
+            log_queue,
+            unix_ms_at_zero: AtomicU64::new(unix_ms_at_zero),
+            memory_max,
+            memory_reserved: AtomicU64::new(0),
+            plan,
+        }
+    }
+
+    /// The backend of a proxy.
+    pub fn backend(&self, proxy: ProxyId) -> Option<&Arc<Backend>> {
+        self.backends.get(usize::from(proxy.0))?.as_ref()
+    }
+}

@@ -1,0 +1,5 @@
+//! System calls that are not on a ring: sockets, addresses, process. With `ring` the only unsafe code.
+
+mod eventfd;
+
+pub use eventfd::EventFd;
