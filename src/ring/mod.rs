@@ -65,8 +65,10 @@ pub enum Interest {
 pub struct Readiness {
     /// Writable.
     pub writable: bool,
-    /// An error is pending or both directions are shut (POLLERR or POLLHUP).
-    pub broken: bool,
+    /// An error is pending (POLLERR), or the poll itself failed.
+    pub failed: bool,
+    /// Both directions are shut, or it was never connected (POLLHUP).
+    pub hung_up: bool,
 }
 
 /// The end or a step of an operation.

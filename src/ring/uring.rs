@@ -304,8 +304,9 @@ impl Kernel for Uring {
     fn readiness(&self, result: i32) -> Readiness {
         let has = |bit: i16| result & i32::from(bit) != 0;
         Readiness {
-            writable: has(libc::POLLOUT),
-            broken: result < 0 || has(libc::POLLERR) || has(libc::POLLHUP),
+            writable: result >= 0 && has(libc::POLLOUT),
+            failed: result < 0 || has(libc::POLLERR),
+            hung_up: result >= 0 && has(libc::POLLHUP),
         }
     }
 
