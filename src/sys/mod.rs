@@ -1,5 +1,10 @@
 //! System calls that are not on a ring: sockets, addresses, process. With `ring` the only unsafe code.
 
+pub mod cgroup;
+pub mod clock;
 mod eventfd;
+pub mod process;
+pub mod socket;
+pub mod stream;
 
 pub use eventfd::EventFd;
