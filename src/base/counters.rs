@@ -18,9 +18,7 @@ impl<const N: usize> ShardCounters<N> {
     /// Counters for `shards` writers, all zero.
     pub fn new(shards: usize) -> Self {
         let block = || CachePadded::new([const { AtomicU64::new(0) }; N]);
-        ShardCounters {
-            blocks: (0..shards).map(|_| block()).collect(),
-        }
+        ShardCounters { blocks: (0..shards).map(|_| block()).collect() }
     }
 
     /// Adds `n` to counter `index`. Only the thread of `shard` may call this for its block.
@@ -41,17 +39,11 @@ impl<const N: usize> ShardCounters<N> {
 
     /// The sum of counter `index` over all shards.
     pub fn sum(&self, index: usize) -> u64 {
-        self.blocks.iter().fold(0u64, |sum, block| {
-            sum.wrapping_add(block[index].load(Relaxed))
-        })
+        self.blocks.iter().fold(0u64, |sum, block| sum.wrapping_add(block[index].load(Relaxed)))
     }
 
     /// The largest of counter `index` over all shards.
     pub fn max(&self, index: usize) -> u64 {
-        self.blocks
-            .iter()
-            .map(|block| block[index].load(Relaxed))
-            .max()
-            .unwrap_or(0)
+        self.blocks.iter().map(|block| block[index].load(Relaxed)).max().unwrap_or(0)
     }
 }

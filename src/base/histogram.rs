@@ -15,9 +15,7 @@ pub struct Histogram {
 impl Histogram {
     /// An empty histogram for `shards` writers.
     pub fn new(shards: usize) -> Self {
-        Histogram {
-            counters: ShardCounters::new(shards),
-        }
+        Histogram { counters: ShardCounters::new(shards) }
     }
 
     /// Counts `value` once.

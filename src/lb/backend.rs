@@ -78,10 +78,7 @@ impl Backend {
     /// The live state of a planned backend; `hash_seed` is the plan's public seed.
     pub fn new(proxy: Arc<Proxy>, shards: usize, hash_seed: u64) -> Backend {
         let _ = (shards, hash_seed);
-        Backend {
-            proxy,
-            servers: Vec::new(),
-        }
+        Backend { proxy, servers: Vec::new() }
     }
 
     /// Chooses a server and takes its count.

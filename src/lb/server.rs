@@ -127,26 +127,14 @@ pub struct Server {
 impl Server {
     /// The live state of a planned server, before any connection or probe.
     pub fn new(plan: Arc<plan::Server>, backend_name: Arc<str>, shards: usize) -> Server {
-        let health = if plan.check.is_some() {
-            Health::Up
-        } else {
-            Health::NotChecked
-        };
-        let admin = if plan.disabled {
-            Admin::Maintenance
-        } else {
-            Admin::Ready
-        };
+        let health = if plan.check.is_some() { Health::Up } else { Health::NotChecked };
+        let admin = if plan.disabled { Admin::Maintenance } else { Admin::Ready };
         Server {
             id: plan.server_id,
             backend_name,
             active: CachePadded::new(AtomicU32::new(0)),
             active_peak: AtomicU32::new(0),
-            maxconn: AtomicU32::new(if plan.maxconn == 0 {
-                u32::MAX
-            } else {
-                plan.maxconn
-            }),
+            maxconn: AtomicU32::new(if plan.maxconn == 0 { u32::MAX } else { plan.maxconn }),
             weight: AtomicU32::new(u32::from(plan.weight)),
             health: AtomicU8::new(health as u8),
             admin: AtomicU8::new(admin as u8),

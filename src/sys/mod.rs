@@ -3,8 +3,8 @@
 pub mod cgroup;
 pub mod clock;
 mod eventfd;
+pub mod lines;
 pub mod process;
 pub mod socket;
-pub mod stream;
 
 pub use eventfd::EventFd;

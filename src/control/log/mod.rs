@@ -22,7 +22,7 @@ use crate::config::plan::{LogFormat, LogSink, LogTarget, Plan};
 use crate::limits;
 use crate::shard::{LogQueue, SessionRecord};
 use crate::sys::clock;
-use crate::sys::stream::{PollItem, poll};
+use crate::sys::lines::{PollItem, poll};
 use format::{LocalTime, write_header, write_session};
 use sink::Sink;
 

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use crate::base::time::Moment;
 use crate::config::plan::LogSink;
 use crate::limits;
-use crate::sys::stream::LineStream;
+use crate::sys::lines::LineStream;
 
 /// Between two attempts to connect to a Unix socket that isn't there.
 const RECONNECT_MS: u64 = 200;
