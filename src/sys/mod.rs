@@ -6,5 +6,6 @@ mod eventfd;
 pub mod lines;
 pub mod process;
 pub mod socket;
+pub mod stream;
 
 pub use eventfd::EventFd;
