@@ -8,7 +8,10 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::plan::Plan;
+use crate::config;
+use crate::config::diagnostics::Severity;
+use crate::config::plan::{Global, Plan};
+use crate::control::environment::SystemEnvironment;
 use crate::control::messages::Console;
 use crate::process::{self, Settings};
 use crate::ring::Caps;
@@ -222,7 +225,7 @@ pub fn print_details() -> u8 {
             "release"
         },
     ));
-    match Caps::probe(None, 8) {
+    match Caps::probe(None, Global::default().ring_buffers) {
         Ok(caps) => {
             text.push_str(&format!("Receive step: {}\n", caps.receive.name()));
             caps.findings
@@ -278,10 +281,24 @@ pub fn run(options: Options) -> u8 {
     process::run(plan, settings, &console)
 }
 
+/// Loads the files and prints what there is to say about them.
 fn load(options: &Options, console: &Console) -> Option<Plan> {
-    let _ = options;
-    console.alert("The configuration can't be read yet.");
-    None
+    let (plan, diagnostics) = config::load(&options.files, &SystemEnvironment::new());
+    let pid = std::process::id();
+    let mut warned = false;
+    for diagnostic in &diagnostics {
+        console.introduce();
+        console.line(&diagnostic.format(pid));
+        warned |= diagnostic.severity == Severity::Warning;
+    }
+    if warned && options.warnings_fatal {
+        console.alert("Some warnings were found and '-dW' takes them for errors. Aborting.");
+        return None;
+    }
+    if warned && options.check && !options.quiet {
+        print("Warnings were found.");
+    }
+    plan
 }
 
 /// What `-c` says of a valid configuration.

@@ -113,7 +113,8 @@ impl Running {
         let memory = budget::memory(plan.global.memory_bytes, system::memory_total(), cgroup);
 
         let signals = system::block_signals().map_err(text("block signals"))?;
-        let caps = Caps::probe(plan.global.receive_step, plan.global.ring_buffers).map_err(|error| error.to_string())?;
+        let caps = Caps::probe(plan.global.receive_step, plan.global.ring_buffers)
+            .map_err(|error| error.to_string())?;
         let registry =
             Registry::bind(&plan, shards, Vec::new()).map_err(|errors| errors.join("\n"))?;
         let mut api = ApiSockets::bind(&plan.global).map_err(|errors| errors.join("\n"))?;
