@@ -75,8 +75,13 @@ fn every_shipped_config_loads() {
         if path.extension().is_some_and(|extension| extension == "cfg") {
             let (plan, messages) = config::load(std::slice::from_ref(&path), &World::new());
             let texts: Vec<String> = messages.iter().map(|message| message.format(1)).collect();
-            assert!(plan.is_some_and(|plan| plan.has_listener()), "{path:?}: {texts:#?}");
-            let bad = messages.iter().any(|message| message.severity != Severity::Notice);
+            assert!(
+                plan.is_some_and(|plan| plan.has_listener()),
+                "{path:?}: {texts:#?}"
+            );
+            let bad = messages
+                .iter()
+                .any(|message| message.severity != Severity::Notice);
             assert!(!bad, "{path:?}: {texts:#?}");
             count += 1;
         }
