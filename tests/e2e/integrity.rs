@@ -9,8 +9,10 @@ use crate::support::{Balancer, MockServer, balancer::Setup, stream, turn};
 
 fn through(server: &MockServer) -> (Balancer, u16) {
     let port = free_port();
-    let body =
-        format!("listen l\n    bind 127.0.0.1:{port}\n    server s {}\n", server.address());
+    let body = format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    server s {}\n",
+        server.address()
+    );
     (Balancer::start(body), port)
 }
 
@@ -27,7 +29,10 @@ fn both_ways(sizes: &[u64]) {
     let total: u64 = sizes.iter().sum();
     let heads = 24 * sizes.len() as u64;
     assert_eq!(stat.number("l", "FRONTEND", "bin"), total + heads);
-    assert_eq!(stat.number("l", "BACKEND", "bout"), total + sizes.len() as u64);
+    assert_eq!(
+        stat.number("l", "BACKEND", "bout"),
+        total + sizes.len() as u64
+    );
     assert_eq!(stat.number("l", "s", "stot"), sizes.len() as u64);
 }
 
@@ -82,9 +87,13 @@ fn pools_of_two_buffers_carry_as_much() {
     let _turn = turn::shared();
     let server = MockServer::exchange();
     let port = free_port();
-    let body =
-        format!("listen l\n    bind 127.0.0.1:{port}\n    server s {}\n", server.address());
-    let balancer = Setup::new(body).global_of_ours("tune.ring.buffers 2").start();
+    let body = format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    server s {}\n",
+        server.address()
+    );
+    let balancer = Setup::new(body)
+        .global_of_ours("tune.ring.buffers 2")
+        .start();
     std::thread::scope(|scope| {
         for seed in 0..16 {
             scope.spawn(move || client::exchange(local(port), 4 << 20, 4 << 20, seed).unwrap());

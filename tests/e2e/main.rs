@@ -4,5 +4,8 @@
 //! anything of a past session is left. Set `TIDEGATE_BIN` to run them against another program that reads
 //! the same config; see `support::balancer`.
 
+mod endings;
 mod integrity;
+mod limits;
+mod slow_readers;
 mod support;

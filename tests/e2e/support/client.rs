@@ -54,7 +54,9 @@ fn prepare(stream: TcpStream) -> io::Result<TcpStream> {
 
 /// Closes with a reset.
 pub(crate) fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("SO_LINGER");
     drop(stream);
 }
 
@@ -92,13 +94,17 @@ pub(crate) fn read_end(mut stream: &TcpStream) -> (Vec<u8>, End) {
 /// Reads exactly `count` bytes.
 pub(crate) fn read_bytes(mut stream: &TcpStream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
-    stream.read_exact(&mut bytes).unwrap_or_else(|e| panic!("read {count} bytes: {e}"));
+    stream
+        .read_exact(&mut bytes)
+        .unwrap_or_else(|e| panic!("read {count} bytes: {e}"));
     bytes
 }
 
 /// Writes all bytes.
 pub(crate) fn write(mut stream: &TcpStream, bytes: &[u8]) {
-    stream.write_all(bytes).unwrap_or_else(|e| panic!("write {} bytes: {e}", bytes.len()));
+    stream
+        .write_all(bytes)
+        .unwrap_or_else(|e| panic!("write {} bytes: {e}", bytes.len()));
 }
 
 /// Sends `bytes` and reads them back from an echo server.
@@ -122,7 +128,9 @@ pub(crate) fn exchange_on(
     seed: u64,
 ) -> Result<(), String> {
     for number in [up, down, seed] {
-        stream.write_all(&number.to_be_bytes()).map_err(|e| format!("head: {e}"))?;
+        stream
+            .write_all(&number.to_be_bytes())
+            .map_err(|e| format!("head: {e}"))?;
     }
     let reader = stream.try_clone().map_err(|e| e.to_string())?;
     std::thread::scope(|scope| {

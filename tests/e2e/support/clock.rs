@@ -25,16 +25,17 @@ impl Stopwatch {
     /// Fails unless between `least` and `most` milliseconds have passed.
     pub(crate) fn assert_within(self, least: u64, most: u64, what: &str) {
         let ms = self.ms();
-        assert!((least..=most).contains(&ms), "{what}: {ms} ms, expected {least}..={most}");
+        assert!(
+            (least..=most).contains(&ms),
+            "{what}: {ms} ms, expected {least}..={most}"
+        );
     }
 }
 
 /// Polls until `condition` gives a value; `None` after `bound`.
-pub(crate) fn wait_for<T>(
-    bound: Duration,
-    mut condition: impl FnMut() -> Option<T>,
-) -> Option<T> {
+pub(crate) fn wait_for<T>(bound: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let begun = Instant::now();
+    let mut pause = Duration::from_millis(1);
     loop {
         if let Some(value) = condition() {
             return Some(value);
@@ -42,7 +43,9 @@ pub(crate) fn wait_for<T>(
         if begun.elapsed() >= bound {
             return None;
         }
-        std::thread::park_timeout(Duration::from_millis(2));
+        std::thread::park_timeout(pause);
+        // Backs off, so that polling does not take the core from what it waits for.
+        pause = (pause * 3 / 2).min(Duration::from_millis(20));
     }
 }
 

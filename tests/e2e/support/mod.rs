@@ -13,7 +13,7 @@ pub(crate) mod stream;
 pub(crate) mod syslog;
 pub(crate) mod turn;
 
-pub(crate) use balancer::{Balancer, is_tidegate};
+pub(crate) use balancer::{Balancer, is_tidegate, skip};
 pub(crate) use clock::{Stopwatch, eventually, wait_for};
 pub(crate) use server::MockServer;
 pub(crate) use syslog::Syslog;

@@ -136,7 +136,8 @@ impl MockServer {
     pub(crate) fn next(&self) -> TcpStream {
         let held = self.held.as_ref().expect("a server made by `hold`");
         let held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.recv_timeout(Duration::from_secs(5)).expect("no connection reached the server")
+        held.recv_timeout(Duration::from_secs(5))
+            .expect("no connection reached the server")
     }
 
     /// Closes the listening socket; connections go on.
@@ -144,7 +145,9 @@ impl MockServer {
         self.shared.stop.store(true, SeqCst);
         if let Some((listener, thread)) = self.acceptor.take() {
             thread.join().expect("accepting thread");
-            drop(listener);
+            // Not by a close alone: a balancer that another test is just starting holds a copy of the
+            // descriptor between fork and exec.
+            let _ = SockRef::from(&*listener).shutdown(Shutdown::Both);
         }
     }
 
@@ -159,7 +162,9 @@ impl MockServer {
             SockFilter::new(0x06, 0, 0, 0),
             SockFilter::new(0x06, 0, 0, u32::MAX),
         ]);
-        let done = wait_for(PATIENCE, || (!handshakes_pending(self.address.port())).then_some(()));
+        let done = wait_for(PATIENCE, || {
+            (!handshakes_pending(self.address.port())).then_some(())
+        });
         assert!(done.is_some(), "a handshake hangs");
         self.stop();
         let done = wait_for(PATIENCE, || (self.running() == 0).then_some(()));
@@ -179,7 +184,9 @@ impl MockServer {
 
     fn drop_packets(&self, filter: &[SockFilter]) {
         let (listener, _) = self.acceptor.as_ref().expect("listening");
-        SockRef::from(&**listener).attach_filter(filter).expect("attach a filter");
+        SockRef::from(&**listener)
+            .attach_filter(filter)
+            .expect("attach a filter");
     }
 }
 
@@ -196,7 +203,9 @@ pub(crate) fn listen(address: SocketAddr, backlog: i32) -> TcpListener {
     if address.is_ipv6() {
         socket.set_only_v6(true).expect("IPV6_V6ONLY");
     }
-    socket.bind(&address.into()).unwrap_or_else(|e| panic!("bind {address}: {e}"));
+    socket
+        .bind(&address.into())
+        .unwrap_or_else(|e| panic!("bind {address}: {e}"));
     socket.listen(backlog).expect("listen");
     socket.set_nonblocking(true).expect("non-blocking");
     socket.into()
@@ -210,8 +219,12 @@ fn accept_all(listener: &TcpListener, shared: &Arc<Shared>, behaviour: &Behaviou
             shared.accepted.fetch_add(1, SeqCst);
             stream.set_nonblocking(false).expect("blocking");
             stream.set_nodelay(true).expect("TCP_NODELAY");
-            stream.set_read_timeout(Some(PATIENCE)).expect("read timeout");
-            stream.set_write_timeout(Some(PATIENCE)).expect("write timeout");
+            stream
+                .set_read_timeout(Some(PATIENCE))
+                .expect("read timeout");
+            stream
+                .set_write_timeout(Some(PATIENCE))
+                .expect("write timeout");
             if inline {
                 behaviour(stream);
             } else {
@@ -263,7 +276,9 @@ fn echo(mut stream: TcpStream) {
 
 /// Closes with a reset.
 pub(crate) fn reset(stream: TcpStream) {
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    SockRef::from(&stream)
+        .set_linger(Some(Duration::ZERO))
+        .expect("SO_LINGER");
     drop(stream);
 }
 
@@ -274,9 +289,8 @@ fn exchange(mut stream: TcpStream) {
     if stream.read_exact(&mut head).is_err() {
         return;
     }
-    let number = |index: usize| {
-        u64::from_be_bytes(head[index * 8..][..8].try_into().expect("eight bytes"))
-    };
+    let number =
+        |index: usize| u64::from_be_bytes(head[index * 8..][..8].try_into().expect("eight bytes"));
     let (up, down, seed) = (number(0), number(1), number(2));
     let reader = stream.try_clone().expect("clone the stream");
     let checked = std::thread::scope(|scope| {

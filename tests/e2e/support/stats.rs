@@ -12,14 +12,19 @@ impl Stat {
     /// Parses the CSV text.
     pub(crate) fn parse(text: &str) -> Self {
         let mut lines = text.lines().filter(|line| !line.is_empty());
-        let header = lines.next().and_then(|line| line.strip_prefix("# ")).unwrap_or_else(|| {
-            panic!("show stat has no header: {text}");
-        });
+        let header = lines
+            .next()
+            .and_then(|line| line.strip_prefix("# "))
+            .unwrap_or_else(|| {
+                panic!("show stat has no header: {text}");
+            });
         let names: Vec<&str> = header.split(',').collect();
         let rows = lines
             .map(|line| {
                 let cells = names.iter().zip(split(line));
-                cells.map(|(name, cell)| ((*name).to_owned(), cell)).collect()
+                cells
+                    .map(|(name, cell)| ((*name).to_owned(), cell))
+                    .collect()
             })
             .collect();
         Stat { rows }
@@ -27,23 +32,36 @@ impl Stat {
 
     /// A cell of the row of a proxy and `FRONTEND`, `BACKEND` or a server.
     pub(crate) fn text(&self, proxy: &str, server: &str, column: &str) -> &str {
-        let row = self.rows.iter().find(|row| row["pxname"] == proxy && row["svname"] == server);
+        let row = self
+            .rows
+            .iter()
+            .find(|row| row["pxname"] == proxy && row["svname"] == server);
         let row = row.unwrap_or_else(|| panic!("no row {proxy}/{server} in {:?}", self.rows));
-        row.get(column).unwrap_or_else(|| panic!("no column {column}"))
+        row.get(column)
+            .unwrap_or_else(|| panic!("no column {column}"))
     }
 
     /// The same as a number; 0 for an empty cell.
     pub(crate) fn number(&self, proxy: &str, server: &str, column: &str) -> u64 {
         let text = self.text(proxy, server, column);
-        if text.is_empty() { 0 } else { text.parse().unwrap_or_else(|_| panic!("{column}: {text}")) }
+        if text.is_empty() {
+            0
+        } else {
+            text.parse().unwrap_or_else(|_| panic!("{column}: {text}"))
+        }
     }
 
     /// Open and queued sessions over all rows.
     pub(crate) fn total_sessions_open(&self) -> u64 {
         let number = |row: &HashMap<String, String>, column: &str| {
-            row.get(column).and_then(|cell| cell.parse::<u64>().ok()).unwrap_or(0)
+            row.get(column)
+                .and_then(|cell| cell.parse::<u64>().ok())
+                .unwrap_or(0)
         };
-        self.rows.iter().map(|row| number(row, "scur") + number(row, "qcur")).sum()
+        self.rows
+            .iter()
+            .map(|row| number(row, "scur") + number(row, "qcur"))
+            .sum()
     }
 }
 
@@ -95,9 +113,12 @@ impl Activity {
 
     /// What must be zero when nothing is open and is not, in words.
     pub(crate) fn leftovers(&self) -> Vec<String> {
-        let Some(text) = &self.text else { return Vec::new() };
+        let Some(text) = &self.text else {
+            return Vec::new();
+        };
         let expect = |name: &str| {
-            self.number(name).unwrap_or_else(|| panic!("show activity lacks {name}:\n{text}"))
+            self.number(name)
+                .unwrap_or_else(|| panic!("show activity lacks {name}:\n{text}"))
         };
         let zero = [
             "sessions",

@@ -71,8 +71,16 @@ impl Checker {
             let expected = slice(self.seed, self.position, bytes.len() as u64);
             let (head, rest) = bytes.split_at(expected.len());
             if head != expected {
-                let at = head.iter().zip(expected).take_while(|(a, b)| a == b).count() as u64;
-                return Err(format!("wrong byte at {} of stream {}", self.position + at, self.seed));
+                let at = head
+                    .iter()
+                    .zip(expected)
+                    .take_while(|(a, b)| a == b)
+                    .count() as u64;
+                return Err(format!(
+                    "wrong byte at {} of stream {}",
+                    self.position + at,
+                    self.seed
+                ));
             }
             self.position += head.len() as u64;
             bytes = rest;

@@ -40,14 +40,20 @@ impl Syslog {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind the syslog socket");
         // Room for a burst while the receiving thread waits for a core.
         let _ = setsockopt(&socket, sockopt::RcvBufForce, &(64 << 20));
-        socket.set_read_timeout(Some(Duration::from_millis(5))).expect("read timeout");
+        socket
+            .set_read_timeout(Some(Duration::from_millis(5)))
+            .expect("read timeout");
         let address = socket.local_addr().expect("address");
         let shared = Arc::new(Shared::default());
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || receive(&socket, &shared, keep)
         });
-        Syslog { address, shared, thread: Some(thread) }
+        Syslog {
+            address,
+            shared,
+            thread: Some(thread),
+        }
     }
 
     /// Its address, for a `log` line.
@@ -62,12 +68,19 @@ impl Syslog {
 
     /// The lines so far.
     pub(crate) fn lines(&self) -> Vec<String> {
-        self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// How many lines contain `text`.
     pub(crate) fn count(&self, text: &str) -> usize {
-        self.lines().iter().filter(|line| line.contains(text)).count()
+        self.lines()
+            .iter()
+            .filter(|line| line.contains(text))
+            .count()
     }
 
     /// Waits for a line that contains `text`.
@@ -80,7 +93,11 @@ impl Syslog {
     /// Waits for the next `tcplog` line and takes all lines away.
     pub(crate) fn take_session(&self) -> SessionLine {
         let take = || {
-            let mut lines = self.shared.lines.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut lines = self
+                .shared
+                .lines
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let found = lines.iter().find_map(|line| SessionLine::parse(line))?;
             lines.clear();
             Some(found)
@@ -106,8 +123,14 @@ fn receive(socket: &UdpSocket, shared: &Shared, keep: bool) {
             Ok(count) => {
                 shared.received.fetch_add(1, SeqCst);
                 if keep {
-                    let line = String::from_utf8_lossy(&buffer[..count]).trim_end().to_owned();
-                    shared.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+                    let line = String::from_utf8_lossy(&buffer[..count])
+                        .trim_end()
+                        .to_owned();
+                    shared
+                        .lines
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push(line);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -145,7 +168,9 @@ impl SessionLine {
     /// Takes a line apart; `None` if it is another kind of line.
     pub(crate) fn parse(line: &str) -> Option<Self> {
         let words: Vec<&str> = line.split(' ').filter(|word| !word.is_empty()).collect();
-        let at = words.iter().position(|word| word.starts_with('[') && word.ends_with(']'))?;
+        let at = words
+            .iter()
+            .position(|word| word.starts_with('[') && word.ends_with(']'))?;
         let [frontend, server, timers, bytes, end, counts, queues] = words.get(at + 1..)? else {
             return None;
         };
