@@ -5,7 +5,12 @@
 //! the same config; see `support::balancer`.
 
 mod endings;
+mod failover;
 mod integrity;
+mod lifecycle;
 mod limits;
 mod slow_readers;
+mod spread;
 mod support;
+mod timeouts;
+mod unavailable;
