@@ -5,10 +5,13 @@
 //! the same config; see `support::balancer`.
 
 mod endings;
+mod endpoints;
 mod failover;
 mod integrity;
 mod lifecycle;
 mod limits;
+mod logging;
+mod runtime_socket;
 mod slow_readers;
 mod spread;
 mod support;
