@@ -10,7 +10,7 @@ use crate::support::client::{self, ask_name, connect_port, local};
 use crate::support::port::free_port;
 use crate::support::{
     Balancer, MockServer, Stopwatch, Syslog, balancer::Setup, balancer::TempDir, eventually,
-    stream, turn, wait_for,
+    is_tidegate, stream, turn, wait_for,
 };
 
 #[test]
@@ -100,15 +100,24 @@ fn a_black_holed_server_is_out_by_timeout() {
 #[test]
 fn probes_go_to_the_check_port() {
     let _turn = turn::shared();
-    let (server, probed, port) = (MockServer::named("s"), MockServer::silent(), free_port());
+    let (server, probed) = (MockServer::named("s"), MockServer::silent());
+    let (port, nobody) = (free_port(), free_port());
     let balancer = Balancer::start(format!(
-        "listen l\n    bind 127.0.0.1:{port}\n    server s {} check inter 100 port {}\n",
-        server.address(),
-        probed.address().port()
+        "listen l\n    bind 127.0.0.1:{port}\n    \
+         server deaf {address} check inter 100 fall 2 port {nobody}\n    \
+         server well {address} check inter 100 fall 2 port {}\n    \
+         server gone 127.0.0.1:{nobody} check inter 100 fall 2 port {}\n",
+        probed.address().port(),
+        probed.address().port(),
+        address = server.address(),
     ));
-    eventually("probes arrive", || probed.accepted() >= 3);
-    assert_eq!(server.accepted(), 0);
-    assert_eq!(ask_name(local(port)).unwrap(), "s");
+    let status = |server: &str| balancer.stat().text("l", server, "status").to_owned();
+    eventually("the unprobeable one is down", || {
+        status("deaf").starts_with("DOWN")
+    });
+    eventually("the others are up", || {
+        status("well") == "UP" && status("gone") == "UP"
+    });
     balancer.settle();
 }
 
@@ -188,7 +197,7 @@ fn busy_shards_and_a_blocked_log_take_nobody_out() {
     let syslog = Syslog::start();
     let (bulk, probed) = (
         MockServer::start(|mut stream| drop(stream::send(&mut stream, 1, u64::MAX))),
-        MockServer::hold(),
+        MockServer::silent(),
     );
     let port = free_port();
     let mut body = format!(
@@ -221,24 +230,21 @@ fn busy_shards_and_a_blocked_log_take_nobody_out() {
         scope.spawn(|| {
             // Short connections, so that there is something to log.
             while !done.load(Relaxed) {
-                client::reset(connect_port(port));
+                client::try_connect(local(port)).map(client::reset).ok();
+                std::thread::park_timeout(Duration::from_millis(2));
             }
         });
-        scope.spawn(|| {
-            // The server's side of the probes.
-            while !done.load(Relaxed) {
-                drop(probed.next());
-            }
-        });
-        let begun = probed.accepted();
         let watch = Stopwatch::start();
-        let probes = wait_for(Duration::from_secs(10), || {
-            (probed.accepted() - begun >= 1_500).then(|| watch.ms())
+        wait_for(Duration::from_millis(3_500), || {
+            (watch.ms() > 3_000).then_some(())
         });
         done.store(true, Relaxed);
-        let took = probes.expect("1,500 probes within 10 s");
-        assert!(took < 6_000, "1,500 probes at 500 a second took {took} ms");
     });
+    // HAProxy resets before its handshake is over, which a server never sees.
+    if is_tidegate() {
+        let probes = probed.accepted();
+        assert!(probes >= 1_000, "{probes} probes in 3 s at 500 a second");
+    }
     assert_eq!(
         syslog.count(" is DOWN"),
         0,

@@ -86,7 +86,6 @@ impl Drop for TempDir {
 #[derive(Debug)]
 pub(crate) struct Setup {
     global: String,
-    defaults: String,
     body: String,
     shards: u32,
     stdin: Option<OwnedFd>,
@@ -98,7 +97,6 @@ impl Setup {
     pub(crate) fn new(body: impl Into<String>) -> Self {
         Setup {
             global: String::new(),
-            defaults: String::new(),
             body: body.into(),
             shards: 2,
             stdin: None,
@@ -119,12 +117,6 @@ impl Setup {
         } else {
             self
         }
-    }
-
-    /// Adds a line to the defaults section.
-    pub(crate) fn defaults(mut self, line: impl AsRef<str>) -> Self {
-        self.defaults.push_str(&format!("    {}\n", line.as_ref()));
-        self
     }
 
     /// How many shards; two unless told.
@@ -150,11 +142,10 @@ impl Setup {
         format!(
             "global\n    stats socket {}/stats level admin\n    nbthread {}\n{}\n\
              defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 30s\n    \
-             timeout server 30s\n{}\n{}\n",
+             timeout server 30s\n\n{}\n",
             dir.display(),
             self.shards,
             self.global,
-            self.defaults,
             self.body,
         )
     }
