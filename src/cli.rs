@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config;
 use crate::config::diagnostics::Severity;
 use crate::config::plan::{Global, Plan};
-use crate::control::environment::SystemEnvironment;
+use crate::control::resolve::SystemEnvironment;
 use crate::control::messages::Console;
 use crate::process::{self, Settings};
 use crate::ring::Caps;
