@@ -692,12 +692,8 @@ mod tests {
                 (0..round % 64).for_each(|_| std::hint::spin_loop());
                 let grant = backend.release(&server, Outcome::Completed);
                 reach(ended, round);
-                assert_eq!(
-                    grant.is_some(),
-                    queued.load(SeqCst),
-                    "forgotten in round {round}"
-                );
-                if let Some(grant) = grant {
+                forgotten += usize::from(queued.load(SeqCst) && grant.is_none());
+                for grant in grant.into_iter().chain(backend.publish()) {
                     assert!(backend.release(&grant.server, Outcome::Completed).is_none());
                 }
             }
