@@ -234,7 +234,7 @@ mod tests {
             let mut rules = Rules::new(rise, fall);
             let (mut up, mut row, mut proven) = (true, 0, false);
             for step in 2..500 {
-                let passed = hash::sequence(seed, step) % 2 == 0;
+                let passed = hash::sequence(seed, step).is_multiple_of(2);
                 let outcome = if passed {
                     Outcome::Passed
                 } else {

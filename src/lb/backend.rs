@@ -649,7 +649,7 @@ mod tests {
     /// the newcomer gets it, whichever way the two interleave.
     #[test]
     fn a_release_and_an_arrival_never_miss_each_other() {
-        const ROUNDS: usize = 100_000;
+        const ROUNDS: usize = 300_000;
         let backend = &backend(Balance::RoundRobin, &[server(1, 1)]);
         let (begun, ended) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
         let queued = &AtomicBool::new(false);
@@ -659,7 +659,7 @@ mod tests {
             while counter.load(SeqCst) < round {
                 looks += 1;
                 // Both threads have to be quick to meet, but there may be one CPU only.
-                if looks % 256 == 0 {
+                if looks.is_multiple_of(256) {
                     std::thread::yield_now()
                 } else {
                     std::hint::spin_loop()
@@ -752,7 +752,7 @@ mod tests {
                     let number = hash::sequence(u64::from(shard), u64::from(started));
                     if started < SESSIONS && waiting.len() < 4 {
                         started += 1;
-                        let avoid = (number % 16 == 0).then_some(ServerId(1));
+                        let avoid = number.is_multiple_of(16).then_some(ServerId(1));
                         match backend.pick(PickRequest {
                             client: address(started),
                             avoid,
@@ -779,7 +779,7 @@ mod tests {
                             }
                             Pick::Refuse => panic!("all servers are usable"),
                         }
-                    } else if started < SESSIONS && number % 8 == 0 {
+                    } else if started < SESSIONS && number.is_multiple_of(8) {
                         // Gives up, unless a grant is on its way already.
                         if let Some(waiter) = waiting.front()
                             && backend.dequeue(*waiter)
