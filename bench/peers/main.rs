@@ -89,7 +89,7 @@ struct Arguments {
     bench: bool,
     #[arg(long, hide = true)]
     role: Option<Role>,
-    #[arg(long, hide = true, default_value = "")]
+    #[arg(long, hide = true, default_value = ".")]
     directory: PathBuf,
     #[arg(long, hide = true)]
     realtime: bool,

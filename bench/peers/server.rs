@@ -154,7 +154,8 @@ impl Connections {
     }
 }
 
-/// Echo and farewell. A connection that fails is closed: the client notices and voids the run.
+/// Echo and farewell, on edges: a message is far smaller than the buffer, so one receive takes all that
+/// an edge stands for, and whatever comes later is an edge of its own. A connection that fails is closed: the client notices and voids the run.
 fn answer(listener: &TcpListener, service: Service) -> io::Result<()> {
     let mut connections = Connections::new(listener)?;
     let mut events = [EpollEvent::empty(); EVENTS];
@@ -162,7 +163,7 @@ fn answer(listener: &TcpListener, service: Service) -> io::Result<()> {
     loop {
         for event in connections.wait(&mut events)? {
             if event.data() == LISTENER {
-                connections.accept_all(listener, EpollFlags::EPOLLIN)?;
+                connections.accept_all(listener, EpollFlags::EPOLLIN | EpollFlags::EPOLLET)?;
                 continue;
             }
             let slot = &mut connections.open[event.data() as usize];
