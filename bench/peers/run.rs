@@ -67,12 +67,19 @@ fn measure(arguments: &Arguments, workload: Workload, target: Target) -> Result<
         fresh_network: fresh_network.is_ok(),
         realtime,
     };
+    let drops_before = usage::drop_counters();
     let outcome = workload.measure(&bed);
     // A balancer that has died says more than the broken connection that followed from it.
     if let Some(balancer) = &mut bed.balancer {
         balancer.check_alive()?;
     }
-    let mut sample = outcome?;
+    let mut sample = outcome.map_err(|Void(reason)| {
+        let counters = usage::drop_counters();
+        match usage::moved_counters(&drops_before, &counters) {
+            Some(moved) => Void(format!("{reason} (kernel: {moved})")),
+            None => Void(reason),
+        }
+    })?;
     if let Err(error) = fresh_network {
         sample
             .notes
@@ -152,6 +159,7 @@ impl Window {
             "stolen_percent",
             100.0 * (now.stolen - self.host.stolen) / seconds,
         );
+        sample.set("time_wait_entries", usage::time_wait_entries() as f64);
         sample.set(
             "balancer_rss_mb",
             usage::resident_bytes(&self.balancer_pids) as f64 / 1e6,

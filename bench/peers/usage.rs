@@ -149,6 +149,23 @@ pub(crate) fn descriptors(pids: &[u32]) -> usize {
         .sum()
 }
 
+/// TIME_WAIT entries of this network namespace.
+pub(crate) fn time_wait_entries() -> u64 {
+    let text = fs::read_to_string("/proc/self/net/sockstat").unwrap_or_default();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("TCP:"))
+        .unwrap_or_default();
+    let mut words = line
+        .split_whitespace()
+        .skip_while(|word| *word != "tw")
+        .skip(1);
+    words
+        .next()
+        .and_then(|count| count.parse().ok())
+        .unwrap_or(0)
+}
+
 /// Counters of the namespace that make a connection-rate run worthless when they move: a full accept
 /// queue, a full SYN queue, or a full TIME_WAIT table (after which TIME_WAIT is skipped and
 /// everything suddenly looks twice as fast).

@@ -31,6 +31,7 @@ pub(crate) enum ClosesFirst {
     Server,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {
     Connecting,
     Asked,
@@ -89,7 +90,10 @@ impl Connects {
     pub(crate) fn run_until(&mut self, deadline: Instant, done_max: u64) -> Result<(), Void> {
         let mut events = [EpollEvent::empty(); 256];
         while self.done < done_max && Instant::now() < deadline {
-            for event in wait(&self.epoll, &mut events, deadline)? {
+            let ready = wait(&self.epoll, &mut events, deadline);
+            for event in
+                ready.map_err(|Void(reason)| Void(format!("{reason}: {}", self.phases())))?
+            {
                 let place = event.data() as usize;
                 if !self.attempts[place].step(event.events(), self.closes_first)? {
                     continue;
@@ -102,6 +106,16 @@ impl Connects {
             }
         }
         Ok(())
+    }
+
+    /// How far the open connections are, for the message when they are stuck.
+    fn phases(&self) -> String {
+        let mut counts = [0; 3];
+        for attempt in &self.attempts {
+            counts[attempt.phase as usize] += 1;
+        }
+        let [connecting, asked, answered] = counts;
+        format!("{connecting} connecting, {asked} without an answer, {answered} not closed")
     }
 
     fn start(&mut self, place: u32) -> Result<Attempt, Void> {
