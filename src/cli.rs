@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::config;
 use crate::config::diagnostics::Severity;
 use crate::config::plan::{Global, Plan};
-use crate::control::resolve::{SystemEnvironment, config_files};
 use crate::control::messages::Console;
+use crate::control::resolve::{SystemEnvironment, config_files};
 use crate::process::{self, Settings};
 use crate::ring::Caps;
 
