@@ -8,7 +8,7 @@
 //! weights 3, 2, 1 this is A B A C B A, as in HAProxy and nginx.
 //!
 //! Building takes O(W log N): the weights are reduced by their greatest common divisor first, and above
-//! [`TURNS_MAX`] turns they are scaled down, each to 1 at least. Below 256 servers that never happens
+//! [`TURNS_MAX`] turns they are scaled down, each to 1 at least. Up to 256 servers that never happens
 //! (256 * 256 = 65,536); above, a share is off by at most one turn in 65,536.
 
 use std::cmp::{Ordering, Reverse};
