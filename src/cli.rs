@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::config;
 use crate::config::diagnostics::Severity;
 use crate::config::plan::{Global, Plan};
-use crate::control::environment::SystemEnvironment;
+use crate::control::resolve::{SystemEnvironment, config_files};
 use crate::control::messages::Console;
 use crate::process::{self, Settings};
 use crate::ring::Caps;
@@ -283,7 +283,14 @@ pub fn run(options: Options) -> u8 {
 
 /// Loads the files and prints what there is to say about them.
 fn load(options: &Options, console: &Console) -> Option<Plan> {
-    let (plan, diagnostics) = config::load(&options.files, &SystemEnvironment::new());
+    let files = match config_files(&options.files) {
+        Ok(files) => files,
+        Err(error) => {
+            console.alert(&format!("Cannot read a configuration directory: {error}"));
+            return None;
+        }
+    };
+    let (plan, diagnostics) = config::load(&files, &SystemEnvironment::new());
     let pid = std::process::id();
     let mut warned = false;
     for diagnostic in &diagnostics {

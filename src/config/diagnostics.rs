@@ -105,6 +105,7 @@ pub struct Report {
     file_start: usize,
     fatal_in_file: usize,
     files_at_fault: Vec<Arc<str>>,
+    stopped: bool,
 }
 
 impl Report {
@@ -184,6 +185,11 @@ impl Report {
                 text,
             });
         }
+    }
+
+    /// Whether a file was not read to its end.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// Whether anything is fatal.

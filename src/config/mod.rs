@@ -105,7 +105,10 @@ fn load_all(
         parser.report.end_file(&place);
     }
     let draft = parser.draft;
-    // Also after errors, so that what they have not made senseless is reported in the same run.
+    if report.has_stopped() {
+        // What was not read would be missing everywhere.
+        return (None, report.finish());
+    }
     let plan = resolve::plan(&draft, environment, &mut report);
     let plan = (!report.has_fatal()).then_some(plan);
     (plan, report.finish())

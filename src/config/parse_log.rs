@@ -42,10 +42,7 @@ pub(super) fn log(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
         && only.text == "global"
         && !is_global
     {
-        let logs = &mut parser.current.settings.logs;
-        if !logs.contains(&LogEntry::Global) {
-            logs.push(LogEntry::Global);
-        }
+        parser.current.settings.logs.push(LogEntry::Global);
         return Ok(());
     }
     let target = target(parser, call, is_global)?;

@@ -4,6 +4,8 @@
 //! keyword is not allowed, sides that a proxy doesn't have, surplus arguments. The parsers see only
 //! arguments. Nothing is looked up across proxies yet.
 
+use std::collections::HashMap;
+
 use super::diagnostics::{Place, Report};
 use super::draft::{Draft, ProxyDraft, Settings};
 use super::environment::Environment;
@@ -70,12 +72,6 @@ impl Call<'_> {
     }
 }
 
-/// A `defaults` section that was read.
-struct Defaults {
-    name: Option<String>,
-    settings: Settings,
-}
-
 /// The state of reading.
 pub(super) struct Parser<'a> {
     /// The outside world.
@@ -88,7 +84,9 @@ pub(super) struct Parser<'a> {
     pub(super) current: ProxyDraft,
     /// The kind of the section being read.
     pub(super) kind: SectionKind,
-    defaults: Vec<Defaults>,
+    /// What the latest `defaults` says, and what each named one says.
+    defaults_latest: Option<Settings>,
+    defaults_named: HashMap<String, Settings>,
 }
 
 impl<'a> Parser<'a> {
@@ -104,7 +102,8 @@ impl<'a> Parser<'a> {
             draft: Draft::default(),
             current: blank(place),
             kind: SectionKind::Global,
-            defaults: Vec::new(),
+            defaults_latest: None,
+            defaults_named: HashMap::new(),
         }
     }
 
@@ -178,14 +177,9 @@ impl<'a> Parser<'a> {
         let inherited = match (args.next(), args.next(), args.next()) {
             // An unnamed `defaults` begins from nothing, a proxy from the latest one.
             (None, ..) if is_defaults => None,
-            (None, ..) => self.defaults.last(),
+            (None, ..) => self.defaults_latest.as_ref(),
             (Some(from), Some(origin), None) if from.text == "from" => {
-                let wanted = Some(origin.text.as_str());
-                let found = self
-                    .defaults
-                    .iter()
-                    .rev()
-                    .find(|d| d.name.as_deref() == wanted);
+                let found = self.defaults_named.get(&origin.text);
                 if found.is_none() {
                     let what = if is_defaults { "defaults" } else { "proxy" };
                     let text = format!(
@@ -207,8 +201,8 @@ impl<'a> Parser<'a> {
                 return Err(Complaint::about(word, text));
             }
         };
-        if let Some(defaults) = inherited {
-            self.current.settings = defaults.settings.clone();
+        if let Some(settings) = inherited {
+            self.current.settings = settings.clone();
         }
         Ok(name.filter(|_| is_defaults).map(|word| word.text.clone()))
     }
@@ -219,10 +213,10 @@ impl<'a> Parser<'a> {
         match self.kind {
             SectionKind::Global => {}
             SectionKind::Defaults => {
-                self.defaults.push(Defaults {
-                    name: defaults_name,
-                    settings: finished.settings,
-                });
+                if let Some(name) = defaults_name {
+                    self.defaults_named.insert(name, finished.settings.clone());
+                }
+                self.defaults_latest = Some(finished.settings);
             }
             SectionKind::Frontend | SectionKind::Backend | SectionKind::Listen => {
                 self.draft.proxies.push(finished);

@@ -169,7 +169,7 @@ impl Reader<'_> {
         if let Some(position) = line.iter().position(|byte| *byte == 0) {
             self.tight(
                 place,
-                format!("Stray NUL character at position {position}."),
+                format!("Stray NUL character at position {}.", position + 1),
             );
             return;
         }

@@ -31,12 +31,15 @@ pub(super) fn plan(draft: &Draft, environment: &dyn Environment, report: &mut Re
         }
         return Plan::default();
     }
+    // After an error in a line, that something is missing may be only its consequence.
+    let whole = !report.has_fatal();
     let names = names(draft, report);
     check_addresses(draft, environment, report);
     let mut builder = Builder {
         plan: Plan::default(),
         names,
         report,
+        whole,
     };
     builder.plan.global = draft.global.clone();
     for (index, proxy) in draft.proxies.iter().enumerate() {
@@ -105,11 +108,13 @@ struct Builder<'a, 'r> {
     plan: Plan,
     names: Names<'a>,
     report: &'r mut Report,
+    /// Whether every line was understood.
+    whole: bool,
 }
 
 impl Builder<'_, '_> {
     fn proxy(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) {
-        if !draft.settings.disabled {
+        if self.whole && !draft.settings.disabled {
             self.warn(draft);
         }
         let front = (draft.kind != ProxyKind::Backend).then(|| self.front(proxy_id, draft));
@@ -243,12 +248,21 @@ impl Builder<'_, '_> {
         }
     }
 
+    /// The targets of a proxy; `log global` counts once, however often it is written.
     fn logs(&self, entries: &[LogEntry]) -> Vec<LogTarget> {
-        let expand = |entry: &LogEntry| match entry {
-            LogEntry::Global => self.plan.global.logs.clone(),
-            LogEntry::Target(target) => vec![target.clone()],
-        };
-        entries.iter().flat_map(expand).collect()
+        let mut logs = Vec::new();
+        let mut has_global = false;
+        for entry in entries {
+            match entry {
+                LogEntry::Target(target) => logs.push(target.clone()),
+                LogEntry::Global if has_global => {}
+                LogEntry::Global => {
+                    has_global = true;
+                    logs.extend_from_slice(&self.plan.global.logs);
+                }
+            }
+        }
+        logs
     }
 }
 

@@ -10,6 +10,8 @@ use std::slice::Iter;
 
 /// Longest line, before and after expansion.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
+/// How much of a line a message shows.
+const SHOWN_BYTES_MAX: usize = 160;
 /// Most words on a line, the keyword included; HAProxy's bound.
 pub(super) const WORDS_MAX: usize = 64;
 
@@ -44,7 +46,7 @@ pub(super) enum FaultKind {
     Hexadecimal,
     /// A carriage return that doesn't end the line.
     CarriageReturn,
-    /// More than `WORDS_MAX` words; the first bytes of the first one too many.
+    /// More than `WORDS_MAX` words; the last one that is allowed.
     TooManyWords(String),
     /// An empty word; its number, the keyword being 0.
     EmptyWord(usize),
@@ -55,45 +57,40 @@ pub(super) enum FaultKind {
 }
 
 impl FaultKind {
-    /// The message, with `column` and, where the place in the line helps, the line and a caret.
+    /// The message, with the position from 1 and, where the place in the line helps, the line with
+    /// a caret below it.
     pub(super) fn message(&self, column: usize, line: &[u8]) -> String {
-        let caret = |what: String| {
-            let line = String::from_utf8_lossy(line.get(..line.len().min(400)).unwrap_or(line));
+        let position = column + 1;
+        let caret = |what: &str| {
+            let shown = &line[..line.len().min(SHOWN_BYTES_MAX)];
+            let blanks = shown
+                .iter()
+                .take_while(|byte| byte.is_ascii_whitespace())
+                .count();
+            let shown = String::from_utf8_lossy(&shown[blanks..]);
             // A caret beyond what is shown would only mislead.
-            let spaces = if column <= 400 {
-                " ".repeat(column)
-            } else {
-                String::new()
-            };
-            format!("{what}:\n  {}\n  {spaces}^", line.trim_end())
+            let spaces = column.saturating_sub(blanks).min(shown.len());
+            let spaces = " ".repeat(spaces);
+            format!(
+                "{what} at position {position}:\n  {}\n  {spaces}^",
+                shown.trim_end()
+            )
         };
         match self {
-            FaultKind::Quote => caret(format!("unmatched quote at position {column}")),
-            FaultKind::Brace => caret(format!(
-                "unmatched brace in environment variable name at position {column}"
-            )),
-            FaultKind::VariableName => caret(format!(
-                "forbidden first char in environment variable name at position {column}"
-            )),
-            FaultKind::Hexadecimal => caret(format!(
-                "truncated or invalid hexadecimal sequence at position {column}"
-            )),
-            FaultKind::EmptyWord(number) => caret(format!(
-                "argument number {number} at position {column} is empty and marks the end of the \
-                 argument list"
-            )),
-            FaultKind::CarriageReturn => {
-                format!("Stray carriage return at position {column}.")
-            }
-            FaultKind::TooManyWords(word) => format!(
-                "too many words, truncating after word {WORDS_MAX}, position {column}: <{word}>."
+            FaultKind::Quote => caret("unmatched quote"),
+            FaultKind::Brace => caret("unmatched brace in environment variable name"),
+            FaultKind::VariableName => caret("forbidden first char in environment variable name"),
+            FaultKind::Hexadecimal => caret("truncated or invalid hexadecimal sequence"),
+            FaultKind::EmptyWord(number) => format!(
+                "argument number {number} at position {position} is empty and marks the end of the \
+                 argument list."
             ),
-            FaultKind::TooLong => {
-                format!("line is longer than {LINE_BYTES_MAX} bytes.")
-            }
-            FaultKind::Encoding => {
-                format!("word at position {column} is not valid UTF-8.")
-            }
+            FaultKind::CarriageReturn => format!("Stray carriage return at position {position}."),
+            FaultKind::TooManyWords(word) => format!(
+                "too many words, truncating after word {WORDS_MAX}, position {position}: <{word}>."
+            ),
+            FaultKind::TooLong => format!("line is longer than {LINE_BYTES_MAX} bytes."),
+            FaultKind::Encoding => format!("word at position {position} is not valid UTF-8."),
         }
     }
 }
@@ -224,7 +221,7 @@ impl Splitter<'_> {
                 let Some(value) = value.filter(|value| *value != 0) else {
                     return Err(Fault {
                         kind: FaultKind::Hexadecimal,
-                        column: start + 1,
+                        column: start,
                     });
                 };
                 self.push(start, &[value]);
@@ -343,10 +340,11 @@ impl Splitter<'_> {
             });
         }
         if self.words.len() == WORDS_MAX {
-            let text = text.chars().take(40).collect();
+            let last = &self.words[WORDS_MAX - 1];
+            let text = last.text.chars().take(40).collect();
             return Err(Fault {
                 kind: FaultKind::TooManyWords(text),
-                column,
+                column: last.column as usize,
             });
         }
         let column = u32::try_from(column).unwrap_or(u32::MAX);

@@ -6,7 +6,7 @@
 //! runtime. They know of `shard` only what it exports.
 
 mod apply;
-pub mod environment;
+pub mod resolve;
 pub mod listeners;
 pub mod log;
 pub mod messages;

@@ -6,10 +6,35 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::config::{Environment, Resolver};
+
+/// The files that `-f` arguments stand for: a directory stands for its `*.cfg` files, the hidden ones
+/// left out, in the order of their names' bytes.
+pub fn config_files(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let file = entry?.path();
+            let hidden = file
+                .file_name()
+                .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && file.extension().is_some_and(|end| end == "cfg") && !file.is_dir() {
+                found.push(file);
+            }
+        }
+        found.sort();
+        files.extend(found);
+    }
+    Ok(files)
+}
 
 /// The real system.
 #[derive(Debug, Default)]
@@ -80,5 +105,43 @@ impl Environment for SystemEnvironment {
 
     fn local_addresses(&self) -> &[IpAddr] {
         &self.local_addresses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_answers() {
+        let system = SystemEnvironment::new();
+        assert!(system.local_addresses().iter().any(IpAddr::is_loopback));
+        assert!(
+            system
+                .resolve("localhost")
+                .unwrap()
+                .iter()
+                .all(IpAddr::is_loopback)
+        );
+        assert!(system.resolve("no.such.name.invalid").is_err());
+        assert_eq!(
+            (system.user_id("root"), system.group_id("no-such-group")),
+            (Some(0), None)
+        );
+    }
+
+    #[test]
+    fn a_directory_stands_for_its_configs() {
+        let directory = std::env::temp_dir().join(format!("tidegate-files-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for name in ["b.cfg", "a.cfg", "B.cfg", ".c.cfg", "d.txt"] {
+            std::fs::write(directory.join(name), "").unwrap();
+        }
+        let other = PathBuf::from("other.conf");
+        let files = config_files(&[directory.clone(), other.clone()]).unwrap();
+        let expected = ["B.cfg", "a.cfg", "b.cfg"].map(|name| directory.join(name));
+        assert_eq!(files[..3], expected);
+        assert_eq!(files[3], other);
+        std::fs::remove_dir_all(&directory).unwrap();
     }
 }

@@ -56,8 +56,11 @@ pub struct Close {
 
 impl Close {
     /// The end of a session that both sides finished.
-    pub const FINISHED: Close =
-        Close { who: Who::Nobody, phase: Phase::Data, cause: Cause::Finished };
+    pub const FINISHED: Close = Close {
+        who: Who::Nobody,
+        phase: Phase::Data,
+        cause: Cause::Finished,
+    };
 
     /// The two letters of a log line (HAProxy's session state at disconnection).
     pub fn letters(self) -> [u8; 2] {

@@ -155,7 +155,11 @@ impl Half {
     /// Notes an end of stream.
     pub fn ended(&mut self) {
         if self.reading == Reading::Open {
-            self.reading = if self.source_failed { Reading::Broken } else { Reading::Ended };
+            self.reading = if self.source_failed {
+                Reading::Broken
+            } else {
+                Reading::Ended
+            };
         }
     }
 
@@ -172,9 +176,13 @@ impl Half {
             return Wish::Nothing;
         }
         if self.bulk && limits.bulk > limits.small {
-            Wish::Bulk { reserve: self.shortage(limits, limits.bulk) }
+            Wish::Bulk {
+                reserve: self.shortage(limits, limits.bulk),
+            }
         } else {
-            Wish::Small { reserve: self.shortage(limits, limits.small) }
+            Wish::Small {
+                reserve: self.shortage(limits, limits.small),
+            }
         }
     }
 
@@ -261,7 +269,11 @@ pub struct FrozenHalf {
 mod tests {
     use super::*;
 
-    const LIMITS: Limits = Limits { small: 32 << 10, bulk: 256 << 10, held_max: 128 << 10 };
+    const LIMITS: Limits = Limits {
+        small: 32 << 10,
+        bulk: 256 << 10,
+        held_max: 128 << 10,
+    };
 
     #[test]
     fn big_reads_make_bulk_and_sixteen_small_ones_unmake_it() {
@@ -325,13 +337,18 @@ mod tests {
     fn freezing_needs_nothing_in_flight_and_thawing_brings_it_back() {
         let mut half = Half::new(false);
         half.arm = Arm::Small(10);
-        let mut half = half.freeze(Vec::new()).expect_err("a receive is outstanding");
+        let mut half = half
+            .freeze(Vec::new())
+            .expect_err("a receive is outstanding");
         half.arm = Arm::None;
         half.held = 3;
         half.bytes_in = 7;
         half.reading = Reading::Ended;
         let frozen = half.freeze(b"abc".to_vec()).expect("nothing in flight");
         let (half, unsent) = Half::thaw(frozen);
-        assert_eq!((half.bytes_in, half.reading, unsent), (7, Reading::Ended, b"abc".to_vec()));
+        assert_eq!(
+            (half.bytes_in, half.reading, unsent),
+            (7, Reading::Ended, b"abc".to_vec())
+        );
     }
 }

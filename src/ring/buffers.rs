@@ -55,7 +55,10 @@ pub struct BufferGroup {
 impl BufferGroup {
     /// A ring with all its buffers waiting to be published.
     pub fn new(layout: BufferLayout) -> BufferGroup {
-        assert!(layout.count.is_power_of_two() && layout.size > 0, "shape of a buffer ring");
+        assert!(
+            layout.count.is_power_of_two() && layout.size > 0,
+            "shape of a buffer ring"
+        );
         BufferGroup {
             layout,
             memory: Memory::new(usize::from(layout.count) * layout.size as usize),
@@ -80,7 +83,11 @@ impl BufferGroup {
         for buffer in self.returned.drain(..) {
             let state = &mut self.buffers[usize::from(buffer)];
             debug_assert!(!state.with_kernel && state.lent == 0);
-            *state = Buffer { filled: 0, lent: 0, with_kernel: true };
+            *state = Buffer {
+                filled: 0,
+                lent: 0,
+                with_kernel: true,
+            };
             self.order.push_back(buffer);
             let start = usize::from(buffer) * self.layout.size as usize;
             publish(buffer, self.memory.at(start), self.layout.size);
@@ -99,7 +106,10 @@ impl BufferGroup {
             };
             let size = self.layout.size;
             let state = &mut self.buffers[usize::from(buffer)];
-            debug_assert!(state.with_kernel, "the kernel filled a buffer that it does not have");
+            debug_assert!(
+                state.with_kernel,
+                "the kernel filled a buffer that it does not have"
+            );
             let offset = state.filled;
             let length = left.min(size - offset);
             state.filled += length;
@@ -118,7 +128,11 @@ impl BufferGroup {
                 }
             }
             if length > 0 {
-                emit(Piece { buffer, offset, length });
+                emit(Piece {
+                    buffer,
+                    offset,
+                    length,
+                });
             }
             if left == 0 {
                 return;
@@ -145,7 +159,10 @@ impl BufferGroup {
 
     /// Where a scripted kernel writes. The stretch must not have been lent.
     pub fn fill(&mut self, buffer: u16, offset: u32, bytes: &[u8]) {
-        assert!(bytes.len() + offset as usize <= self.layout.size as usize, "past the buffer");
+        assert!(
+            bytes.len() + offset as usize <= self.layout.size as usize,
+            "past the buffer"
+        );
         let start = usize::from(buffer) * self.layout.size as usize + offset as usize;
         self.memory.write(start, bytes);
     }
@@ -176,7 +193,10 @@ impl Memory {
             )
         };
         assert!(base != libc::MAP_FAILED, "out of memory for buffer rings");
-        Memory { base: base.cast(), length }
+        Memory {
+            base: base.cast(),
+            length,
+        }
     }
 
     fn at(&self, start: usize) -> *mut u8 {
@@ -217,7 +237,11 @@ mod tests {
     use super::*;
 
     fn group(incremental: bool) -> BufferGroup {
-        let mut group = BufferGroup::new(BufferLayout { count: 4, size: 16, incremental });
+        let mut group = BufferGroup::new(BufferLayout {
+            count: 4,
+            size: 16,
+            incremental,
+        });
         group.publish_returned(|_, _, _| {});
         group
     }
@@ -248,7 +272,10 @@ mod tests {
         // The order is now 1, 2, 3, 0.
         let mut pieces = Vec::new();
         group.take(2, 40, false, |p| pieces.push(p));
-        let shape: Vec<_> = pieces.iter().map(|p| (p.buffer, p.offset, p.length)).collect();
+        let shape: Vec<_> = pieces
+            .iter()
+            .map(|p| (p.buffer, p.offset, p.length))
+            .collect();
         assert_eq!(shape, [(2, 0, 16), (3, 0, 16), (0, 0, 8)]);
         assert_eq!(group.available(), 1);
         for piece in pieces {

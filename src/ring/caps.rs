@@ -49,8 +49,15 @@ impl Caps {
             match self_test(step, buffers) {
                 Ok(()) => {
                     let how = if forced.is_some() { "forced, " } else { "" };
-                    findings.push(format!("receive step {}: {how}self-test passed", step.name()));
-                    return Ok(Caps { receive: step, buffers, findings });
+                    findings.push(format!(
+                        "receive step {}: {how}self-test passed",
+                        step.name()
+                    ));
+                    return Ok(Caps {
+                        receive: step,
+                        buffers,
+                        findings,
+                    });
                 }
                 Err(error) => {
                     findings.push(format!("receive step {}: {error}", step.name()));
@@ -103,7 +110,9 @@ fn self_test(step: ReceiveStep, buffers: u16) -> io::Result<()> {
     let mut kernel = Uring::with_entries(step, buffers, 8, 64)?;
     let (mut sender, receiver) = UnixStream::pair()?;
     sender.set_nonblocking(true)?;
-    let pattern: Vec<u8> = (0..40_000u32).map(|i| (i.wrapping_mul(31) >> 3).to_le_bytes()[0]).collect();
+    let pattern: Vec<u8> = (0..40_000u32)
+        .map(|i| (i.wrapping_mul(31) >> 3).to_le_bytes()[0])
+        .collect();
     for group in super::GROUPS {
         let mut received = Vec::with_capacity(pattern.len());
         let mut sent = 0;
@@ -143,7 +152,11 @@ fn overshoot_max(step: ReceiveStep, group: Group, buffers: u16) -> usize {
 const LIMIT: u32 = 8 << 10;
 
 fn would_block(error: io::Error) -> io::Result<usize> {
-    if error.kind() == io::ErrorKind::WouldBlock { Ok(0) } else { Err(error) }
+    if error.kind() == io::ErrorKind::WouldBlock {
+        Ok(0)
+    } else {
+        Err(error)
+    }
 }
 
 /// One receive operation to its end.
@@ -185,10 +198,16 @@ fn take(
         length => length.cast_unsigned(),
     };
     let Some(used) = completion.buffer else {
-        return if length == 0 { Ok(()) } else { Err(io::Error::other("bytes without a buffer")) };
+        return if length == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::other("bytes without a buffer"))
+        };
     };
     let mut pieces = Vec::new();
-    kernel.buffers(group).take(used.buffer, length, used.more, |piece| pieces.push(piece));
+    kernel
+        .buffers(group)
+        .take(used.buffer, length, used.more, |piece| pieces.push(piece));
     for piece in pieces {
         received.extend_from_slice(kernel.buffers(group).bytes(piece));
         kernel.buffers(group).release(piece.buffer, piece.length);

@@ -38,11 +38,18 @@ impl AcceptError {
     pub fn of(errno: Errno) -> AcceptError {
         match errno.0 {
             // accept(2): errors already pending on the new socket are passed on as accept errors.
-            libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::ENOPROTOOPT
-            | libc::EHOSTDOWN | libc::ENONET | libc::EHOSTUNREACH | libc::EOPNOTSUPP
-            | libc::ENETUNREACH | libc::EPERM | libc::EINTR | libc::EAGAIN => {
-                AcceptError::ClientGone
-            }
+            libc::ECONNABORTED
+            | libc::EPROTO
+            | libc::ENETDOWN
+            | libc::ENOPROTOOPT
+            | libc::EHOSTDOWN
+            | libc::ENONET
+            | libc::EHOSTUNREACH
+            | libc::EOPNOTSUPP
+            | libc::ENETUNREACH
+            | libc::EPERM
+            | libc::EINTR
+            | libc::EAGAIN => AcceptError::ClientGone,
             libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => AcceptError::Resource,
             libc::ECANCELED => AcceptError::Cancelled,
             _ => AcceptError::Unexpected(errno),
@@ -72,9 +79,16 @@ impl ReceiveError {
             libc::ENOBUFS => ReceiveError::NoBuffers,
             libc::EAGAIN | libc::EINTR => ReceiveError::Again,
             libc::ECANCELED => ReceiveError::Cancelled,
-            libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::EHOSTUNREACH
-            | libc::ENETUNREACH | libc::ECONNREFUSED | libc::ENOTCONN | libc::ECONNABORTED
-            | libc::ENETDOWN | libc::EHOSTDOWN => ReceiveError::Broken,
+            libc::ECONNRESET
+            | libc::EPIPE
+            | libc::ETIMEDOUT
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::ECONNREFUSED
+            | libc::ENOTCONN
+            | libc::ECONNABORTED
+            | libc::ENETDOWN
+            | libc::EHOSTDOWN => ReceiveError::Broken,
             _ => ReceiveError::Unexpected(errno),
         }
     }
@@ -96,8 +110,14 @@ impl SendError {
     pub fn of(errno: Errno) -> SendError {
         match errno.0 {
             libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR => SendError::Full,
-            libc::ECONNRESET | libc::EPIPE | libc::ETIMEDOUT | libc::EHOSTUNREACH
-            | libc::ENETUNREACH | libc::ECONNREFUSED | libc::ENOTCONN | libc::ENETDOWN
+            libc::ECONNRESET
+            | libc::EPIPE
+            | libc::ETIMEDOUT
+            | libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::ECONNREFUSED
+            | libc::ENOTCONN
+            | libc::ENETDOWN
             | libc::EHOSTDOWN => SendError::Broken,
             _ => SendError::Unexpected(errno),
         }
@@ -124,13 +144,23 @@ impl ConnectError {
     pub fn of(errno: Errno) -> ConnectError {
         match errno.0 {
             // EAGAIN is a Unix listener with a full queue; ENOENT and EACCES are about its path.
-            libc::ECONNREFUSED | libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED
-            | libc::EAGAIN | libc::ENOENT | libc::EACCES | libc::EPERM => ConnectError::Refused,
+            libc::ECONNREFUSED
+            | libc::ECONNRESET
+            | libc::EPIPE
+            | libc::ECONNABORTED
+            | libc::EAGAIN
+            | libc::ENOENT
+            | libc::EACCES
+            | libc::EPERM => ConnectError::Refused,
             libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EHOSTDOWN => {
                 ConnectError::Unreachable
             }
             libc::ETIMEDOUT => ConnectError::TimedOut,
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL
+            libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EADDRNOTAVAIL
             | libc::EADDRINUSE => ConnectError::Resource,
             _ => ConnectError::Unexpected(errno),
         }

@@ -65,7 +65,10 @@ impl Token {
     /// Whose it is.
     pub fn key(self) -> SessionKey {
         let generation = u32::try_from(self.0 >> 24 & PART).expect("24 bits");
-        SessionKey { slot: self.index(), generation }
+        SessionKey {
+            slot: self.index(),
+            generation,
+        }
     }
 
     /// Its slot or index.
@@ -80,7 +83,10 @@ mod tests {
 
     #[test]
     fn carries_its_parts() {
-        let key = SessionKey { slot: 0xab_cdef, generation: 0x12_3456 };
+        let key = SessionKey {
+            slot: 0xab_cdef,
+            generation: 0x12_3456,
+        };
         for op in Op::ALL {
             let token = Token::session(op, key);
             assert_eq!((token.op(), token.key()), (Some(op), key));

@@ -45,21 +45,28 @@ const RECVSEND_BUNDLE: u16 = 1 << 4;
 
 /// Shape of both rings for a receive step, with `count` buffers in each incremental ring.
 pub(super) fn layouts(step: ReceiveStep, count: u16) -> [BufferLayout; 2] {
-    let layout = |count, size, incremental| BufferLayout { count, size, incremental };
+    let layout = |count, size, incremental| BufferLayout {
+        count,
+        size,
+        incremental,
+    };
     match step {
         // 8 x 32 KiB + 8 x 256 KiB = 2.25 MiB: the kernel cycles through all of a ring, so both must stay
         // in the L2 cache.
-        ReceiveStep::Limit | ReceiveStep::Incremental => {
-            [layout(count, 32 << 10, true), layout(count, 256 << 10, true)]
-        }
+        ReceiveStep::Limit | ReceiveStep::Incremental => [
+            layout(count, 32 << 10, true),
+            layout(count, 256 << 10, true),
+        ],
         // The same bytes in pieces of 4 KiB, which a bundle joins.
-        ReceiveStep::Bundle => {
-            [layout(count * 8, 4 << 10, false), layout(count * 64, 4 << 10, false)]
-        }
+        ReceiveStep::Bundle => [
+            layout(count * 8, 4 << 10, false),
+            layout(count * 64, 4 << 10, false),
+        ],
         // One receive takes one buffer: 4 KiB for messages, 64 KiB for bulk.
-        ReceiveStep::Plain => {
-            [layout(count * 8, 4 << 10, false), layout(count * 4, 64 << 10, false)]
-        }
+        ReceiveStep::Plain => [
+            layout(count * 8, 4 << 10, false),
+            layout(count * 4, 64 << 10, false),
+        ],
     }
 }
 
@@ -81,7 +88,9 @@ pub struct Uring {
 
 impl std::fmt::Debug for Uring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Uring").field("step", &self.step).finish_non_exhaustive()
+        f.debug_struct("Uring")
+            .field("step", &self.step)
+            .finish_non_exhaustive()
     }
 }
 
@@ -167,7 +176,10 @@ impl Uring {
         };
         let (pointer, size) = if time.is_some() {
             flags |= ENTER_EXT_ARG;
-            (std::ptr::from_ref(&argument).cast::<libc::c_void>(), size_of::<GetEventsArgument>())
+            (
+                std::ptr::from_ref(&argument).cast::<libc::c_void>(),
+                size_of::<GetEventsArgument>(),
+            )
         } else {
             (std::ptr::null(), 0)
         };
@@ -222,9 +234,16 @@ impl Uring {
             if !more {
                 self.operations -= 1;
             }
-            let buffer = cqueue::buffer_select(flags)
-                .map(|buffer| BufferUse { buffer, more: cqueue::buffer_more(flags) });
-            self.completions.push_back(Completion { token, result: entry.result(), more, buffer });
+            let buffer = cqueue::buffer_select(flags).map(|buffer| BufferUse {
+                buffer,
+                more: cqueue::buffer_more(flags),
+            });
+            self.completions.push_back(Completion {
+                token,
+                result: entry.result(),
+                more,
+                buffer,
+            });
         }
     }
 
@@ -247,7 +266,9 @@ impl Kernel for Uring {
             opcode::AcceptMulti::new(fd).flags(flags).build()
         } else {
             let nowhere = std::ptr::null_mut();
-            opcode::Accept::new(fd, nowhere, nowhere.cast()).flags(flags).build()
+            opcode::Accept::new(fd, nowhere, nowhere.cast())
+                .flags(flags)
+                .build()
         };
         self.push(entry, token);
     }
@@ -276,13 +297,18 @@ impl Kernel for Uring {
             Interest::Write => libc::POLLOUT,
         };
         let events = u32::from(events.cast_unsigned());
-        let entry = opcode::PollAdd::new(types::Fd(fd.0), events).multi(multishot).build();
+        let entry = opcode::PollAdd::new(types::Fd(fd.0), events)
+            .multi(multishot)
+            .build();
         self.push(entry, token);
     }
 
     fn cancel(&mut self, target: Token) {
         let entry = opcode::AsyncCancel::new(target.0).build();
-        self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Token::plain(Op::Cancel, 0));
+        self.push(
+            entry.flags(squeue::Flags::SKIP_SUCCESS),
+            Token::plain(Op::Cancel, 0),
+        );
     }
 
     fn turn(&mut self, wait: Wait) -> io::Result<()> {
@@ -328,7 +354,9 @@ impl Kernel for Uring {
             keepalive_count: options.keepalive_count,
             user_timeout_ms: options.user_timeout_ms,
         };
-        stream::connect(to, &options).map(|(fd, done)| (Fd(fd), done)).map_err(Errno)
+        stream::connect(to, &options)
+            .map(|(fd, done)| (Fd(fd), done))
+            .map_err(Errno)
     }
 
     fn send(&self, fd: Fd, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
@@ -424,8 +452,11 @@ struct ResourceUpdate {
 
 /// Registers the ring's own descriptor with this thread; `None` where the kernel refuses.
 fn register_ring_descriptor(fd: i32) -> Option<u32> {
-    let mut update =
-        ResourceUpdate { offset: u32::MAX, reserved: 0, data: u64::try_from(fd).ok()? };
+    let mut update = ResourceUpdate {
+        offset: u32::MAX,
+        reserved: 0,
+        data: u64::try_from(fd).ok()?,
+    };
     // SAFETY: REGISTER_RING_FDS reads and writes one io_uring_rsrc_update.
     let result = unsafe {
         libc::syscall(
@@ -454,7 +485,11 @@ impl BufferRing {
                 flags,
             )?;
         }
-        Ok(BufferRing { entries, group: BufferGroup::new(layout), tail: 0 })
+        Ok(BufferRing {
+            entries,
+            group: BufferGroup::new(layout),
+            tail: 0,
+        })
     }
 
     fn publish(&mut self) {
@@ -493,7 +528,11 @@ impl Entries {
             )
         };
         assert!(base != libc::MAP_FAILED, "out of memory for a buffer ring");
-        Entries { base: base.cast(), count, length }
+        Entries {
+            base: base.cast(),
+            count,
+            length,
+        }
     }
 
     fn write(&self, index: u16, address: *mut u8, size: u32, buffer: u16) {

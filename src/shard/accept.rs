@@ -62,12 +62,17 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn add_acceptor_fd(&mut self, listener_id: ListenerId, fd: Fd) {
         let plan = &self.world.plan.listeners[usize::from(listener_id.0)];
         let proxy = usize::from(plan.proxy_id.0);
-        let frontend = self.world.frontends[proxy].clone().expect("a listener has a frontend");
+        let frontend = self.world.frontends[proxy]
+            .clone()
+            .expect("a listener has a frontend");
         let listener = LimitKey::Listener(listener_id);
         let limits = [
             self.world.process_limit,
             frontend.limit,
-            self.world.limits.find(listener).expect("every listener has a limit"),
+            self.world
+                .limits
+                .find(listener)
+                .expect("every listener has a limit"),
         ];
         self.acceptors.push(Acceptor {
             fd,
@@ -101,7 +106,12 @@ impl<K: Kernel> Shard<K> {
         }
         let limits = &self.world.limits;
         let free = |acceptor: &Acceptor| {
-            acceptor.limits.iter().map(|id| limits.free(*id)).min().unwrap_or(0)
+            acceptor
+                .limits
+                .iter()
+                .map(|id| limits.free(*id))
+                .min()
+                .unwrap_or(0)
         };
         if free(acceptor) == 0 || !acceptor.parked.is_empty() {
             for id in acceptor.limits {
@@ -139,7 +149,11 @@ impl<K: Kernel> Shard<K> {
         let acceptor = &self.acceptors[index];
         if acceptor.accepting == (Accepting::Armed { multishot: true }) {
             let limits = &self.world.limits;
-            if acceptor.limits.iter().any(|id| limits.free(*id) < MULTISHOT_ROOM) {
+            if acceptor
+                .limits
+                .iter()
+                .any(|id| limits.free(*id) < MULTISHOT_ROOM)
+            {
                 self.acceptors[index].accepting = Accepting::Ending;
                 self.kernel.cancel(completion.token);
             }
@@ -175,7 +189,9 @@ impl<K: Kernel> Shard<K> {
             return;
         }
         let frontend = Arc::clone(&self.acceptors[index].frontend);
-        frontend.counters.add(self.id, FrontCounter::Connections as usize, 1);
+        frontend
+            .counters
+            .add(self.id, FrontCounter::Connections as usize, 1);
         self.start_session(index, frontend, client);
     }
 
@@ -213,7 +229,9 @@ impl<K: Kernel> Shard<K> {
                 let client = self.acceptors[index].parked.pop_front().expect("not empty");
                 self.parked -= 1;
                 let frontend = Arc::clone(&self.acceptors[index].frontend);
-                frontend.counters.add(self.id, FrontCounter::Connections as usize, 1);
+                frontend
+                    .counters
+                    .add(self.id, FrontCounter::Connections as usize, 1);
                 self.start_session(index, frontend, client);
             }
             if let Accepting::Resting { .. } = self.acceptors[index].accepting {
@@ -270,6 +288,10 @@ impl<K: Kernel> Shard<K> {
 
     /// Whether every listener is closed and nobody is parked.
     pub(super) fn accepting_ended(&self) -> bool {
-        self.parked == 0 && self.acceptors.iter().all(|a| a.accepting == Accepting::Closed)
+        self.parked == 0
+            && self
+                .acceptors
+                .iter()
+                .all(|a| a.accepting == Accepting::Closed)
     }
 }

@@ -57,7 +57,11 @@ impl<K: Kernel> Shard<K> {
     /// The client had sent its FIN and is now gone: the server is told by a reset.
     fn client_left(&mut self, slot: u32) {
         let session = self.sessions.at_mut(slot).expect("a live session");
-        let close = Close { who: Who::Client, phase: phase(session), cause: Cause::Aborted };
+        let close = Close {
+            who: Who::Client,
+            phase: phase(session),
+            cause: Cause::Aborted,
+        };
         session.close.get_or_insert(close);
         if session.state == State::Relaying {
             self.flush_then_reset(slot, Side::Server);
@@ -74,7 +78,11 @@ impl<K: Kernel> Shard<K> {
             Side::Server => Who::Server,
         };
         let session = self.sessions.at_mut(slot).expect("a live session");
-        let close = Close { who, phase: phase(session), cause: Cause::Aborted };
+        let close = Close {
+            who,
+            phase: phase(session),
+            cause: Cause::Aborted,
+        };
         session.close.get_or_insert(close);
         let back = source.writes();
         if session.halves[back as usize].writing == Writing::Open {
@@ -93,8 +101,11 @@ impl<K: Kernel> Shard<K> {
     fn flush_then_reset(&mut self, slot: u32, side: Side) {
         let now = self.now;
         let session = self.sessions.at_mut(slot).expect("a live session");
-        session.state =
-            State::Flushing { side, check_at: now, give_up_at: now.after_ms(RESET_FLUSH_MS) };
+        session.state = State::Flushing {
+            side,
+            check_at: now,
+            give_up_at: now.after_ms(RESET_FLUSH_MS),
+        };
         self.mark_dirty(slot, side.writes());
     }
 
@@ -102,7 +113,12 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn flushing(&mut self, slot: u32) {
         let now = self.now;
         let session = self.sessions.at_mut(slot).expect("a live session");
-        let State::Flushing { side, give_up_at, .. } = session.state else { return };
+        let State::Flushing {
+            side, give_up_at, ..
+        } = session.state
+        else {
+            return;
+        };
         let into = side.writes() as usize;
         let half = &session.halves[into];
         let close = session.close.unwrap_or(Close::FINISHED);
@@ -118,7 +134,11 @@ impl<K: Kernel> Shard<K> {
         // Look again after half the time it has taken so far, 1 to 50 ms.
         let began = Moment(give_up_at.0.saturating_sub(RESET_FLUSH_MS * 1_000_000));
         let step = (now.ms_since(began) / 2).clamp(1, 50);
-        session.state = State::Flushing { side, check_at: now.after_ms(step), give_up_at };
+        session.state = State::Flushing {
+            side,
+            check_at: now.after_ms(step),
+            give_up_at,
+        };
         self.retime(slot);
     }
 
@@ -154,7 +174,8 @@ impl<K: Kernel> Shard<K> {
             self.drop_unsent(slot, direction);
             let session = self.sessions.at_mut(slot).expect("a live session");
             let reserved = std::mem::take(&mut session.halves[direction as usize].reserved);
-            self.budget.release(u64::from(reserved), &self.world.memory_reserved);
+            self.budget
+                .release(u64::from(reserved), &self.world.memory_reserved);
         }
         let session = self.sessions.at(slot).expect("a live session");
         let outstanding = [
@@ -163,7 +184,10 @@ impl<K: Kernel> Shard<K> {
             (session.polled[0], Op::PollClient),
             (session.polled[1], Op::PollServer),
             // A connect that failed was cancelled before.
-            (session.connect_polled && !matches!(before, State::ConnectEnding { .. }), Op::Connect),
+            (
+                session.connect_polled && !matches!(before, State::ConnectEnding { .. }),
+                Op::Connect,
+            ),
         ];
         for (present, op) in outstanding {
             if present {
@@ -205,7 +229,10 @@ impl<K: Kernel> Shard<K> {
             }
         }
         self.account(key, close);
-        self.drop_server(key.slot, outcome(self.sessions.get(key).expect("still there"), close));
+        self.drop_server(
+            key.slot,
+            outcome(self.sessions.get(key).expect("still there"), close),
+        );
         self.wheel.disarm(key.slot);
         let session = self.sessions.remove(key).expect("still there");
         self.give_limits(usize::from(session.acceptor));
@@ -216,7 +243,9 @@ impl<K: Kernel> Shard<K> {
         let now = self.now;
         let session = self.sessions.get(key).expect("still there");
         let total_ms = now.ms_since(session.accepted_at);
-        let queue_us = session.assigned_at.map_or(0, |at| at.us_since(session.accepted_at));
+        let queue_us = session
+            .assigned_at
+            .map_or(0, |at| at.us_since(session.accepted_at));
         let abort = match (close.who, close.phase) {
             (Who::Client, _) => Some((FrontCounter::ClientAborts, ServerCounter::ClientAborts)),
             (Who::Server, Phase::Data) => {
@@ -227,7 +256,10 @@ impl<K: Kernel> Shard<K> {
         let backend = session.backend.as_ref();
         let back_counters =
             backend.map(|b| &self.world.back_counters[usize::from(b.proxy.proxy_id.0)]);
-        for counters in [Some(&session.frontend.counters), back_counters].into_iter().flatten() {
+        for counters in [Some(&session.frontend.counters), back_counters]
+            .into_iter()
+            .flatten()
+        {
             // Minus one, modulo 2^64.
             counters.add(self.id, FrontCounter::Active as usize, u64::MAX);
             counters.add(self.id, FrontCounter::SessionTimeMs as usize, total_ms);
@@ -245,14 +277,22 @@ impl<K: Kernel> Shard<K> {
         if session.connected()
             && let Some(server) = &session.server
         {
-            server.counters.add(self.id, ServerCounter::SessionTimeMs as usize, total_ms);
-            server.counters.raise(self.id, ServerCounter::SessionTimeMaxMs as usize, total_ms);
-            server.counters.add(self.id, ServerCounter::QueueTimeUs as usize, queue_us);
+            server
+                .counters
+                .add(self.id, ServerCounter::SessionTimeMs as usize, total_ms);
+            server
+                .counters
+                .raise(self.id, ServerCounter::SessionTimeMaxMs as usize, total_ms);
+            server
+                .counters
+                .add(self.id, ServerCounter::QueueTimeUs as usize, queue_us);
             if let Some((_, counter)) = abort {
                 server.counters.add(self.id, counter as usize, 1);
             }
             if close.who == Who::Server {
-                server.counters.add(self.id, ServerCounter::ResponseErrors as usize, 1);
+                server
+                    .counters
+                    .add(self.id, ServerCounter::ResponseErrors as usize, 1);
             }
         }
         self.log_end(key, close);
@@ -270,7 +310,9 @@ impl<K: Kernel> Shard<K> {
         }
         let limits = &self.world.limits;
         let ms = |at: Option<Moment>, from: Moment| {
-            at.map_or(-1, |at| i64::try_from(at.ms_since(from)).unwrap_or(i64::MAX))
+            at.map_or(-1, |at| {
+                i64::try_from(at.ms_since(from)).unwrap_or(i64::MAX)
+            })
         };
         let backend_now = session.backend.as_ref().map_or(0, |backend| {
             let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];

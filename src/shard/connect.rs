@@ -27,7 +27,9 @@ impl<K: Kernel> Shard<K> {
         let options = socket_options(&self.world.plan.global, back, &server);
         let timeout = back.timeout_connect_ms;
         session.connect_began_at = now;
-        server.counters.add(self.id, ServerCounter::Connects as usize, 1);
+        server
+            .counters
+            .add(self.id, ServerCounter::Connects as usize, 1);
         match self.kernel.connect(&server.plan.address, &options) {
             Ok((fd, true)) => {
                 session.fds[Side::Server as usize] = fd;
@@ -83,7 +85,9 @@ impl<K: Kernel> Shard<K> {
     /// `timeout connect` has passed.
     pub(super) fn connect_timed_out(&mut self, slot: u32) {
         let session = self.sessions.at_mut(slot).expect("a live session");
-        session.state = State::ConnectEnding { error: ConnectError::TimedOut };
+        session.state = State::ConnectEnding {
+            error: ConnectError::TimedOut,
+        };
         let token = Token::session(Op::Connect, session.key);
         self.kernel.cancel(token);
     }
@@ -103,7 +107,9 @@ impl<K: Kernel> Shard<K> {
         let now = self.now;
         let session = self.sessions.at_mut(slot).expect("a live session");
         let server = Arc::clone(session.server.as_ref().expect("an attempt has a server"));
-        server.counters.add(self.id, ServerCounter::ConnectErrors as usize, 1);
+        server
+            .counters
+            .add(self.id, ServerCounter::ConnectErrors as usize, 1);
         if session.retries_left == 0 {
             self.drop_server(slot, Outcome::ConnectFailed);
             return self.give_up(slot, error);
@@ -130,7 +136,9 @@ impl<K: Kernel> Shard<K> {
             self.drop_server(slot, Outcome::ConnectFailed);
             self.choose(slot, Some(server.id));
         } else {
-            session.state = State::Resting { until: now.after_ms(rest) };
+            session.state = State::Resting {
+                until: now.after_ms(rest),
+            };
             self.retime(slot);
         }
     }
@@ -152,7 +160,14 @@ impl<K: Kernel> Shard<K> {
             let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
             counters.add(self.id, FrontCounter::ConnectErrors as usize, 1);
         }
-        self.begin_close(slot, Close { who, phase: Phase::Connect, cause });
+        self.begin_close(
+            slot,
+            Close {
+                who,
+                phase: Phase::Connect,
+                cause,
+            },
+        );
     }
 
     /// The server is there: both directions run.
@@ -167,10 +182,18 @@ impl<K: Kernel> Shard<K> {
         let early = session.halves[Direction::Up as usize].bytes_in;
         let server = session.server.as_ref().expect("connected to a server");
         let us = now.us_since(session.connect_began_at);
-        server.counters.add(self.id, ServerCounter::Sessions as usize, 1);
-        server.counters.add(self.id, ServerCounter::ConnectTimeUs as usize, us);
-        server.counters.raise(self.id, ServerCounter::ConnectTimeMaxUs as usize, us);
-        server.counters.add(self.id, ServerCounter::BytesIn as usize, early);
+        server
+            .counters
+            .add(self.id, ServerCounter::Sessions as usize, 1);
+        server
+            .counters
+            .add(self.id, ServerCounter::ConnectTimeUs as usize, us);
+        server
+            .counters
+            .raise(self.id, ServerCounter::ConnectTimeMaxUs as usize, us);
+        server
+            .counters
+            .add(self.id, ServerCounter::BytesIn as usize, early);
         server.connect_us.record(self.id, us);
         server.last_session_ms.store(unix_ms, Relaxed);
         let backend = session.backend.as_ref().expect("a backend was entered");
@@ -202,7 +225,11 @@ fn redispatch_due(back: &Back, retry: u16) -> bool {
 }
 
 fn socket_options(global: &Global, back: &Back, server: &Server) -> SocketOptions {
-    let KeepAlive { idle_s, interval_s, count } = back.keepalive.unwrap_or_default();
+    let KeepAlive {
+        idle_s,
+        interval_s,
+        count,
+    } = back.keepalive.unwrap_or_default();
     SocketOptions {
         receive_buffer: global.rcvbuf_server.unwrap_or(0),
         send_buffer: global.sndbuf_server.unwrap_or(0),

@@ -163,7 +163,9 @@ impl<K: Kernel> Shard<K> {
         // Half of the budget is what all directions may hold unreserved: 2 per session.
         let share = world.memory_max / 2 / (2 * u64::from(capacity.max(1)));
         let share = u32::try_from(share).unwrap_or(u32::MAX) & !(SMALL_RECEIVE_MIN - 1);
-        let small = share.clamp(SMALL_RECEIVE_MIN, SMALL_RECEIVE_MAX).min(bytes(Group::Small) / 2);
+        let small = share
+            .clamp(SMALL_RECEIVE_MIN, SMALL_RECEIVE_MAX)
+            .min(bytes(Group::Small) / 2);
         let bulk_per_turn = BULK_PER_TURN.min(bytes(Group::Bulk) / 2);
         let bulk = BULK_RECEIVE.min(bulk_per_turn);
         Shard {
@@ -178,10 +180,18 @@ impl<K: Kernel> Shard<K> {
             budget: Budget::default(),
             reservable: world.memory_max / 2,
             pieces: Pieces::default(),
-            limits: Limits { small, bulk, held_max: HELD_MAX },
+            limits: Limits {
+                small,
+                bulk,
+                held_max: HELD_MAX,
+            },
             bulk_per_turn,
             bulk_alone_limit: BULK_ALONE.min(bytes(Group::Bulk) / 2).max(bulk),
-            activity: Activity { small_at: now, bulk: u32::MAX, bulk_changed_at: now },
+            activity: Activity {
+                small_at: now,
+                bulk: u32::MAX,
+                bulk_changed_at: now,
+            },
             dirty: Vec::new(),
             starved: VecDeque::new(),
             bulk_queue: VecDeque::new(),
@@ -217,7 +227,9 @@ impl<K: Kernel> Shard<K> {
         self.kernel.turn(wait)?;
         self.now = self.kernel.now();
         for _ in 0..COMPLETIONS_PER_TURN {
-            let Some(completion) = self.kernel.next_completion() else { break };
+            let Some(completion) = self.kernel.next_completion() else {
+                break;
+            };
             self.completions += 1;
             self.dispatch(completion);
         }
@@ -228,7 +240,9 @@ impl<K: Kernel> Shard<K> {
         loop {
             self.flush_dirty();
             self.finish_ended();
-            let Some(grant) = self.grants.pop_front() else { break };
+            let Some(grant) = self.grants.pop_front() else {
+                break;
+            };
             self.on_grant(grant);
         }
         self.arm_starved();
@@ -279,7 +293,11 @@ impl<K: Kernel> Shard<K> {
             Moment::NEVER => Wait::Forever,
             deadline => {
                 let time = deadline - self.kernel.now();
-                if time.is_zero() { Wait::No } else { Wait::For(time) }
+                if time.is_zero() {
+                    Wait::No
+                } else {
+                    Wait::For(time)
+                }
             }
         }
     }
@@ -291,12 +309,18 @@ impl<K: Kernel> Shard<K> {
             Op::Cancel => return,
             Op::Wake => return self.on_wake(completion),
             Op::Accept => return self.on_accept(completion),
-            Op::ReceiveClient | Op::ReceiveServer | Op::PollClient | Op::PollServer
+            Op::ReceiveClient
+            | Op::ReceiveServer
+            | Op::PollClient
+            | Op::PollServer
             | Op::Connect => {}
         }
         let key = token.key();
         // A slot is not given to another session before its last completion.
-        assert!(self.sessions.get(key).is_some(), "a completion without its session: {completion:?}");
+        assert!(
+            self.sessions.get(key).is_some(),
+            "a completion without its session: {completion:?}"
+        );
         match op {
             Op::ReceiveClient => self.on_receive(key.slot, Direction::Up, completion),
             Op::ReceiveServer => self.on_receive(key.slot, Direction::Down, completion),
@@ -309,7 +333,8 @@ impl<K: Kernel> Shard<K> {
 
     fn watch_wake(&mut self) {
         let fd = Fd(self.world.ports[usize::from(self.id.0)].wake().raw());
-        self.kernel.poll(fd, Interest::Read, true, Token::plain(Op::Wake, 0));
+        self.kernel
+            .poll(fd, Interest::Read, true, Token::plain(Op::Wake, 0));
     }
 
     fn on_wake(&mut self, completion: Completion) {

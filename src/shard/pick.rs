@@ -20,7 +20,9 @@ impl<K: Kernel> Shard<K> {
         let Some(key) = self.sessions.vacant_key() else {
             // The slab holds as many as the process's limit admits.
             debug_assert!(false, "more sessions than the process's limit");
-            frontend.counters.add(self.id, FrontCounter::ResourceErrors as usize, 1);
+            frontend
+                .counters
+                .add(self.id, FrontCounter::ResourceErrors as usize, 1);
             self.kernel.close(client);
             self.give_limits(acceptor);
             return;
@@ -39,8 +41,12 @@ impl<K: Kernel> Shard<K> {
             session.local = self.kernel.local_address(client);
             self.log_accept(&session);
         }
-        frontend.counters.add(self.id, FrontCounter::Sessions as usize, 1);
-        frontend.counters.add(self.id, FrontCounter::Active as usize, 1);
+        frontend
+            .counters
+            .add(self.id, FrontCounter::Sessions as usize, 1);
+        frontend
+            .counters
+            .add(self.id, FrontCounter::Active as usize, 1);
         let inserted = self.sessions.insert(session);
         debug_assert_eq!(inserted.as_ref().ok(), Some(&key));
         // The client's first bytes are then there when the connect completes.
@@ -81,11 +87,18 @@ impl<K: Kernel> Shard<K> {
             (0, connect) => connect,
             (queue, _) => queue,
         };
-        let deadline =
-            if timeout == 0 { Moment::NEVER } else { now.after_ms(u64::from(timeout)) };
+        let deadline = if timeout == 0 {
+            Moment::NEVER
+        } else {
+            now.after_ms(u64::from(timeout))
+        };
         session.state = State::Waiting { deadline };
         session.queued_before = u32::try_from(backend.queued()).unwrap_or(u32::MAX);
-        let waiter = Waiter { shard: self.id, session: session.key, only };
+        let waiter = Waiter {
+            shard: self.id,
+            session: session.key,
+            only,
+        };
         match backend.enqueue(waiter) {
             Some(grant) => self.assigned(slot, grant.server),
             None => self.retime(slot),
@@ -104,7 +117,10 @@ impl<K: Kernel> Shard<K> {
         }
         // The session left the queue too late to give its place back: the server goes to the next one.
         let backend = self.world.backends.iter().flatten().find(|backend| {
-            backend.servers.iter().any(|server| Arc::ptr_eq(server, &grant.server))
+            backend
+                .servers
+                .iter()
+                .any(|server| Arc::ptr_eq(server, &grant.server))
         });
         if let Some(backend) = backend.cloned() {
             self.release_server(&backend, &grant.server, Outcome::Abandoned);
@@ -113,7 +129,9 @@ impl<K: Kernel> Shard<K> {
 
     /// Takes a picked server for the session and connects.
     fn assigned(&mut self, slot: u32, server: Arc<Server>) {
-        server.counters.add(self.id, ServerCounter::Chosen as usize, 1);
+        server
+            .counters
+            .add(self.id, ServerCounter::Chosen as usize, 1);
         let now = self.now;
         let session = self.sessions.at_mut(slot).expect("a live session");
         if session.assigned_at.is_none() {
@@ -129,7 +147,9 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn drop_server(&mut self, slot: u32, outcome: Outcome) {
         self.unlink_server(slot);
         let session = self.sessions.at_mut(slot).expect("a live session");
-        let Some(server) = session.server.take() else { return };
+        let Some(server) = session.server.take() else {
+            return;
+        };
         let backend = Arc::clone(session.backend.as_ref().expect("a server has a backend"));
         self.release_server(&backend, &server, outcome);
     }
@@ -155,19 +175,33 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn leave_queue(&mut self, key: SessionKey) {
         let session = self.sessions.get(key).expect("a live session");
         if let Some(backend) = &session.backend {
-            let _ = backend.dequeue(Waiter { shard: self.id, session: key, only: None });
+            let _ = backend.dequeue(Waiter {
+                shard: self.id,
+                session: key,
+                only: None,
+            });
         }
     }
 
     /// No server for this session.
     pub(super) fn refuse(&mut self, slot: u32, phase: Phase) {
         let session = self.sessions.at(slot).expect("a live session");
-        session.frontend.counters.add(self.id, FrontCounter::ConnectErrors as usize, 1);
+        session
+            .frontend
+            .counters
+            .add(self.id, FrontCounter::ConnectErrors as usize, 1);
         if let Some(backend) = &session.backend {
             let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
             counters.add(self.id, FrontCounter::ConnectErrors as usize, 1);
         }
-        self.begin_close(slot, Close { who: Who::Server, phase, cause: Cause::Aborted });
+        self.begin_close(
+            slot,
+            Close {
+                who: Who::Server,
+                phase,
+                cause: Cause::Aborted,
+            },
+        );
     }
 
     fn log_accept(&mut self, session: &Session) {
@@ -210,7 +244,9 @@ impl<K: Kernel> Shard<K> {
 
     fn unlink_server(&mut self, slot: u32) {
         let session = self.sessions.at_mut(slot).expect("a live session");
-        let Some(server) = &session.server else { return };
+        let Some(server) = &session.server else {
+            return;
+        };
         let server = server.id.0 as usize;
         let (previous, next) = (session.server_previous, session.server_next);
         session.server_previous = NONE;
@@ -226,11 +262,26 @@ impl<K: Kernel> Shard<K> {
 
     /// Ends every session of a server.
     pub(super) fn end_sessions_of(&mut self, server: ServerId) {
-        let mut slot = self.server_heads.get(server.0 as usize).copied().unwrap_or(NONE);
+        let mut slot = self
+            .server_heads
+            .get(server.0 as usize)
+            .copied()
+            .unwrap_or(NONE);
         while let Some(session) = self.sessions.at(slot) {
             let next = session.server_next;
-            let phase = if session.connected() { Phase::Data } else { Phase::Connect };
-            self.begin_close(slot, Close { who: Who::Killed, phase, cause: Cause::Aborted });
+            let phase = if session.connected() {
+                Phase::Data
+            } else {
+                Phase::Connect
+            };
+            self.begin_close(
+                slot,
+                Close {
+                    who: Who::Killed,
+                    phase,
+                    cause: Cause::Aborted,
+                },
+            );
             slot = next;
         }
     }

@@ -15,7 +15,10 @@ pub(super) struct PieceList {
 
 impl PieceList {
     /// The empty list.
-    pub(super) const EMPTY: PieceList = PieceList { head: NONE, tail: NONE };
+    pub(super) const EMPTY: PieceList = PieceList {
+        head: NONE,
+        tail: NONE,
+    };
 
     /// Whether it has nothing.
     pub(super) fn is_empty(self) -> bool {
@@ -52,7 +55,11 @@ impl Pieces {
                 return;
             }
         }
-        let node = Node { group, piece, next: NONE };
+        let node = Node {
+            group,
+            piece,
+            next: NONE,
+        };
         let index = match self.vacant.pop() {
             Some(index) => {
                 self.nodes[index as usize] = node;
@@ -83,7 +90,10 @@ impl Pieces {
         }
         let index = list.head;
         let node = &mut self.nodes[index as usize];
-        let taken = Piece { length: count.min(node.piece.length), ..node.piece };
+        let taken = Piece {
+            length: count.min(node.piece.length),
+            ..node.piece
+        };
         node.piece.offset += taken.length;
         node.piece.length -= taken.length;
         let group = node.group;

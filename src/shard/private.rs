@@ -24,7 +24,10 @@ pub(super) struct ChunkList {
 
 impl ChunkList {
     /// The empty list.
-    pub(super) const EMPTY: ChunkList = ChunkList { head: NONE, tail: NONE };
+    pub(super) const EMPTY: ChunkList = ChunkList {
+        head: NONE,
+        tail: NONE,
+    };
 }
 
 #[derive(Debug)]
@@ -114,7 +117,10 @@ impl PrivateMemory {
 
     /// A chunk that takes up to `length` bytes at once.
     fn take(&mut self, length: usize) -> u32 {
-        let class = SIZES.iter().position(|size| *size >= length).unwrap_or(SIZES.len() - 1);
+        let class = SIZES
+            .iter()
+            .position(|size| *size >= length)
+            .unwrap_or(SIZES.len() - 1);
         let memory = match self.cached[class].pop() {
             Some(memory) => {
                 self.cached_bytes -= memory.len() as u64;
@@ -122,7 +128,12 @@ impl PrivateMemory {
             }
             None => vec![0; SIZES[class]].into_boxed_slice(),
         };
-        let chunk = Chunk { memory, start: 0, end: 0, next: NONE };
+        let chunk = Chunk {
+            memory,
+            start: 0,
+            end: 0,
+            next: NONE,
+        };
         match self.vacant.pop() {
             Some(index) => {
                 self.chunks[index as usize] = chunk;
@@ -137,7 +148,10 @@ impl PrivateMemory {
 
     fn give(&mut self, index: u32) {
         let memory = std::mem::take(&mut self.chunks[index as usize].memory);
-        let class = SIZES.iter().position(|size| *size == memory.len()).expect("one of the sizes");
+        let class = SIZES
+            .iter()
+            .position(|size| *size == memory.len())
+            .expect("one of the sizes");
         if self.cached[class].len() < CACHED_MAX {
             self.cached_bytes += memory.len() as u64;
             self.cached[class].push(memory);
@@ -204,7 +218,10 @@ mod tests {
     fn content(memory: &PrivateMemory, list: ChunkList) -> Vec<u8> {
         let mut parts = [IoSlice::new(&[]); 1_000];
         let count = memory.slices(list, &mut parts);
-        parts[..count].iter().flat_map(|part| part.to_vec()).collect()
+        parts[..count]
+            .iter()
+            .flat_map(|part| part.to_vec())
+            .collect()
     }
 
     #[test]
@@ -213,7 +230,9 @@ mod tests {
         let mut list = ChunkList::EMPTY;
         let mut expected = Vec::new();
         for round in 0..200u32 {
-            let bytes: Vec<u8> = (0..round * 37 % 9_000).map(|i| (i + round).to_le_bytes()[0]).collect();
+            let bytes: Vec<u8> = (0..round * 37 % 9_000)
+                .map(|i| (i + round).to_le_bytes()[0])
+                .collect();
             memory.append(&mut list, &bytes);
             expected.extend_from_slice(&bytes);
             let take = expected.len() / 3;

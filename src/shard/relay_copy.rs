@@ -43,7 +43,9 @@ impl<K: Kernel> Shard<K> {
             let list = &mut session.pieces[d];
             let buffers = kernel.buffers(group);
             self.taken.clear();
-            buffers.take(used.buffer, length, used.more, |piece| self.taken.push(piece));
+            buffers.take(used.buffer, length, used.more, |piece| {
+                self.taken.push(piece)
+            });
             for piece in &self.taken {
                 if closing {
                     buffers.release(piece.buffer, piece.length);
@@ -99,7 +101,10 @@ impl<K: Kernel> Shard<K> {
             Direction::Up => (FrontCounter::BytesIn, ServerCounter::BytesIn),
             Direction::Down => (FrontCounter::BytesOut, ServerCounter::BytesOut),
         };
-        session.frontend.counters.add(self.id, front as usize, bytes);
+        session
+            .frontend
+            .counters
+            .add(self.id, front as usize, bytes);
         if session.connected()
             && let (Some(backend), Some(live)) = (&session.backend, &session.server)
         {
@@ -198,7 +203,9 @@ impl<K: Kernel> Shard<K> {
         let mut left = u32::try_from(left).expect("pieces are bounded by the rings");
         while let Some((group, piece)) = self.pieces.consume(&mut session.pieces[d], left) {
             left -= piece.length;
-            self.kernel.buffers(group).release(piece.buffer, piece.length);
+            self.kernel
+                .buffers(group)
+                .release(piece.buffer, piece.length);
         }
         debug_assert!(left == 0, "more was sent than there was");
     }
@@ -250,7 +257,9 @@ impl<K: Kernel> Shard<K> {
             self.mark_dirty(slot, into);
         }
         // A poll that has ended by itself (completion queue full) is armed anew where it is needed.
-        let Some(session) = self.sessions.at(slot) else { return };
+        let Some(session) = self.sessions.at(slot) else {
+            return;
+        };
         if !completion.more && session.state != State::Closing {
             let half = &session.halves[into as usize];
             if connected && half.blocked && half.writing == Writing::Open {
@@ -269,7 +278,9 @@ impl<K: Kernel> Shard<K> {
             self.private.append(&mut session.chunks[d], bytes);
             session.halves[d].held += piece.length;
             copied += u64::from(piece.length);
-            self.kernel.buffers(group).release(piece.buffer, piece.length);
+            self.kernel
+                .buffers(group)
+                .release(piece.buffer, piece.length);
         }
         self.gauges().copied_out_bytes.fetch_add(copied, Relaxed);
     }
@@ -279,9 +290,12 @@ impl<K: Kernel> Shard<K> {
         let d = direction as usize;
         let session = self.sessions.at_mut(slot).expect("a live session");
         while let Some((group, piece)) = self.pieces.consume(&mut session.pieces[d], u32::MAX) {
-            self.kernel.buffers(group).release(piece.buffer, piece.length);
+            self.kernel
+                .buffers(group)
+                .release(piece.buffer, piece.length);
         }
-        self.private.consume(&mut session.chunks[d], session.halves[d].held as usize);
+        self.private
+            .consume(&mut session.chunks[d], session.halves[d].held as usize);
         session.halves[d].held = 0;
     }
 
@@ -377,7 +391,10 @@ impl<K: Kernel> Shard<K> {
             Direction::Up => Op::ReceiveClient,
             Direction::Down => Op::ReceiveServer,
         };
-        let (fd, token) = (session.fd(direction.source()), Token::session(op, session.key));
+        let (fd, token) = (
+            session.fd(direction.source()),
+            Token::session(op, session.key),
+        );
         let group = match arm {
             Arm::Bulk(_) => Group::Bulk,
             Arm::Small(_) | Arm::None => Group::Small,
@@ -408,7 +425,8 @@ impl<K: Kernel> Shard<K> {
         }
         let surplus = half.surplus(&self.limits);
         half.reserved -= surplus;
-        self.budget.release(u64::from(surplus), &self.world.memory_reserved);
+        self.budget
+            .release(u64::from(surplus), &self.world.memory_reserved);
     }
 
     /// Arms those that found no buffer, as far as buffers are back.
@@ -418,7 +436,9 @@ impl<K: Kernel> Shard<K> {
         // use them all.
         let mut room = 2 * (available(self, Group::Small) + available(self, Group::Bulk));
         while room > 0 {
-            let Some((slot, direction)) = self.starved.pop_front() else { return };
+            let Some((slot, direction)) = self.starved.pop_front() else {
+                return;
+            };
             if let Some(session) = self.sessions.at_mut(slot)
                 && std::mem::take(&mut session.starved[direction as usize])
                 && session.state != State::Closing
@@ -437,8 +457,12 @@ impl<K: Kernel> Shard<K> {
             if left == 0 {
                 return;
             }
-            let Some((slot, direction)) = self.bulk_queue.pop_front() else { return };
-            let Some(session) = self.sessions.at_mut(slot) else { continue };
+            let Some((slot, direction)) = self.bulk_queue.pop_front() else {
+                return;
+            };
+            let Some(session) = self.sessions.at_mut(slot) else {
+                continue;
+            };
             if !std::mem::take(&mut session.queued[direction as usize])
                 || session.state == State::Closing
             {
@@ -469,5 +493,8 @@ impl<K: Kernel> Shard<K> {
 
 /// Bytes a direction holds.
 fn session_held<K: Kernel>(shard: &Shard<K>, slot: u32, direction: Direction) -> u32 {
-    shard.sessions.at(slot).map_or(0, |session| session.halves[direction as usize].held)
+    shard
+        .sessions
+        .at(slot)
+        .map_or(0, |session| session.halves[direction as usize].held)
 }

@@ -42,7 +42,14 @@ impl<K: Kernel> Shard<K> {
         match session.state {
             State::Waiting { deadline } if deadline <= now => {
                 let (who, cause) = (Who::Server, Cause::TimedOut);
-                self.begin_close(slot, Close { who, phase: Phase::Queue, cause });
+                self.begin_close(
+                    slot,
+                    Close {
+                        who,
+                        phase: Phase::Queue,
+                        cause,
+                    },
+                );
             }
             State::Connecting { deadline } if deadline <= now => self.connect_timed_out(slot),
             State::Resting { until } if until <= now => {
@@ -86,7 +93,14 @@ impl<K: Kernel> Shard<K> {
         let session = self.sessions.at_mut(slot).expect("a live session");
         // A stream that is cut short must not look complete.
         session.resets = truncated;
-        self.begin_close(slot, Close { who, phase: Phase::Data, cause: Cause::TimedOut });
+        self.begin_close(
+            slot,
+            Close {
+                who,
+                phase: Phase::Data,
+                cause: Cause::TimedOut,
+            },
+        );
     }
 }
 
@@ -96,7 +110,11 @@ fn next_deadline(session: &Session, now: Moment) -> Moment {
         State::Prelude | State::ConnectEnding { .. } | State::Closing => Moment::NEVER,
         State::Waiting { deadline } | State::Connecting { deadline } => deadline,
         State::Resting { until } => until,
-        State::Flushing { check_at, give_up_at, .. } => check_at.min(give_up_at),
+        State::Flushing {
+            check_at,
+            give_up_at,
+            ..
+        } => check_at.min(give_up_at),
         State::Relaying => {
             let client = side_deadline(session, Side::Client);
             let server = side_deadline(session, Side::Server);
@@ -143,5 +161,9 @@ fn timeout_ms(session: &Session, side: Side) -> u32 {
         }
     };
     let finished = session.halves[side.writes() as usize].writing == Writing::Finished;
-    if finished && half_closed > 0 { half_closed } else { usual }
+    if finished && half_closed > 0 {
+        half_closed
+    } else {
+        usual
+    }
 }

@@ -43,10 +43,16 @@ pub struct StreamOptions {
 /// Makes a non-blocking socket and starts connecting it; true = connected already.
 pub fn connect(to: &Address, options: &StreamOptions) -> Result<(RawFd, bool), i32> {
     let (domain, protocol, address) = match to {
-        Address::Ip(ip) => (Domain::for_address(*ip), Some(Protocol::TCP), SockAddr::from(*ip)),
-        Address::Unix(path) => {
-            (Domain::UNIX, None, SockAddr::unix(path).map_err(|_| libc::EINVAL)?)
-        }
+        Address::Ip(ip) => (
+            Domain::for_address(*ip),
+            Some(Protocol::TCP),
+            SockAddr::from(*ip),
+        ),
+        Address::Unix(path) => (
+            Domain::UNIX,
+            None,
+            SockAddr::unix(path).map_err(|_| libc::EINVAL)?,
+        ),
     };
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new_raw(domain, kind, protocol).map_err(|e| number(&e))?;
@@ -108,7 +114,9 @@ pub fn send(fd: RawFd, parts: &[IoSlice<'_>]) -> Result<usize, i32> {
 /// Sends a FIN.
 pub fn shutdown_write(fd: RawFd) -> Result<(), i32> {
     let fd = borrow(fd);
-    SockRef::from(&fd).shutdown(std::net::Shutdown::Write).map_err(|e| number(&e))
+    SockRef::from(&fd)
+        .shutdown(std::net::Shutdown::Write)
+        .map_err(|e| number(&e))
 }
 
 /// Takes the pending error off a socket.
@@ -125,7 +133,11 @@ pub fn unacknowledged(fd: RawFd) -> usize {
     let mut count: libc::c_int = 0;
     // SAFETY: SIOCOUTQ (tcp(7)) writes one int.
     let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut count) };
-    if result == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
+    if result == 0 {
+        usize::try_from(count).unwrap_or(0)
+    } else {
+        0
+    }
 }
 
 /// Closes a descriptor.
@@ -161,9 +173,12 @@ fn unmapped(address: SocketAddr) -> Option<SocketAddr> {
 pub fn accept_now(listener: RawFd) -> Result<RawFd, i32> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
     // SAFETY: null address pointers are allowed: the peer's address is not asked for.
-    let fd =
-        unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
-    if fd < 0 { Err(number(&io::Error::last_os_error())) } else { Ok(fd) }
+    let fd = unsafe { libc::accept4(listener, std::ptr::null_mut(), std::ptr::null_mut(), flags) };
+    if fd < 0 {
+        Err(number(&io::Error::last_os_error()))
+    } else {
+        Ok(fd)
+    }
 }
 
 /// Reads an eventfd empty.
