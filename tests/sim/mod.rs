@@ -37,6 +37,16 @@ pub struct Summary {
     pub complete: u64,
 }
 
+impl Summary {
+    /// Adds another run.
+    pub fn add(&mut self, other: &Summary) {
+        self.turns += other.turns;
+        self.bytes += other.bytes;
+        self.sessions += other.sessions;
+        self.complete += other.complete;
+    }
+}
+
 /// A running simulation.
 pub struct Simulation {
     scenario: Scenario,
@@ -51,14 +61,14 @@ pub struct Simulation {
     traced: bool,
 }
 
-/// Runs a seed; panics if anything is wrong.
-pub fn run(seed: u64, traced: bool) -> Summary {
+/// Runs a seed; false if anything is wrong, which has then been printed.
+pub fn run(seed: u64, traced: bool) -> Option<Summary> {
     let mut simulation = Simulation::new(seed, traced);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
     match result {
         Ok(()) => {
             let peers = &simulation.peers;
-            Summary {
+            Some(Summary {
                 turns: simulation.turns,
                 bytes: peers.iter().map(|peer| peer.received).sum(),
                 sessions: simulation.records.len() as u64,
@@ -67,20 +77,20 @@ pub fn run(seed: u64, traced: bool) -> Summary {
                     .values()
                     .filter(|record| record.termination == *b"--")
                     .count() as u64,
-            }
+            })
         }
-        Err(panic) => {
+        Err(_) => {
             simulation.print_trace();
             let state = simulation.state();
             eprintln!("seed {seed} fails; TIDEGATE_SIM_SEED={seed} repeats it\n{state}");
-            std::panic::resume_unwind(panic);
+            None
         }
     }
 }
 
 impl Simulation {
     fn new(seed: u64, traced: bool) -> Simulation {
-        let mut random = Random::new(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random);
         let mut network = Network::new(random.number(), scenario.settings.clone());
         if traced {

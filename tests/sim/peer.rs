@@ -326,8 +326,9 @@ impl Peer {
     fn timer(&mut self, network: &mut Network, at: Moment) {
         if at < self.timer_at {
             self.timer_at = at;
-            let us = at.us_since(network.now());
-            network.timer(us + u64::from(us > 0), self.number);
+            // Rounded up: a timer that comes early would have to be set again.
+            let us = (at.0.saturating_sub(network.now().0)).div_ceil(1_000);
+            network.timer(us, self.number);
         }
     }
 }

@@ -12,6 +12,8 @@ pub struct Random {
 impl Random {
     /// The generator of a seed.
     pub fn new(seed: u64) -> Random {
+        // Mixed, so that the sequences of neighbouring seeds don't overlap.
+        let seed = hash::mix(seed ^ 0x5eed);
         Random { seed, index: 0 }
     }
 
