@@ -479,6 +479,7 @@ impl Network {
         }
         if socket.connecting {
             socket.dead = true;
+            socket.connecting = false;
             return;
         }
         if !reset && socket.incoming.is_empty() {
