@@ -1,0 +1,279 @@
+//! Limits hold exactly, and whoever waited for one is served when it frees.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::support::client::{self, connect_port, local, read_bytes, write};
+use crate::support::port::free_port;
+use crate::support::{
+    Balancer, MockServer, Stopwatch, Syslog, balancer::Setup, eventually, turn, wait_for,
+};
+
+// The backlog defaults to the limit: without one of its own the kernel would drop the SYNs of whom this
+// test wants to see waiting.
+
+/// Opens three times as many connections as fit, sees that no more than `limit` reach the server, then
+/// lets them through one by one: each client must be answered.
+fn served_in_turn(balancer: &Balancer, port: u16, server: &MockServer, limit: u64) {
+    let total = limit * 3;
+    let clients: Vec<TcpStream> = (0..total)
+        .map(|index| {
+            let client = connect_port(port);
+            write(&client, &index.to_be_bytes());
+            client
+        })
+        .collect();
+    eventually("the limit is reached", || server.accepted() == limit);
+    let more = wait_for(Duration::from_millis(300), || {
+        (server.accepted() > limit).then_some(())
+    });
+    assert!(
+        more.is_none(),
+        "{} connections pass a limit of {limit}",
+        server.accepted()
+    );
+    let mut clients: Vec<Option<TcpStream>> = clients.into_iter().map(Some).collect();
+    for served in 1..=total {
+        let end = server.next();
+        let index = u64::from_be_bytes(read_bytes(&end, 8).try_into().unwrap());
+        write(&end, &index.to_be_bytes());
+        let client = clients[usize::try_from(index).unwrap()]
+            .take()
+            .expect("served once");
+        assert_eq!(read_bytes(&client, 8), index.to_be_bytes());
+        drop((client, end));
+        let expected = (limit + served).min(total);
+        eventually("the next one is let in", || server.accepted() == expected);
+    }
+    assert!(
+        clients.iter().all(Option::is_none),
+        "somebody was not served"
+    );
+    balancer.settle();
+}
+
+#[test]
+fn process_maxconn_is_reached_and_released() {
+    let _turn = turn::shared();
+    let (server, port) = (MockServer::hold(), free_port());
+    let body = format!(
+        "listen l\n    bind 127.0.0.1:{port} backlog 999\n    server s {}\n",
+        server.address()
+    );
+    let balancer = Setup::new(body).global("maxconn 8").start();
+    served_in_turn(&balancer, port, &server, 8);
+    assert_eq!(balancer.stat().number("l", "FRONTEND", "smax"), 8);
+}
+
+#[test]
+fn frontend_maxconn_is_reached_and_released() {
+    let _turn = turn::shared();
+    let (server, port) = (MockServer::hold(), free_port());
+    let balancer = Balancer::start(format!(
+        "frontend f\n    bind 127.0.0.1:{port} backlog 999\n    maxconn 6\n    default_backend b\n\
+         backend b\n    server s {}\n",
+        server.address()
+    ));
+    served_in_turn(&balancer, port, &server, 6);
+    assert_eq!(balancer.stat().number("f", "FRONTEND", "smax"), 6);
+}
+
+#[test]
+fn bind_maxconn_is_reached_and_released() {
+    let _turn = turn::shared();
+    let (server, port, other) = (MockServer::hold(), free_port(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port} backlog 999 maxconn 4\n    bind 127.0.0.1:{other}\n    \
+         server s {}\n",
+        server.address()
+    ));
+    served_in_turn(&balancer, port, &server, 4);
+    // The other listener of the same frontend is not concerned.
+    let clients: Vec<TcpStream> = (0..10).map(|_| connect_port(other)).collect();
+    eventually("all ten are open", || server.accepted() == 12 + 10);
+    drop(clients);
+}
+
+#[test]
+fn server_maxconn_queues_and_releases_in_order() {
+    let _turn = turn::shared();
+    let (server, port) = (MockServer::hold(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    server s {} maxconn 5\n",
+        server.address()
+    ));
+    served_in_turn(&balancer, port, &server, 5);
+    let stat = balancer.stat();
+    assert_eq!(
+        (stat.number("l", "s", "smax"), stat.number("l", "s", "slim")),
+        (5, 5)
+    );
+    assert_eq!(stat.number("l", "s", "stot"), 15);
+}
+
+#[test]
+fn a_full_server_leaves_the_others_to_new_connections() {
+    let _turn = turn::shared();
+    let (full, free, port) = (MockServer::hold(), MockServer::hold(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    balance roundrobin\n    \
+         server full {} maxconn 2\n    server free {}\n",
+        full.address(),
+        free.address()
+    ));
+    let clients: Vec<TcpStream> = (0..20).map(|_| connect_port(port)).collect();
+    eventually("nobody waits", || full.accepted() + free.accepted() == 20);
+    assert_eq!(full.accepted(), 2);
+    drop((clients, full, free));
+    balancer.settle();
+}
+
+#[test]
+fn whoever_waits_too_long_in_the_queue_is_let_go() {
+    let _turn = turn::shared();
+    let (server, port, syslog) = (MockServer::hold(), free_port(), Syslog::start());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    option tcplog\n    \
+         timeout queue 400ms\n    server s {} maxconn 1\n",
+        syslog.address(),
+        server.address()
+    ));
+    let first = connect_port(port);
+    let end = server.next();
+    let watch = Stopwatch::start();
+    let (bytes, _) = client::read_end(&connect_port(port));
+    watch.assert_within(380, 1_200, "timeout queue");
+    assert!(bytes.is_empty());
+    let line = syslog.take_session();
+    assert_eq!(line.end, "sQ");
+    assert!(
+        (380..1_000).contains(&line.timers[0]),
+        "queue time: {line:?}"
+    );
+    drop((first, end));
+    balancer.settle();
+}
+
+#[test]
+fn whoever_leaves_the_queue_leaves_its_place() {
+    let _turn = turn::shared();
+    let (server, port) = (MockServer::hold(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    server s {} maxconn 1\n",
+        server.address()
+    ));
+    let first = connect_port(port);
+    let first_end = server.next();
+    let leaving: Vec<TcpStream> = (0..10).map(|_| connect_port(port)).collect();
+    let last = connect_port(port);
+    write(&last, b"l");
+    eventually("eleven wait", || {
+        balancer.stat().number("l", "BACKEND", "qcur") == 11
+    });
+    for (index, client) in leaving.into_iter().enumerate() {
+        if index % 2 == 0 {
+            client::reset(client)
+        } else {
+            drop(client)
+        }
+    }
+    eventually("one waits", || {
+        balancer.stat().number("l", "BACKEND", "qcur") == 1
+    });
+    drop((first, first_end));
+    assert_eq!(read_bytes(&server.next(), 1), b"l");
+    drop(last);
+    balancer.settle();
+}
+
+#[test]
+fn descriptors_run_out_and_come_back() {
+    let _turn = turn::shared();
+    let (server, port) = (MockServer::echo(), free_port());
+    let body = format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    server s {}\n",
+        server.address()
+    );
+    let balancer = Setup::new(body).global("maxconn 1000").start();
+    let early: Vec<TcpStream> = (0..4).map(|_| connect_port(port)).collect();
+    early
+        .iter()
+        .for_each(|client| client::echo(client, b"before"));
+    // Room for about five more sessions of two descriptors each.
+    balancer.limit_descriptors(balancer.descriptors() + 10);
+    let late: Vec<TcpStream> = (0..40).map(|_| connect_port(port)).collect();
+    eventually("some get in", || server.accepted() > 4);
+    early
+        .iter()
+        .for_each(|client| client::echo(client, b"meanwhile"));
+    // A process without descriptors must wait, not spin.
+    let (watch, before) = (Stopwatch::start(), cpu_ticks(&balancer));
+    wait_for(Duration::from_millis(600), || {
+        (watch.ms() > 500).then_some(())
+    });
+    let ticks = cpu_ticks(&balancer) - before;
+    assert!(
+        ticks < 25,
+        "{ticks} ticks of 10 ms in half a second without descriptors"
+    );
+    drop(early);
+    drop(late);
+    balancer.limit_descriptors(20_000);
+    for _ in 0..20 {
+        let client = connect_port(port);
+        client::echo(&client, b"after");
+    }
+    balancer.settle();
+}
+
+/// User and system time of the process in clock ticks of 10 ms.
+fn cpu_ticks(balancer: &Balancer) -> u64 {
+    let path = format!("/proc/{}/stat", balancer.pid());
+    let text = std::fs::read_to_string(path).unwrap();
+    // Fields 14 and 15, counted after the name in parentheses, which is the second.
+    let rest = text.rsplit_once(')').unwrap().1;
+    rest.split_whitespace()
+        .skip(11)
+        .take(2)
+        .map(|n| n.parse::<u64>().unwrap())
+        .sum()
+}
+
+#[test]
+fn nine_thousand_connections_are_held() {
+    const HELD: u64 = 9_000;
+    let _turn = turn::alone();
+    let (server, port) = (MockServer::hold(), free_port());
+    let body = format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    server s {}\n",
+        server.address()
+    );
+    let balancer = Setup::new(body).global(format!("maxconn {HELD}")).start();
+    let before_kib = balancer.resident_kib();
+    let clients: Vec<TcpStream> = (0..HELD)
+        .map(|index| {
+            client::try_connect(local(port)).unwrap_or_else(|e| panic!("connect {index}: {e}"))
+        })
+        .collect();
+    let ends: Vec<TcpStream> = (0..HELD).map(|_| server.next()).collect();
+    let grown_kib = balancer.resident_kib().saturating_sub(before_kib);
+    assert_eq!(balancer.stat().number("l", "FRONTEND", "scur"), HELD);
+    // An idle connection holds no buffer: 4 KiB each leaves room for its bookkeeping only. HAProxy
+    // keeps about 1.5 KiB.
+    assert!(
+        grown_kib < HELD * 4,
+        "{grown_kib} KiB for {HELD} idle connections"
+    );
+    for client in &clients {
+        write(client, b"x");
+    }
+    for end in &ends {
+        assert_eq!(read_bytes(end, 1), b"x");
+        write(end, b"y");
+    }
+    for client in &clients {
+        assert_eq!(read_bytes(client, 1), b"y");
+    }
+    drop((clients, ends));
+    balancer.settle();
+}

@@ -1,0 +1,218 @@
+//! Log lines: their two formats, what is left out, and that none is lost at a high rate.
+
+use std::net::Shutdown;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::support::client::{self, connect_port, read_end};
+use crate::support::port::free_port;
+use crate::support::syslog::SessionLine;
+use crate::support::{
+    Balancer, MockServer, Stopwatch, Syslog, balancer::Setup, eventually, turn, wait_for,
+};
+
+#[test]
+fn the_default_line_is_written_at_accept() {
+    let _turn = turn::shared();
+    let (server, syslog, port) = (MockServer::echo(), Syslog::start(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen front\n    bind 127.0.0.1:{port}\n    log {} local0 info\n    server s {}\n",
+        syslog.address(),
+        server.address()
+    ));
+    let client = connect_port(port);
+    // The line comes while the session is open.
+    let line = syslog.wait_line("Connect from");
+    let from = client.local_addr().unwrap();
+    let expected = format!("Connect from {from} to 127.0.0.1:{port} (front/TCP)");
+    assert!(line.ends_with(&expected), "{line}");
+    // local0.info = 16 * 8 + 6.
+    assert!(line.starts_with("<134>"), "{line}");
+    drop(client);
+    balancer.settle();
+    assert_eq!(syslog.count("Connect from"), 1);
+}
+
+#[test]
+fn tcplog_writes_one_line_at_the_end() {
+    let _turn = turn::shared();
+    let (server, syslog, port) = (MockServer::echo(), Syslog::start(), free_port());
+    let balancer = Setup::new(format!(
+        "frontend front\n    bind 127.0.0.1:{port}\n    log global\n    option tcplog\n    \
+         default_backend back\nbackend back\n    server s1 {}\n",
+        server.address()
+    ))
+    .global(format!("log {} local3", syslog.address()))
+    .start();
+    let client = connect_port(port);
+    client::echo(&client, b"12345");
+    let quiet = wait_for(Duration::from_millis(200), || {
+        (syslog.received() > 0).then_some(())
+    });
+    assert!(quiet.is_none(), "{:?}", syslog.lines());
+    client.shutdown(Shutdown::Write).unwrap();
+    drop(read_end(&client));
+    drop(client);
+    let line = syslog.take_session();
+    assert_eq!(
+        (line.frontend.as_str(), line.server.as_str()),
+        ("front", "back/s1")
+    );
+    assert_eq!((line.bytes, line.end.as_str()), (5, "--"));
+    // local3.info = 19 * 8 + 6, then a date of 15 letters, then the tag with the process id.
+    assert!(line.header.starts_with("<158>"), "{}", line.header);
+    let tag = format!("[{}]:", balancer.pid());
+    assert!(line.header.ends_with(&tag), "{} {tag}", line.header);
+    // [06/Feb/2009:12:12:51.443]
+    assert_eq!(line.date.len(), 26, "{}", line.date);
+    let shape: String = line
+        .date
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '9' } else { c })
+        .collect();
+    assert!(
+        shape.starts_with("[99/") && shape.ends_with("/9999:99:99:99.999]"),
+        "{shape}"
+    );
+    balancer.settle();
+}
+
+#[test]
+fn dontlognull_leaves_out_connections_without_a_byte() {
+    let _turn = turn::shared();
+    let (server, syslog, port) = (MockServer::echo(), Syslog::start(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    option tcplog\n    \
+         option dontlognull\n    server s {}\n",
+        syslog.address(),
+        server.address()
+    ));
+    for _ in 0..5 {
+        let client = connect_port(port);
+        client.shutdown(Shutdown::Write).unwrap();
+        drop(read_end(&client));
+    }
+    balancer.settle();
+    let client = connect_port(port);
+    client::echo(&client, b"a byte");
+    drop(client);
+    let line = syslog.take_session();
+    assert_eq!(line.bytes, 6);
+    balancer.settle();
+    assert_eq!(syslog.received(), 1, "only the session with bytes");
+}
+
+#[test]
+fn severities_above_the_targets_are_left_out() {
+    let _turn = turn::shared();
+    let (mut server, port) = (MockServer::named("s"), free_port());
+    let (all, urgent) = (Syslog::start(), Syslog::start());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0 debug\n    log {} local1 alert\n    \
+         option tcplog\n    server s {} check inter 100 fall 2\n",
+        all.address(),
+        urgent.address(),
+        server.address()
+    ));
+    client::ask_name(client::local(port)).unwrap();
+    all.take_session();
+    server.stop();
+    let line = urgent.wait_line("Server l/s is DOWN");
+    // local1.alert = 17 * 8 + 1.
+    assert!(line.starts_with("<137>"), "{line}");
+    assert!(
+        urgent.lines().iter().all(|line| !line.contains(" -- ")),
+        "{:?}",
+        urgent.lines()
+    );
+    balancer.settle();
+}
+
+#[test]
+fn the_tag_can_be_chosen() {
+    let _turn = turn::shared();
+    let (server, syslog, port) = (MockServer::echo(), Syslog::start(), free_port());
+    let balancer = Setup::new(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    log global\n    server s {}\n",
+        server.address()
+    ))
+    .global(format!("log {} daemon", syslog.address()))
+    .global("log-tag edge7")
+    .start();
+    drop(connect_port(port));
+    let line = syslog.wait_line("Connect from");
+    assert!(
+        line.contains(&format!(" edge7[{}]: ", balancer.pid())),
+        "{line}"
+    );
+    balancer.settle();
+}
+
+/// Eight targets get each line, so that 2,500 sessions a second are 20,000 lines: none may be missing.
+#[test]
+fn twenty_thousand_lines_a_second_arrive() {
+    const TARGETS: u64 = 8;
+    const SESSIONS: u64 = 6_000;
+    let _turn = turn::alone();
+    let (syslog, port) = (Syslog::counting(), free_port());
+    let mut body = format!("frontend f\n    bind 127.0.0.1:{port}\n    option tcplog\n");
+    for facility in 0..TARGETS {
+        body.push_str(&format!("    log {} local{facility}\n", syslog.address()));
+    }
+    let balancer = Balancer::start(body);
+    let (watch, next) = (Stopwatch::start(), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                // No server: the shortest session that is logged.
+                while next.fetch_add(1, Relaxed) < SESSIONS {
+                    drop(read_end(&connect_port(port)));
+                }
+            });
+        }
+    });
+    let rate = SESSIONS * TARGETS * 1_000 / watch.ms().max(1);
+    eventually("every line has arrived", || {
+        syslog.received() >= SESSIONS * TARGETS
+    });
+    assert_eq!(syslog.received(), SESSIONS * TARGETS);
+    eprintln!("{rate} log lines a second");
+    assert!(rate >= 20_000, "only {rate} lines a second were asked for");
+    balancer.settle();
+}
+
+/// A line per session, and each is whole, also when several shards log at once.
+#[test]
+fn every_session_has_its_line() {
+    let _turn = turn::shared();
+    let (server, syslog, port) = (MockServer::exchange(), Syslog::start(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    option tcplog\n    server s {}\n",
+        syslog.address(),
+        server.address()
+    ));
+    std::thread::scope(|scope| {
+        for worker in 0..4_u64 {
+            scope.spawn(move || {
+                for round in 0..50 {
+                    let down = worker * 1_000 + round;
+                    client::exchange(client::local(port), 10, down, round).unwrap();
+                }
+            });
+        }
+    });
+    eventually("all lines are there", || syslog.received() == 200);
+    let mut bytes: Vec<u64> = syslog
+        .lines()
+        .iter()
+        .map(|line| SessionLine::parse(line).expect("tcplog").bytes)
+        .collect();
+    bytes.sort_unstable();
+    // One byte of verdict follows each stream.
+    let mut expected: Vec<u64> = (0..4)
+        .flat_map(|worker| (0..50).map(move |round| worker * 1_000 + round + 1))
+        .collect();
+    expected.sort_unstable();
+    assert_eq!(bytes, expected);
+    balancer.settle();
+}

@@ -1,0 +1,428 @@
+//! The real program, started with a config of the test's.
+//!
+//! `TIDEGATE_BIN` names another program to run instead (HAProxy: same config language, same stats
+//! socket); what only Tidegate answers is then not asserted.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::clock::wait_for;
+use super::port;
+use super::stats::{Activity, Stat};
+
+/// The program under test.
+pub(crate) fn program() -> PathBuf {
+    std::env::var_os("TIDEGATE_BIN").map_or_else(
+        || PathBuf::from(env!("CARGO_BIN_EXE_tidegate")),
+        PathBuf::from,
+    )
+}
+
+/// Whether the program under test is Tidegate itself.
+pub(crate) fn is_tidegate() -> bool {
+    program()
+        .file_name()
+        .is_some_and(|name| name.to_string_lossy().starts_with("tidegate"))
+}
+
+/// Whether to leave out what only Tidegate does; says so.
+pub(crate) fn skip(reason: &str) -> bool {
+    if !is_tidegate() {
+        eprintln!(
+            "left out, {} is not Tidegate: {reason}",
+            program().display()
+        );
+    }
+    !is_tidegate()
+}
+
+/// A directory of one test, removed when dropped.
+#[derive(Debug)]
+pub(crate) struct TempDir(PathBuf);
+
+impl TempDir {
+    /// Makes one.
+    pub(crate) fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!(
+            "tidegate-e2e-{}-{}",
+            std::process::id(),
+            NEXT.fetch_add(1, Relaxed)
+        );
+        let path = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&path).expect("temporary directory");
+        TempDir(path)
+    }
+
+    /// Its path.
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Writes a file in it.
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.0.join(name);
+        std::fs::write(&path, text).expect("write into the temporary directory");
+        path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// How to start the balancer.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    global: String,
+    body: String,
+    shards: u32,
+    stdin: Option<OwnedFd>,
+    niceness: Option<u8>,
+}
+
+impl Setup {
+    /// The proxies of the config; the other sections are made from the settings below.
+    pub(crate) fn new(body: impl Into<String>) -> Self {
+        Setup {
+            global: String::new(),
+            body: body.into(),
+            shards: 2,
+            stdin: None,
+            niceness: None,
+        }
+    }
+
+    /// Adds a line to the global section.
+    pub(crate) fn global(mut self, line: impl AsRef<str>) -> Self {
+        self.global.push_str(&format!("    {}\n", line.as_ref()));
+        self
+    }
+
+    /// Adds a line that only Tidegate knows to the global section.
+    pub(crate) fn global_of_ours(self, line: &str) -> Self {
+        if is_tidegate() {
+            self.global(line)
+        } else {
+            self
+        }
+    }
+
+    /// How many shards; two unless told.
+    pub(crate) fn shards(mut self, shards: u32) -> Self {
+        self.shards = shards;
+        self
+    }
+
+    /// The standard input of the program (a listening socket for `fd@0`).
+    pub(crate) fn stdin(mut self, descriptor: OwnedFd) -> Self {
+        self.stdin = Some(descriptor);
+        self
+    }
+
+    /// Starts it with less right to a core than the test itself.
+    pub(crate) fn niceness(mut self, niceness: u8) -> Self {
+        self.niceness = Some(niceness);
+        self
+    }
+
+    /// The config text with its stats socket in `dir`.
+    pub(crate) fn text(&self, dir: &Path) -> String {
+        format!(
+            "global\n    stats socket {}/stats level admin\n    nbthread {}\n{}\n\
+             defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 30s\n    \
+             timeout server 30s\n\n{}\n",
+            dir.display(),
+            self.shards,
+            self.global,
+            self.body,
+        )
+    }
+
+    /// Starts it and waits until it is ready.
+    pub(crate) fn start(self) -> Balancer {
+        let dir = TempDir::new();
+        let text = self.text(dir.path());
+        Balancer::spawn(dir, &text, self.stdin, self.niceness)
+    }
+}
+
+/// A running balancer; ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Balancer {
+    child: Child,
+    dir: TempDir,
+    stats_path: PathBuf,
+    stderr: Arc<Mutex<String>>,
+    /// Descriptors it had when it was ready and idle.
+    descriptors_idle: usize,
+}
+
+impl Balancer {
+    /// Starts one with two shards and default settings.
+    pub(crate) fn start(body: impl Into<String>) -> Self {
+        Setup::new(body).start()
+    }
+
+    /// Starts one with a whole config; `stats_path` is the stats socket that the text names.
+    pub(crate) fn start_text(dir: TempDir, text: &str) -> Self {
+        Balancer::spawn(dir, text, None, None)
+    }
+
+    fn spawn(dir: TempDir, text: &str, stdin: Option<OwnedFd>, niceness: Option<u8>) -> Self {
+        let config = dir.write("balancer.cfg", text);
+        let stats_path = dir.path().join("stats");
+        let mut command = match niceness {
+            None => Command::new(program()),
+            Some(niceness) => {
+                // `nice` executes the program in its own place: the process id stays.
+                let mut command = Command::new("nice");
+                command.arg(format!("-n{niceness}")).arg(program());
+                command
+            }
+        };
+        command.arg("-f").arg(&config);
+        command.stdin(stdin.map_or_else(Stdio::null, Stdio::from));
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("start the balancer");
+        let stderr = collect(child.stderr.take().expect("stderr is piped"));
+        let mut balancer = Balancer {
+            child,
+            dir,
+            stats_path,
+            stderr,
+            descriptors_idle: 0,
+        };
+        balancer.wait_ready(text);
+        balancer.descriptors_idle = balancer.descriptors();
+        balancer
+    }
+
+    /// Waits until the runtime socket answers and every bound port listens.
+    fn wait_ready(&mut self, text: &str) {
+        let bound = Duration::from_secs(10);
+        let ready = wait_for(bound, || {
+            if let Some(status) = self.child.try_wait().expect("wait for the balancer") {
+                panic!(
+                    "the balancer ended at start: {status}\n{text}\n{}",
+                    self.stderr()
+                );
+            }
+            self.ask("show info")
+                .ok()
+                .filter(|answer| !answer.is_empty())
+        });
+        assert!(
+            ready.is_some(),
+            "not ready in {bound:?}\n{text}\n{}",
+            self.stderr()
+        );
+        for address in bound_addresses(text) {
+            let listening = match address.rsplit_once(':') {
+                Some((_, port)) if port.parse::<u16>().is_ok() => {
+                    port::wait_listening(port.parse().expect("just parsed"), bound)
+                }
+                _ => true,
+            };
+            assert!(listening, "nobody listens on {address}\n{}", self.stderr());
+        }
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process id")
+    }
+
+    /// Its directory.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Path of its runtime socket.
+    pub(crate) fn stats_path(&self) -> &Path {
+        &self.stats_path
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn stderr(&self) -> String {
+        self.stderr
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid()), signal).expect("signal the balancer");
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait_exit(&mut self, bound: Duration) -> ExitStatus {
+        let status = wait_for(bound, || {
+            self.child.try_wait().expect("wait for the balancer")
+        });
+        status.unwrap_or_else(|| panic!("still running after {bound:?}\n{}", self.stderr()))
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child
+            .try_wait()
+            .expect("wait for the balancer")
+            .is_none()
+    }
+
+    /// Changes its descriptor limit while it runs.
+    pub(crate) fn limit_descriptors(&self, limit: usize) {
+        let status = Command::new("prlimit")
+            .arg(format!("--pid={}", self.pid()))
+            .arg(format!("--nofile={limit}:20000"))
+            .status()
+            .expect("run prlimit");
+        assert!(status.success(), "prlimit: {status}");
+    }
+
+    /// How many descriptors it has.
+    pub(crate) fn descriptors(&self) -> usize {
+        let path = format!("/proc/{}/fd", self.pid());
+        std::fs::read_dir(path).map_or(0, std::iter::Iterator::count)
+    }
+
+    /// Resident memory in KiB.
+    pub(crate) fn resident_kib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid());
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .unwrap_or("0");
+        line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+    }
+
+    /// Sends a command to the runtime socket and returns the whole answer.
+    pub(crate) fn ask(&self, command: &str) -> std::io::Result<String> {
+        let mut socket = UnixStream::connect(&self.stats_path)?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.write_all(format!("{command}\n").as_bytes())?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Answer of a command that must work.
+    pub(crate) fn stats(&self, command: &str) -> String {
+        self.ask(command)
+            .unwrap_or_else(|e| panic!("{command}: {e}\n{}", self.stderr()))
+    }
+
+    /// `show stat`, parsed.
+    pub(crate) fn stat(&self) -> Stat {
+        Stat::parse(&self.stats("show stat"))
+    }
+
+    /// `show activity`, parsed; empty where the program under test is not Tidegate.
+    pub(crate) fn activity(&self) -> Activity {
+        if is_tidegate() {
+            Activity::parse(self.stats("show activity"))
+        } else {
+            Activity::none()
+        }
+    }
+
+    /// Waits until nothing of any session is left: every test ends with it. What is still there after
+    /// five seconds leaked.
+    pub(crate) fn settle(&self) {
+        let settled = wait_for(Duration::from_secs(5), || {
+            self.leftovers().is_empty().then_some(())
+        });
+        assert!(
+            settled.is_some(),
+            "not settled after 5 s: {}\n{}\n{}\n{}",
+            self.leftovers().join(", "),
+            self.stats("show activity"),
+            self.stats("show stat"),
+            self.stderr(),
+        );
+    }
+
+    /// What of past sessions is still there, in words.
+    fn leftovers(&self) -> Vec<String> {
+        let mut left = self.activity().leftovers();
+        let open = self.stat().total_sessions_open();
+        if open != 0 {
+            left.push(format!("{open} sessions in show stat"));
+        }
+        let descriptors = self.descriptors();
+        // Fewer is no leak: a probe or the runtime socket may have had one open at the start. HAProxy
+        // opens its log sockets at the first line.
+        let lazily = if is_tidegate() { 0 } else { 4 };
+        if descriptors > self.descriptors_idle + lazily {
+            left.push(format!(
+                "{descriptors} descriptors, {} at start",
+                self.descriptors_idle
+            ));
+        }
+        left
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("balancer's stderr:\n{}", self.stderr());
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the program to its end and returns exit code, stdout and stderr.
+pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(program())
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .expect("run the program");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+/// The addresses of the `bind` lines of a config.
+fn bound_addresses(text: &str) -> Vec<String> {
+    text.lines()
+        .filter_map(|line| line.trim().strip_prefix("bind "))
+        .filter_map(|rest| rest.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn collect(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+    let text = Arc::new(Mutex::new(String::new()));
+    let shared = Arc::clone(&text);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+            let piece = String::from_utf8_lossy(&buffer[..count]);
+            shared
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push_str(&piece);
+        }
+    });
+    text
+}

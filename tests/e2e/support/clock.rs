@@ -1,0 +1,56 @@
+//! Waiting with a bound, and measuring.
+
+use std::time::{Duration, Instant};
+
+/// Time since something began.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts one.
+    pub(crate) fn start() -> Self {
+        Stopwatch(Instant::now())
+    }
+
+    /// Time since the start.
+    pub(crate) fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// Milliseconds since the start.
+    pub(crate) fn ms(self) -> u64 {
+        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Fails unless between `least` and `most` milliseconds have passed.
+    pub(crate) fn assert_within(self, least: u64, most: u64, what: &str) {
+        let ms = self.ms();
+        assert!(
+            (least..=most).contains(&ms),
+            "{what}: {ms} ms, expected {least}..={most}"
+        );
+    }
+}
+
+/// Polls until `condition` gives a value; `None` after `bound`.
+pub(crate) fn wait_for<T>(bound: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        if let Some(value) = condition() {
+            return Some(value);
+        }
+        if begun.elapsed() >= bound {
+            return None;
+        }
+        std::thread::park_timeout(pause);
+        // Backs off, so that polling does not take the core from what it waits for.
+        pause = (pause * 3 / 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Polls until `condition` holds; fails with `what` after five seconds.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let held = wait_for(Duration::from_secs(5), || condition().then_some(()));
+    assert!(held.is_some(), "not within 5 s: {what}");
+}
