@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::config;
 use crate::config::diagnostics::Severity;
 use crate::config::plan::{Global, Plan};
-use crate::control::resolve::{SystemEnvironment, config_files};
 use crate::control::messages::Console;
+use crate::control::resolve::{SystemEnvironment, config_files};
 use crate::process::{self, Settings};
 use crate::ring::Caps;
 
@@ -206,7 +206,7 @@ fn demo(arguments: &[String]) -> Result<Invocation, String> {
 }
 
 /// Prints a text to standard output.
-#[expect(clippy::disallowed_macros, reason = "this is the command line")]
+#[expect(clippy::print_stdout, reason = "this is the command line")]
 pub fn print(text: &str) -> u8 {
     println!("{}", text.trim_end());
     0
