@@ -5,6 +5,7 @@
 //! | layer | may use | holds |
 //! |---|---|---|
 //! | `base` | – | ids, time, counters, limits, timer wheel, slab, histogram, hash |
+//! | `limits` | – | every bound of the process |
 //! | `sys` | `base` | the system calls that are not on a ring: sockets, process |
 //! | `ring` | `base`, `sys` | the kernel interface of a shard: completions, buffer rings, direct calls |
 //! | `config` | `base` | text to `Raw` to `Plan`; diagnostics; `Change` |
@@ -14,14 +15,17 @@
 //! | `shard` | all above | the data plane: one thread, one ring each |
 //! | `control` | all above (of `shard` only what `shard/mod.rs` exports) | probes, logs, runtime API |
 //! | `process` | all above | start, pin, drain, stop |
+//! | `cli` | all above | the command line |
 #![deny(unsafe_code)]
 
 pub mod base;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod flow;
 pub mod health;
 pub mod lb;
+pub mod limits;
 pub mod process;
 #[allow(unsafe_code)]
 pub mod ring;

@@ -1,1 +1,387 @@
-//! Placeholder.
+//! The life of the process: budget, bind, threads, READY, drain and stop.
+//!
+//! Order matters: descriptors are counted before anything is opened, the fork comes before any thread,
+//! signals are blocked before threads that would inherit them unblocked, and READY is said only when
+//! every address listens. The main thread then waits for signals and for shards that end.
+
+pub mod budget;
+
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use nix::sys::signal::{SigSet, Signal};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::base::ids::ShardId;
+use crate::base::time::Moment;
+use crate::config::plan::{Plan, ProxyKind};
+use crate::control::listeners::Registry;
+use crate::control::log::LogThread;
+use crate::control::messages::{Console, Severity};
+use crate::control::runtime_api::ApiSockets;
+use crate::control::{self, Facts, Shared};
+use crate::limits;
+use crate::ring::Caps;
+use crate::shard::{self, FrontCounter, LogQueue, Message, ShardPort, World};
+use crate::sys::process::{Daemon, ReadyReport};
+use crate::sys::{cgroup, clock, process as system};
+use budget::Budget;
+
+/// How the command line wants the process to run; it wins over the configuration.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Go to the background once ready.
+    pub daemon: bool,
+    /// Where to write the process id.
+    pub pidfile: Option<PathBuf>,
+    /// Connections of the process.
+    pub maxconn: Option<u32>,
+}
+
+/// What the main thread waits for.
+#[derive(Debug)]
+enum Event {
+    Signal(Signal),
+    ShardEnded(ShardId, io::Result<()>),
+}
+
+/// Runs a plan until the process is told to end; returns its exit code.
+pub fn run(plan: Plan, settings: Settings, console: &Console) -> u8 {
+    let report = if settings.daemon {
+        match system::daemonize() {
+            Ok(Daemon::Parent(code)) => return code,
+            Ok(Daemon::Child(report)) => Some(report),
+            Err(error) => {
+                console.alert(&format!("Cannot go to the background: {error}"));
+                return 1;
+            }
+        }
+    } else {
+        None
+    };
+    match Running::start(plan, settings, console, report) {
+        Ok(running) => running.supervise(),
+        Err(text) => {
+            for line in text.lines() {
+                console.alert(line);
+            }
+            1
+        }
+    }
+}
+
+/// The process while its threads run.
+struct Running {
+    shared: Arc<Shared>,
+    registry: Registry,
+    api_files: ApiSockets,
+    log: LogThread,
+    events: Receiver<Event>,
+    pidfile: Option<PathBuf>,
+    shards_left: usize,
+    phase: Phase,
+    exit_code: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Running,
+    /// Until the shards are done, or the moment given.
+    Draining(Moment),
+    /// Until the shards have ended, or the moment given.
+    Stopping(Moment),
+}
+
+/// How long shards may take to end when told to stop at once.
+const STOP_MS: u64 = 2_000;
+
+impl Running {
+    fn start(
+        plan: Plan,
+        settings: Settings,
+        console: &Console,
+        report: Option<ReadyReport>,
+    ) -> Result<Running, String> {
+        let text = |what: &'static str| move |error: io::Error| format!("Cannot {what}: {error}");
+        let cpus = system::allowed_cpus();
+        let cgroup = cgroup::limits();
+        let shards = budget::shards(plan.global.nbthread, cpus.len(), cgroup);
+        let nofile = system::raise_descriptors().map_err(text("read the descriptor limit"))?;
+        let maxconn = settings.maxconn.or(plan.global.maxconn);
+        let budget = budget::descriptors(&plan, shards, maxconn, nofile)?;
+        let memory = budget::memory(plan.global.memory_bytes, system::memory_total(), cgroup);
+
+        let signals = system::block_signals().map_err(text("block signals"))?;
+        let caps = Caps::probe(plan.global.receive_step, plan.global.ring_buffers)
+            .map_err(|error| error.to_string())?;
+        let registry =
+            Registry::bind(&plan, shards, Vec::new()).map_err(|errors| errors.join("\n"))?;
+        let mut api = ApiSockets::bind(&plan.global).map_err(|errors| errors.join("\n"))?;
+
+        let world = world(plan, shards, &budget, memory).map_err(text("make the shards' ports"))?;
+        let shared = Arc::new(Shared::new(world, facts(&budget)));
+        let on_console = !console.is_quiet() && report.is_none();
+        let log = LogThread::start(Arc::clone(&shared), on_console, report.is_none())
+            .map_err(text("start the log thread"))?;
+        control::start(&shared, api.take()).map_err(text("start the control threads"))?;
+
+        let (sender, events) = bounded(usize::from(limits::SHARDS_MAX) + 16);
+        let pinned = usize::from(shards) <= cpus.len();
+        for index in 0..shards {
+            let cpu = if pinned {
+                cpus.get(usize::from(index)).copied()
+            } else {
+                None
+            };
+            start_shard(
+                &shared,
+                &registry,
+                ShardId(index),
+                cpu,
+                caps.clone(),
+                sender.clone(),
+            )
+            .map_err(text("start a shard"))?;
+        }
+        start_signals(signals, sender).map_err(text("start the signal thread"))?;
+
+        let pidfile = settings
+            .pidfile
+            .or_else(|| shared.world.plan.global.pidfile.clone());
+        if let Some(path) = &pidfile {
+            std::fs::write(path, format!("{}\n", std::process::id()))
+                .map_err(|error| format!("Cannot write pidfile {}: {error}", path.display()))?;
+        }
+        system::notify_service("READY=1");
+        if let Some(report) = report {
+            report.ready();
+        }
+        Ok(Running {
+            shared,
+            registry,
+            api_files: api,
+            log,
+            events,
+            pidfile,
+            shards_left: usize::from(shards),
+            phase: Phase::Running,
+            exit_code: 0,
+        })
+    }
+
+    /// Waits for signals and ending shards until nothing runs any more.
+    fn supervise(mut self) -> u8 {
+        while self.shards_left > 0 {
+            let event = match self.phase {
+                Phase::Running => self
+                    .events
+                    .recv()
+                    .map_err(|_| RecvTimeoutError::Disconnected),
+                Phase::Draining(until) | Phase::Stopping(until) => {
+                    let left = until - clock::now();
+                    self.events
+                        .recv_timeout(left.min(Duration::from_secs(3600)))
+                }
+            };
+            match event {
+                Ok(Event::Signal(signal)) => self.signal(signal),
+                Ok(Event::ShardEnded(shard, result)) => self.shard_ended(shard, result),
+                Err(_) => match self.phase {
+                    Phase::Draining(until) if until <= clock::now() => {
+                        self.say(
+                            Severity::Warning,
+                            "Soft stop took too long, ending sessions now.",
+                        );
+                        self.stop();
+                    }
+                    Phase::Stopping(until) if until <= clock::now() => break,
+                    Phase::Running | Phase::Draining(_) | Phase::Stopping(_) => {}
+                },
+            }
+        }
+        self.end()
+    }
+
+    fn signal(&mut self, signal: Signal) {
+        match signal {
+            Signal::SIGUSR1 if self.phase == Phase::Running => self.drain(),
+            Signal::SIGUSR1 => {}
+            Signal::SIGHUP | Signal::SIGUSR2 => {
+                self.say(
+                    Severity::Warning,
+                    "Reload is not there yet: nothing was changed.",
+                );
+            }
+            _ => self.stop(),
+        }
+    }
+
+    fn drain(&mut self) {
+        system::notify_service("STOPPING=1");
+        self.shared.set_stopping();
+        // Before the shards hear of it: their duplicates are then the last descriptors, and closing
+        // them closes the sockets.
+        self.registry.release();
+        let bound = self.shared.world.plan.global.hard_stop_after_ms;
+        let until = bound.map_or(Moment::NEVER, |ms| clock::now().after_ms(u64::from(ms)));
+        self.phase = Phase::Draining(until);
+        self.tell_all(|| Message::Drain);
+        self.say_stopped();
+    }
+
+    fn stop(&mut self) {
+        if matches!(self.phase, Phase::Stopping(_)) {
+            return;
+        }
+        system::notify_service("STOPPING=1");
+        self.shared.set_stopping();
+        self.registry.release();
+        self.phase = Phase::Stopping(clock::now().after_ms(STOP_MS));
+        self.tell_all(|| Message::Stop);
+    }
+
+    fn shard_ended(&mut self, shard: ShardId, result: io::Result<()>) {
+        self.shards_left -= 1;
+        let wrong = match result {
+            Err(error) => Some(format!("Shard {} failed: {error}", shard.0)),
+            Ok(()) if self.phase == Phase::Running => {
+                Some(format!("Shard {} ended without being told to.", shard.0))
+            }
+            Ok(()) => None,
+        };
+        if let Some(text) = wrong {
+            self.say(Severity::Alert, &text);
+            self.exit_code = 1;
+            self.stop();
+        }
+    }
+
+    fn end(mut self) -> u8 {
+        self.registry.release();
+        self.api_files.unlink();
+        if let Some(path) = &self.pidfile {
+            remove_own_pidfile(path);
+        }
+        self.log.stop();
+        self.exit_code
+    }
+
+    /// Sends a message to every shard. A port holds more than its shard's sessions can need; should it
+    /// be full all the same, the shard is given time to empty it.
+    fn tell_all(&self, message: impl Fn() -> Message) {
+        for port in &self.shared.world.ports {
+            let mut unsent = port.send(message());
+            for _ in 0..10_000 {
+                let Err(back) = unsent else { break };
+                std::thread::yield_now();
+                unsent = port.send(back);
+            }
+        }
+    }
+
+    fn say(&self, severity: Severity, text: &str) {
+        self.shared.messages.console(severity, text);
+    }
+
+    fn say_stopped(&self) {
+        let world = &self.shared.world;
+        for proxy in &world.plan.proxies {
+            let index = usize::from(proxy.proxy_id.0);
+            let sessions = FrontCounter::Sessions as usize;
+            let front = world.frontends[index]
+                .as_ref()
+                .map_or(0, |f| f.counters.sum(sessions));
+            let back = world.back_counters[index].sum(sessions);
+            let name = &proxy.name;
+            let kind = if proxy.kind == ProxyKind::Backend {
+                ""
+            } else {
+                "Proxy "
+            };
+            if kind.is_empty() {
+                continue;
+            }
+            let text = format!("{kind}{name} stopped (cumulated conns: FE: {front}, BE: {back}).");
+            self.shared
+                .messages
+                .for_proxy(proxy.proxy_id, 4, Severity::Warning, text);
+        }
+    }
+}
+
+fn world(plan: Plan, shards: u16, budget: &Budget, memory_max: u64) -> io::Result<World> {
+    let capacity = budget.maxconn as usize + limits::PORT_RESERVE;
+    let ports: io::Result<Vec<Arc<ShardPort>>> = (0..shards)
+        .map(|index| Ok(Arc::new(ShardPort::new(ShardId(index), capacity)?)))
+        .collect();
+    let queue = Arc::new(LogQueue::new(limits::LOG_RECORDS_MAX)?);
+    let zero = clock::unix_ms_at_zero();
+    Ok(World::new(
+        Arc::new(plan),
+        ports?,
+        queue,
+        budget.maxconn,
+        memory_max,
+        zero,
+    ))
+}
+
+fn facts(budget: &Budget) -> Facts {
+    Facts {
+        started: clock::now(),
+        started_unix_s: clock::unix_ms() / 1000,
+        descriptors_max: budget.descriptors_max,
+        descriptors_needed: u64::from(budget.maxconn) * limits::DESCRIPTORS_PER_SESSION
+            + budget.descriptors_fixed,
+    }
+}
+
+fn start_shard(
+    shared: &Arc<Shared>,
+    registry: &Registry,
+    id: ShardId,
+    cpu: Option<usize>,
+    caps: Caps,
+    events: Sender<Event>,
+) -> io::Result<()> {
+    let listeners = registry.for_shard(id)?;
+    let shared = Arc::clone(shared);
+    let world = Arc::clone(&shared.world);
+    let body = move || {
+        if let Some(cpu) = cpu
+            && let Err(error) = system::pin(cpu)
+        {
+            let text = format!("Shard {} is not pinned to CPU {cpu}: {error}", id.0);
+            shared.messages.console(Severity::Warning, &text);
+        }
+        let result = shard::run(id, world, listeners, caps);
+        let _ = events.send(Event::ShardEnded(id, result));
+    };
+    std::thread::Builder::new()
+        .name(format!("shard-{}", id.0))
+        .spawn(body)
+        .map(drop)
+}
+
+fn start_signals(signals: SigSet, events: Sender<Event>) -> io::Result<()> {
+    let body = move || {
+        while let Ok(signal) = signals.wait() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(body)
+        .map(drop)
+}
+
+/// Removes a pid file that still holds our number: a successor may have written its own.
+fn remove_own_pidfile(path: &PathBuf) {
+    let own = std::process::id().to_string();
+    if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == own) {
+        let _ = std::fs::remove_file(path);
+    }
+}

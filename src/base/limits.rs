@@ -67,11 +67,16 @@ impl LimitTable {
             .iter()
             .map(|(_, max)| {
                 let limit = Limit::default();
-                limit.max.store(if *max == 0 { u32::MAX } else { *max }, Relaxed);
+                limit
+                    .max
+                    .store(if *max == 0 { u32::MAX } else { *max }, Relaxed);
                 CachePadded::new(limit)
             })
             .collect();
-        LimitTable { keys: entries.iter().map(|(key, _)| *key).collect(), limits }
+        LimitTable {
+            keys: entries.iter().map(|(key, _)| *key).collect(),
+            limits,
+        }
     }
 
     /// The slot of a key.
@@ -85,7 +90,9 @@ impl LimitTable {
     pub fn take(&self, id: LimitId) -> bool {
         let limit = self.at(id);
         let max = limit.max.load(Relaxed);
-        let taken = limit.current.fetch_update(SeqCst, Relaxed, |n| (n < max).then_some(n + 1));
+        let taken = limit
+            .current
+            .fetch_update(SeqCst, Relaxed, |n| (n < max).then_some(n + 1));
         match taken {
             Ok(before) => {
                 if limit.peak.load(Relaxed) <= before {
@@ -111,7 +118,10 @@ impl LimitTable {
     /// Units still free.
     pub fn free(&self, id: LimitId) -> u32 {
         let limit = self.at(id);
-        limit.max.load(Relaxed).saturating_sub(limit.current.load(SeqCst))
+        limit
+            .max
+            .load(Relaxed)
+            .saturating_sub(limit.current.load(SeqCst))
     }
 
     /// Notes that `shard` waits for this limit. The caller must look at `free` once more afterwards: a
@@ -138,7 +148,9 @@ impl LimitTable {
     /// Changes the bound (0 = unlimited) and returns the shards to wake.
     pub fn set_max(&self, id: LimitId, max: u32) -> ShardSet {
         let limit = self.at(id);
-        limit.max.store(if max == 0 { u32::MAX } else { max }, SeqCst);
+        limit
+            .max
+            .store(if max == 0 { u32::MAX } else { max }, SeqCst);
         ShardSet(limit.paused.swap(0, SeqCst))
     }
 
@@ -153,7 +165,10 @@ mod tests {
 
     #[test]
     fn holds_its_bound_and_wakes_the_paused() {
-        let table = LimitTable::new(&[(LimitKey::Process, 2), (LimitKey::Listener(ListenerId(1)), 0)]);
+        let table = LimitTable::new(&[
+            (LimitKey::Process, 2),
+            (LimitKey::Listener(ListenerId(1)), 0),
+        ]);
         let id = table.find(LimitKey::Process).unwrap();
         assert!(table.take(id) && table.take(id));
         assert!(!table.take(id));

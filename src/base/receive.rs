@@ -15,8 +15,12 @@ pub enum ReceiveStep {
 
 impl ReceiveStep {
     /// All steps, best first.
-    pub const ALL: [ReceiveStep; 4] =
-        [ReceiveStep::Limit, ReceiveStep::Incremental, ReceiveStep::Bundle, ReceiveStep::Plain];
+    pub const ALL: [ReceiveStep; 4] = [
+        ReceiveStep::Limit,
+        ReceiveStep::Incremental,
+        ReceiveStep::Bundle,
+        ReceiveStep::Plain,
+    ];
 
     /// The word for it in the config and in `-vv`.
     pub fn name(self) -> &'static str {

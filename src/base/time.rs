@@ -31,7 +31,10 @@ impl Moment {
 impl Add<Duration> for Moment {
     type Output = Moment;
     fn add(self, rhs: Duration) -> Moment {
-        Moment(self.0.saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)))
+        Moment(
+            self.0
+                .saturating_add(u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 }
 

@@ -1,6 +1,115 @@
 //! From text to an immutable plan: `text -> Raw (words with places) -> Plan (resolved, validated)`.
 //!
-//! Nothing outside this layer sees `Raw`. Nothing in it opens a socket, reads a clock or knows a ring;
-//! files are read and names resolved through what the caller passes in.
+//! `token` splits lines, `raw` finds the sections, `parser` and the `parse_*` files read the keywords
+//! of the table in `keywords` into a draft, `resolve` makes the `Plan` of it. All errors are
+//! collected. Nothing outside this layer sees `Raw`. Nothing in it opens a socket, reads a clock or
+//! knows a ring; files are read and names resolved through the caller's `Environment`.
 
+mod address;
+pub mod change;
+pub mod diagnostics;
+mod draft;
+mod environment;
+pub mod keywords;
+mod loops;
+mod parse_bind;
+mod parse_global;
+mod parse_log;
+mod parse_proxy;
+mod parse_server;
+mod parser;
 pub mod plan;
+mod raw;
+mod refused;
+mod resolve;
+mod token;
+mod units;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use diagnostics::Diagnostic;
+pub use environment::{Environment, Resolver};
+pub use token::Word;
+
+use diagnostics::{Form, Place, Report, Severity};
+use parser::Parser;
+use plan::Plan;
+
+/// Largest file. A line may be long and a config have many, but not this many.
+const FILE_BYTES_MAX: usize = 64 << 20;
+
+/// Loads a configuration from files, read in their order as if they were one.
+///
+/// There is a plan unless a diagnostic is fatal.
+pub fn load(files: &[PathBuf], environment: &dyn Environment) -> (Option<Plan>, Vec<Diagnostic>) {
+    let read = |path: &PathBuf| {
+        let name: Arc<str> = path.to_string_lossy().into();
+        (name, read_file(path, environment))
+    };
+    load_all(files.iter().map(read), environment)
+}
+
+/// Loads a configuration from a text; `name` stands for the file in messages.
+pub fn load_text(
+    name: &str,
+    text: impl AsRef<[u8]>,
+    environment: &dyn Environment,
+) -> (Option<Plan>, Vec<Diagnostic>) {
+    let file = (Arc::from(name), Ok(text.as_ref().to_vec()));
+    load_all([file].into_iter(), environment)
+}
+
+fn read_file(path: &Path, environment: &dyn Environment) -> Result<Vec<u8>, String> {
+    let shown = path.display();
+    let bytes = environment
+        .read(path)
+        .map_err(|error| format!("Could not open configuration file {shown} : {error}"))?;
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(format!(
+            "configuration file {shown} is larger than {FILE_BYTES_MAX} bytes"
+        ));
+    }
+    Ok(bytes)
+}
+
+fn load_all(
+    files: impl Iterator<Item = (Arc<str>, Result<Vec<u8>, String>)>,
+    environment: &dyn Environment,
+) -> (Option<Plan>, Vec<Diagnostic>) {
+    let mut report = Report::default();
+    let mut parser = Parser::new(environment, &mut report);
+    for (file, bytes) in files {
+        let place = Place {
+            file: file.clone(),
+            line: 0,
+        };
+        parser.report.begin_file();
+        match bytes {
+            Ok(bytes) => {
+                let variables = |name: &str| environment.variable(name);
+                let sections = raw::read(&file, &bytes, &variables, parser.report);
+                parser.file(&sections);
+            }
+            Err(text) => {
+                let (severity, form) = (Severity::Alert, Form::Bare);
+                parser.report.push(Diagnostic {
+                    severity,
+                    place: None,
+                    word: None,
+                    form,
+                    text,
+                });
+            }
+        }
+        parser.report.end_file(&place);
+    }
+    let draft = parser.draft;
+    if report.has_stopped() {
+        // What was not read would be missing everywhere.
+        return (None, report.finish());
+    }
+    let plan = resolve::plan(&draft, environment, &mut report);
+    let plan = (!report.has_fatal()).then_some(plan);
+    (plan, report.finish())
+}

@@ -196,7 +196,8 @@ pub enum ProxyKind {
 pub struct Front {
     /// Its listeners, indices of `Plan::listeners`.
     pub listeners: Vec<ListenerId>,
-    /// Where its connections go; `None` = refused with `SC` and `<NOSRV>` as HAProxy does.
+    /// Where its connections go; a `listen` without `default_backend` names itself. `None` = refused
+    /// with `SC` and `<NOSRV>` as HAProxy does.
     pub default_backend: Option<ProxyId>,
     /// `maxconn`, 0 = only the process's limit.
     pub maxconn: u32,

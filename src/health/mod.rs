@@ -1,1 +1,8 @@
-//! Placeholder.
+//! Whether a server is well: pure rules over the outcomes of probes.
+//!
+//! Nothing here probes, waits or tells the balancer: the probe thread feeds outcomes in and acts on the
+//! transitions that come out.
+
+mod rules;
+
+pub use rules::{Outcome, Rules, Transition};

@@ -1,11 +1,28 @@
 //! A backend: its servers, the published table, `pick`, `release` and the queue of waiting sessions.
+//!
+//! A connection of a server is a unit that is taken by `pick` or comes with a `Grant`, and is given
+//! back by `release`, exactly once. Taking compares with `maxconn` in the same atomic step, so the bound
+//! holds whichever shards pick.
+//!
+//! While sessions wait, new ones wait behind them: a pick looks at their number first, and a release
+//! hands its unit to the one that has waited longest without giving it back in between, so nobody can
+//! overtake. The queue says why no waiting session is forgotten.
 
+use arc_swap::ArcSwap;
+use crossbeam::utils::CachePadded;
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
+use super::leastconn;
+use super::queue::{Locked, QUEUE_MAX, Queue};
+use super::roundrobin;
 use super::server::Server;
+use super::source::{self, Ring, RingPlan};
+use super::table::{Entry, Table};
 use crate::base::ids::{ServerId, SessionKey, ShardId};
-use crate::config::plan::Proxy;
+use crate::config::plan::{Balance, HashType, Proxy};
 
 /// What a pick depends on.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +44,7 @@ pub enum Pick {
         /// The only server that will do (hash choices), if there is one.
         only: Option<ServerId>,
     },
-    /// No server is usable.
+    /// No server is usable, or the queue is full.
     Refuse,
 }
 
@@ -72,52 +89,729 @@ pub struct Backend {
     pub proxy: Arc<Proxy>,
     /// Its servers, in the order of the config.
     pub servers: Vec<Arc<Server>>,
+    balance: Balance,
+    hash_seed: u64,
+    /// For consistent hashing: how many points servers get, and each server's identity.
+    ring_plan: RingPlan,
+    identities: HashMap<ServerId, u64>,
+    table: ArcSwap<Table>,
+    /// Tables that a pick may still be reading: freed by a later `publish`, never by a shard. Also keeps
+    /// publishers apart.
+    retired: Mutex<Vec<Arc<Table>>>,
+    /// Turns taken by first picks.
+    cursor: CachePadded<AtomicU64>,
+    /// Turns taken by retries, which must not disturb the first.
+    retry_cursor: CachePadded<AtomicU64>,
+    queue: Queue,
 }
 
 impl Backend {
-    /// The live state of a planned backend; `hash_seed` is the plan's public seed.
+    /// The live state of a planned backend; `hash_seed` is the plan's public seed. Its first table is
+    /// published. A proxy without a connecting side has no servers and refuses every pick.
     pub fn new(proxy: Arc<Proxy>, shards: usize, hash_seed: u64) -> Backend {
-        let _ = (shards, hash_seed);
-        Backend { proxy, servers: Vec::new() }
+        let plans = proxy.back.as_ref().map_or(&[][..], |back| &back.servers);
+        let server = |plan| {
+            Arc::new(Server::new(
+                Arc::clone(plan),
+                Arc::clone(&proxy.name),
+                shards,
+            ))
+        };
+        let servers: Vec<_> = plans.iter().map(server).collect();
+        let mut occurrences = HashMap::new();
+        let mut identities = HashMap::new();
+        for server in &servers {
+            let address = server.plan.address.to_string();
+            let occurrence = occurrences.entry(address.clone()).or_insert(0u64);
+            identities.insert(
+                server.id,
+                source::identity(hash_seed, &address, *occurrence),
+            );
+            *occurrence += 1;
+        }
+        let weight = plans.iter().map(|plan| u64::from(plan.weight)).sum();
+        let backend = Backend {
+            balance: proxy
+                .back
+                .as_ref()
+                .map_or(Balance::RoundRobin, |back| back.balance),
+            hash_seed,
+            ring_plan: RingPlan::new(weight),
+            identities,
+            table: ArcSwap::from_pointee(Table::new(Vec::new(), None, None, 0)),
+            retired: Mutex::default(),
+            cursor: CachePadded::default(),
+            retry_cursor: CachePadded::default(),
+            queue: Queue::default(),
+            servers,
+            proxy,
+        };
+        let grants = backend.publish();
+        debug_assert!(grants.is_empty(), "nobody waits yet");
+        backend
     }
 
     /// Chooses a server and takes its count.
     pub fn pick(&self, request: PickRequest) -> Pick {
-        let _ = request;
-        Pick::Refuse
+        let table = self.table.load();
+        if table.entries.is_empty() {
+            return Pick::Refuse;
+        }
+        if self.queue.len() > 0
+            && let Some(only) = self.behind_others(&table, request)
+        {
+            return self.wait(only);
+        }
+        match self.choose(&table, request) {
+            Ok(index) => Pick::Server(Arc::clone(&table.entries[index].server)),
+            Err(only) => self.wait(only),
+        }
     }
 
-    /// Gives a server's count back, or hands it to the session that has waited longest for it.
+    /// Gives a server's count back, or hands it to the session that has waited longest for it. The
+    /// outcome is for passive health, which nothing here depends on.
     #[must_use]
-    pub fn release(&self, server: &Arc<Server>, outcome: Outcome) -> Option<Grant> {
-        let _ = (server, outcome);
-        None
+    pub fn release(&self, server: &Arc<Server>, _outcome: Outcome) -> Option<Grant> {
+        if self.queue.len() > 0 && server.may_hand_on() {
+            // The unit stays taken on its way to the next session: no pick can get it in between.
+            if let Some(waiter) = self.queue.lock().pop_for(server.id) {
+                return Some(Grant {
+                    waiter,
+                    server: Arc::clone(server),
+                });
+            }
+        }
+        server.give();
+        if self.queue.len() == 0 {
+            return None;
+        }
+        // A session may have entered after the first look, and found the unit still taken.
+        self.serve(&mut self.queue.lock(), server)
     }
 
     /// Puts a session into the queue. A server may have been released since its `pick`: then it is
     /// granted at once and the session is not queued. `None` and queued otherwise.
     #[must_use]
     pub fn enqueue(&self, waiter: Waiter) -> Option<Grant> {
-        let _ = waiter;
-        None
+        let mut queue = self.queue.lock();
+        // Loaded under the lock: a table published later finds the session in the queue.
+        let table = self.table.load();
+        let only = waiter.only.filter(|id| table.index_of(*id).is_some());
+        let first = !only.map_or(queue.has_any(), |id| queue.waits_for(id));
+        let bound_before = queue.has_bound();
+        queue.push(waiter, only);
+        if !first {
+            // What becomes free is for those before: whoever releases it finds them.
+            return None;
+        }
+        let index = match only {
+            Some(id) => table
+                .index_of(id)
+                .filter(|index| table.entries[*index].server.take()),
+            None if !bound_before => self.choose_any(&table),
+            None => (0..table.entries.len()).find(|index| {
+                let server = &table.entries[*index].server;
+                queue.bound_to(server.id) == 0 && server.take()
+            }),
+        }?;
+        queue.remove(waiter);
+        Some(Grant {
+            waiter,
+            server: Arc::clone(&table.entries[index].server),
+        })
     }
 
     /// Takes a session out of the queue (timeout, abort); false if it had been granted meanwhile.
     pub fn dequeue(&self, waiter: Waiter) -> bool {
-        let _ = waiter;
-        false
+        self.queue.lock().remove(waiter)
     }
 
     /// Sessions in the queue now.
     pub fn queued(&self) -> usize {
-        0
+        self.queue.len()
+    }
+
+    /// Most sessions that ever were in the queue at once (`qmax`).
+    pub fn queued_peak(&self) -> usize {
+        self.queue.peak()
+    }
+
+    /// Sessions in the queue that wait for this server alone (`qcur` of the server).
+    pub fn queued_for(&self, server: ServerId) -> usize {
+        if self.queue.len() == 0 {
+            0
+        } else {
+            self.queue.lock().bound_to(server)
+        }
     }
 
     /// Builds the table anew from the servers' states and publishes it. Only the control thread calls it.
     /// Returns the waiting sessions that a server can take now; sessions whose servers are all gone are
-    /// left to `timeout queue`.
+    /// left to `timeout queue`. A session that was bound to a server that is gone, while others are
+    /// left, waits for any from now on.
     #[must_use]
     pub fn publish(&self) -> Vec<Grant> {
-        Vec::new()
+        let mut retired = self
+            .retired
+            .lock()
+            .expect("nothing panics while it publishes");
+        let table = Arc::new(self.build(&self.table.load()));
+        let before = self.table.swap(Arc::clone(&table));
+        retired.push(before);
+        retired.retain(|table| Arc::strong_count(table) > 1);
+        if self.queue.len() == 0 || table.entries.is_empty() {
+            return Vec::new();
+        }
+        let mut queue = self.queue.lock();
+        queue.unbind(|id| table.index_of(id).is_some());
+        self.serve_all(&mut queue, &table)
+    }
+
+    /// The word for the algorithm in statistics (`algo`).
+    pub fn algorithm(&self) -> &'static str {
+        match self.balance {
+            Balance::RoundRobin => "roundrobin",
+            Balance::LeastConn => "leastconn",
+            Balance::Source(HashType::MapBased | HashType::Consistent) => "source",
+        }
+    }
+
+    /// Connections of all servers now.
+    pub fn active(&self) -> u64 {
+        self.servers
+            .iter()
+            .map(|server| u64::from(server.active()))
+            .sum()
+    }
+
+    /// How many servers may be chosen at present (`act` of the backend).
+    pub fn usable_servers(&self) -> usize {
+        self.table.load().entries.len()
+    }
+
+    /// Sum of their weights (`weight` of the backend).
+    pub fn usable_weight(&self) -> u32 {
+        self.table.load().weight()
+    }
+
+    fn wait(&self, only: Option<ServerId>) -> Pick {
+        if self.queue.len() >= QUEUE_MAX {
+            Pick::Refuse
+        } else {
+            Pick::Wait { only }
+        }
+    }
+
+    /// Takes a connection by the backend's algorithm: the index of the server, or the only server to
+    /// wait for, if there is one.
+    fn choose(&self, table: &Table, request: PickRequest) -> Result<usize, Option<ServerId>> {
+        let PickRequest { client, avoid } = request;
+        let cursor = if avoid.is_none() {
+            &self.cursor
+        } else {
+            &self.retry_cursor
+        };
+        let index = match (self.balance, client) {
+            (Balance::LeastConn, _) => leastconn::choose(table, cursor, avoid),
+            (Balance::Source(_), Some(client)) => {
+                let hash = source::hash_client(self.hash_seed, client);
+                if avoid.is_none() {
+                    let home = source::home(table, hash);
+                    let server = &table.entries[home].server;
+                    return if server.take() {
+                        Ok(home)
+                    } else {
+                        Err(Some(server.id))
+                    };
+                }
+                source::choose_other(table, hash, avoid)
+            }
+            // A client without an address has nothing to hash.
+            (Balance::RoundRobin, _) | (Balance::Source(_), None) => {
+                roundrobin::choose(table, cursor, avoid)
+            }
+        };
+        // The server that failed is better than none.
+        let avoided = || {
+            table
+                .index_of(avoid?)
+                .filter(|index| table.entries[*index].server.take())
+        };
+        index.or_else(avoided).ok_or(None)
+    }
+
+    /// Takes a connection of any server.
+    fn choose_any(&self, table: &Table) -> Option<usize> {
+        self.choose(
+            table,
+            PickRequest {
+                client: None,
+                avoid: None,
+            },
+        )
+        .ok()
+    }
+
+    /// Whether a new session has to wait because others already do, and for which server.
+    fn behind_others(&self, table: &Table, request: PickRequest) -> Option<Option<ServerId>> {
+        match (self.balance, request) {
+            (
+                Balance::Source(_),
+                PickRequest {
+                    client: Some(client),
+                    avoid: None,
+                },
+            ) => {
+                // The others may all be waiting for servers that this one has nothing to do with.
+                let hash = source::hash_client(self.hash_seed, client);
+                let id = table.entries[source::home(table, hash)].server.id;
+                self.queue.lock().waits_for(id).then_some(Some(id))
+            }
+            (Balance::RoundRobin | Balance::LeastConn | Balance::Source(_), _) => Some(None),
+        }
+    }
+
+    /// Gives one connection of a server to the session that has waited longest for it, if it has room.
+    fn serve(&self, queue: &mut Locked, server: &Arc<Server>) -> Option<Grant> {
+        if !queue.waits_for(server.id) || !server.eligible() || !server.take() {
+            return None;
+        }
+        let waiter = queue.pop_for(server.id)?;
+        Some(Grant {
+            waiter,
+            server: Arc::clone(server),
+        })
+    }
+
+    /// Gives all the room there is to the sessions that have waited longest.
+    fn serve_all(&self, queue: &mut Locked, table: &Table) -> Vec<Grant> {
+        let mut grants = Vec::new();
+        // While sessions wait for certain servers, each server in turn serves the first that it may.
+        while queue.has_bound() {
+            let before = grants.len();
+            let servers = table.entries.iter().map(|entry| &entry.server);
+            grants.extend(servers.filter_map(|server| self.serve(queue, server)));
+            if grants.len() == before {
+                break;
+            }
+        }
+        // Those that any server will do for are spread as the algorithm has it.
+        while !queue.has_bound() && queue.has_any() {
+            let Some(index) = self.choose_any(table) else {
+                break;
+            };
+            let waiter = queue.pop_any().expect("a session waits for any server");
+            grants.push(Grant {
+                waiter,
+                server: Arc::clone(&table.entries[index].server),
+            });
+        }
+        grants
+    }
+
+    /// The table of the servers that may be chosen now.
+    fn build(&self, before: &Table) -> Table {
+        let eligible = self.servers.iter().filter(|server| server.eligible());
+        let entry = |server: &Arc<Server>| Entry {
+            server: Arc::clone(server),
+            // Another thread may set the weight to 0 just now: the next table knows.
+            weight: server.weight().max(1),
+        };
+        let entries: Vec<Entry> = eligible.map(entry).collect();
+        let ring = (self.balance == Balance::Source(HashType::Consistent))
+            .then(|| Ring::new(&self.ring_plan, &entries, |id| self.identities[&id]));
+        Table::new(entries, ring, Some(before), self.cursor.load(Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{self, address, backend, key, picked, server};
+    use super::super::{Admin, Health};
+    use super::*;
+    use crate::base::hash;
+    use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    use std::sync::mpsc;
+
+    const ANY: PickRequest = PickRequest {
+        client: None,
+        avoid: None,
+    };
+
+    fn waiter(slot: u32, only: Option<ServerId>) -> Waiter {
+        Waiter {
+            shard: ShardId(0),
+            session: key(slot),
+            only,
+        }
+    }
+
+    fn granted(grant: &Option<Grant>) -> Option<(u32, u32)> {
+        grant
+            .as_ref()
+            .map(|grant| (grant.waiter.session.slot, grant.server.id.0))
+    }
+
+    #[test]
+    fn refuses_without_a_usable_server() {
+        let backend = backend(Balance::RoundRobin, &[server(1, 0), server(0, 0)]);
+        assert_eq!((backend.usable_servers(), backend.usable_weight()), (1, 1));
+        assert!(matches!(backend.pick(ANY), Pick::Server(_)));
+        for take_down in [
+            (|s: &Server| s.set_admin(Admin::Drain)) as fn(&Server),
+            |s| s.set_admin(Admin::Maintenance),
+            |s| s.set_health(Health::Down),
+            |s| s.set_weight(0),
+        ] {
+            take_down(&backend.servers[0]);
+            assert!(backend.publish().is_empty());
+            assert!(matches!(backend.pick(ANY), Pick::Refuse));
+            backend.servers[0].set_admin(Admin::Ready);
+            backend.servers[0].set_health(Health::Up);
+            backend.servers[0].set_weight(1);
+            assert!(backend.publish().is_empty());
+            assert!(matches!(backend.pick(ANY), Pick::Server(_)));
+        }
+        assert_eq!((backend.active(), backend.servers[0].active_peak()), (5, 5));
+    }
+
+    #[test]
+    fn the_failed_server_is_better_than_none() {
+        for balance in testing::ALL {
+            let backend = backend(balance, &[server(1, 1), server(1, 2)]);
+            let retry = PickRequest {
+                client: address(1),
+                avoid: Some(ServerId(0)),
+            };
+            let picks: Vec<_> = (0..3).map(|_| picked(&backend.pick(retry))).collect();
+            assert_eq!(picks, [Some(1), Some(1), Some(0)], "{balance:?}");
+            assert!(
+                matches!(backend.pick(retry), Pick::Wait { only: None }),
+                "{balance:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_release_hands_on_in_order_and_nobody_overtakes() {
+        let backend = backend(Balance::RoundRobin, &[server(1, 1)]);
+        let Pick::Server(only) = backend.pick(ANY) else {
+            panic!("room for one")
+        };
+        assert!(matches!(backend.pick(ANY), Pick::Wait { only: None }));
+        for slot in 1..=3 {
+            assert!(backend.enqueue(waiter(slot, None)).is_none());
+        }
+        assert_eq!((backend.queued(), backend.queued_peak()), (3, 3));
+        assert!(backend.dequeue(waiter(2, None)) && !backend.dequeue(waiter(2, None)));
+        let first = backend.release(&only, Outcome::Completed);
+        assert_eq!(granted(&first), Some((1, 0)));
+        assert_eq!(only.active(), 1);
+        assert!(matches!(backend.pick(ANY), Pick::Wait { .. }));
+        assert_eq!(
+            granted(&backend.release(&only, Outcome::Abandoned)),
+            Some((3, 0))
+        );
+        assert!(backend.release(&only, Outcome::ConnectFailed).is_none());
+        assert_eq!((only.active(), backend.queued()), (0, 0));
+    }
+
+    #[test]
+    fn entering_the_queue_looks_for_room_once_more() {
+        let backend = backend(Balance::LeastConn, &[server(1, 1), server(1, 1)]);
+        let servers: Vec<_> = (0..2)
+            .map(|_| picked(&backend.pick(ANY)).unwrap())
+            .collect();
+        assert!(matches!(backend.pick(ANY), Pick::Wait { .. }));
+        let freed = &backend.servers[servers[0] as usize];
+        assert!(backend.release(freed, Outcome::Completed).is_none());
+        assert_eq!(
+            granted(&backend.enqueue(waiter(1, None))),
+            Some((1, servers[0]))
+        );
+        assert_eq!((backend.queued(), freed.active()), (0, 1));
+    }
+
+    #[test]
+    fn a_server_in_drain_gets_nobody_and_publish_serves_the_rest() {
+        let backend = backend(Balance::RoundRobin, &[server(1, 1), server(1, 1)]);
+        for _ in 0..2 {
+            assert!(matches!(backend.pick(ANY), Pick::Server(_)));
+        }
+        for slot in 0..5 {
+            assert!(backend.enqueue(waiter(slot, None)).is_none());
+        }
+        backend.servers[0].set_admin(Admin::Drain);
+        assert!(backend.publish().is_empty());
+        assert!(
+            backend
+                .release(&backend.servers[0], Outcome::Completed)
+                .is_none()
+        );
+        assert_eq!(backend.servers[0].active(), 0);
+        backend.servers[1].set_maxconn(3);
+        let grants: Vec<_> = backend
+            .publish()
+            .into_iter()
+            .map(|g| granted(&Some(g)))
+            .collect();
+        assert_eq!(grants, [Some((0, 1)), Some((1, 1))]);
+        backend.servers[0].set_admin(Admin::Ready);
+        let grants: Vec<_> = backend
+            .publish()
+            .into_iter()
+            .map(|g| granted(&Some(g)))
+            .collect();
+        assert_eq!(grants, [Some((2, 0))]);
+        // A lower bound: what is above it goes without being handed on.
+        backend.servers[1].set_maxconn(1);
+        assert!(backend.publish().is_empty());
+        assert!(
+            backend
+                .release(&backend.servers[1], Outcome::Completed)
+                .is_none()
+        );
+        assert!(
+            backend
+                .release(&backend.servers[1], Outcome::Completed)
+                .is_none()
+        );
+        let grant = backend.release(&backend.servers[1], Outcome::Completed);
+        assert_eq!(
+            (granted(&grant), backend.servers[1].active()),
+            (Some((3, 1)), 1)
+        );
+        assert_eq!(backend.queued(), 1);
+    }
+
+    #[test]
+    fn hashed_sessions_wait_for_their_server_alone() {
+        let backend = backend(
+            Balance::Source(HashType::Consistent),
+            &[server(1, 1), server(1, 1)],
+        );
+        let client_of = |id: u32| {
+            let home =
+                |n: &u32| picked(&testing::pick_and_release(&backend, address(*n))) == Some(id);
+            address((0..100).find(home).unwrap())
+        };
+        let (of_0, of_1) = (client_of(0), client_of(1));
+        let pick = |client| {
+            backend.pick(PickRequest {
+                client,
+                avoid: None,
+            })
+        };
+        assert_eq!(picked(&pick(of_0)), Some(0));
+        assert!(matches!(
+            pick(of_0),
+            Pick::Wait {
+                only: Some(ServerId(0))
+            }
+        ));
+        assert!(backend.enqueue(waiter(1, Some(ServerId(0)))).is_none());
+        assert_eq!(backend.queued_for(ServerId(0)), 1);
+        // The other server's clients don't wait behind it.
+        assert_eq!(picked(&pick(of_1)), Some(1));
+        assert!(backend.enqueue(waiter(2, Some(ServerId(1)))).is_none());
+        assert!(backend.enqueue(waiter(3, Some(ServerId(0)))).is_none());
+        let grant = backend.release(&backend.servers[1], Outcome::Completed);
+        assert_eq!(granted(&grant), Some((2, 1)));
+        assert!(
+            backend
+                .release(&backend.servers[1], Outcome::Completed)
+                .is_none()
+        );
+        // When its server goes, a bound session takes any.
+        backend.servers[0].set_health(Health::Down);
+        let grants: Vec<_> = backend
+            .publish()
+            .into_iter()
+            .map(|g| granted(&Some(g)))
+            .collect();
+        assert_eq!(grants, [Some((1, 1))]);
+        assert_eq!((backend.queued(), backend.queued_for(ServerId(0))), (1, 0));
+        let grant = backend.release(&backend.servers[1], Outcome::Completed);
+        assert_eq!(granted(&grant), Some((3, 1)));
+    }
+
+    #[test]
+    fn publishing_frees_the_tables_nobody_reads() {
+        let backend = backend(Balance::RoundRobin, &[server(1, 0)]);
+        for _ in 0..10 {
+            assert!(backend.publish().is_empty());
+        }
+        assert!(backend.retired.lock().unwrap().len() <= 1);
+    }
+
+    /// One shard releases the only unit at the moment when another one enters the queue: in each round
+    /// the newcomer gets it, whichever way the two interleave.
+    #[test]
+    fn a_release_and_an_arrival_never_miss_each_other() {
+        const ROUNDS: usize = 300_000;
+        let backend = &backend(Balance::RoundRobin, &[server(1, 1)]);
+        let (begun, ended) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
+        let queued = &AtomicBool::new(false);
+        let mut forgotten = 0;
+        let reach = |counter: &AtomicUsize, round| {
+            let mut looks = 0u32;
+            while counter.load(SeqCst) < round {
+                looks += 1;
+                // Both threads have to be quick to meet, but there may be one CPU only.
+                if looks.is_multiple_of(256) {
+                    std::thread::yield_now()
+                } else {
+                    std::hint::spin_loop()
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for round in 1..=ROUNDS {
+                    reach(begun, round);
+                    let waiter = waiter(round as u32, None);
+                    let got = match backend.pick(ANY) {
+                        Pick::Server(server) => Some(server),
+                        Pick::Wait { .. } => backend.enqueue(waiter).map(|grant| grant.server),
+                        Pick::Refuse => panic!("the server is usable"),
+                    };
+                    queued.store(got.is_none(), SeqCst);
+                    if let Some(server) = got {
+                        assert!(backend.release(&server, Outcome::Completed).is_none());
+                    }
+                    ended.store(round, SeqCst);
+                }
+            });
+            for round in 1..=ROUNDS {
+                let Pick::Server(server) = backend.pick(ANY) else {
+                    panic!("round {round}")
+                };
+                begun.store(round, SeqCst);
+                // Try all the ways to meet: from before the other's pick to after its entering.
+                (0..round % 64).for_each(|_| std::hint::spin_loop());
+                let grant = backend.release(&server, Outcome::Completed);
+                reach(ended, round);
+                forgotten += usize::from(queued.load(SeqCst) && grant.is_none());
+                for grant in grant.into_iter().chain(backend.publish()) {
+                    assert!(backend.release(&grant.server, Outcome::Completed).is_none());
+                }
+            }
+        });
+        assert_eq!(forgotten, 0, "of {ROUNDS} newcomers");
+    }
+
+    /// Eight shards with more sessions than the servers take, sessions that give up, with and without a
+    /// control thread that keeps publishing (which would serve those whom a release forgot): no server
+    /// ever exceeds its bound, everybody is served, nothing is left.
+    #[test]
+    fn everyone_who_waits_is_served_and_no_bound_is_exceeded() {
+        const SHARDS: u16 = 8;
+        const SESSIONS: u32 = 10_000;
+        for (balance, publishes) in testing::ALL
+            .into_iter()
+            .flat_map(|b| [(b, false), (b, true)])
+        {
+            let backend = backend(balance, &[server(1, 2), server(2, 3), server(3, 1)]);
+            let backend = &backend;
+            let working: Vec<AtomicUsize> = (0..3).map(|_| AtomicUsize::new(0)).collect();
+            let working = &working;
+            let (ports, mut boxes): (Vec<_>, VecDeque<_>) =
+                (0..SHARDS).map(|_| mpsc::channel::<Grant>()).unzip();
+            let ports = &ports;
+            let send = |grant: Grant| {
+                ports[usize::from(grant.waiter.shard.0)]
+                    .send(grant)
+                    .unwrap()
+            };
+            let send = &send;
+            let done = AtomicBool::new(false);
+            let shard = |shard: u16, inbox: mpsc::Receiver<Grant>| {
+                let work = |server: &Arc<Server>| {
+                    let id = server.id.0 as usize;
+                    let now = working[id].fetch_add(1, SeqCst) + 1;
+                    assert!(now <= server.maxconn() as usize, "above maxconn");
+                    assert!(server.active() <= server.maxconn(), "above maxconn");
+                    std::thread::yield_now();
+                    working[id].fetch_sub(1, SeqCst);
+                    if let Some(grant) = backend.release(server, Outcome::Completed) {
+                        send(grant);
+                    }
+                };
+                let (mut started, mut served, mut waiting) = (0, 0, VecDeque::new());
+                let mut patience = testing::Patience::default();
+                while started < SESSIONS || !waiting.is_empty() {
+                    for grant in inbox.try_iter() {
+                        patience.renew();
+                        let before = waiting.len();
+                        waiting.retain(|w: &Waiter| w.session != grant.waiter.session);
+                        assert_eq!(waiting.len() + 1, before, "a grant for nobody");
+                        work(&grant.server);
+                        served += 1;
+                    }
+                    let number = hash::sequence(u64::from(shard), u64::from(started));
+                    if started < SESSIONS && waiting.len() < 4 {
+                        started += 1;
+                        let avoid = number.is_multiple_of(16).then_some(ServerId(1));
+                        match backend.pick(PickRequest {
+                            client: address(started),
+                            avoid,
+                        }) {
+                            Pick::Server(server) => {
+                                work(&server);
+                                served += 1;
+                            }
+                            Pick::Wait { only } => {
+                                let session = key(started);
+                                let waiter = Waiter {
+                                    shard: ShardId(shard),
+                                    session,
+                                    only,
+                                };
+                                match backend.enqueue(waiter) {
+                                    Some(grant) => {
+                                        assert_eq!(grant.waiter, waiter);
+                                        work(&grant.server);
+                                        served += 1;
+                                    }
+                                    None => waiting.push_back(waiter),
+                                }
+                            }
+                            Pick::Refuse => panic!("all servers are usable"),
+                        }
+                    } else if started < SESSIONS && number.is_multiple_of(8) {
+                        // Gives up, unless a grant is on its way already.
+                        if let Some(waiter) = waiting.front()
+                            && backend.dequeue(*waiter)
+                        {
+                            waiting.pop_front();
+                            served += 1;
+                        }
+                    } else {
+                        patience.wait("a waiting session was forgotten");
+                    }
+                }
+                assert_eq!(served, SESSIONS);
+            };
+            std::thread::scope(|scope| {
+                let shards: Vec<_> = (0..SHARDS)
+                    .map(|id| {
+                        let inbox = boxes.pop_front().unwrap();
+                        scope.spawn(move || shard(id, inbox))
+                    })
+                    .collect();
+                let control = scope.spawn(|| {
+                    while publishes && !done.load(SeqCst) {
+                        backend.publish().into_iter().for_each(send);
+                        std::thread::yield_now();
+                    }
+                });
+                let results: Vec<_> = shards.into_iter().map(|shard| shard.join()).collect();
+                done.store(true, SeqCst);
+                control.join().unwrap();
+                assert!(results.into_iter().all(|result| result.is_ok()));
+            });
+            assert_eq!((backend.active(), backend.queued()), (0, 0), "{balance:?}");
+        }
     }
 }

@@ -4,7 +4,15 @@
 //! Only the control thread publishes. This layer never sees a descriptor, a clock or a ring.
 
 mod backend;
+mod leastconn;
+mod queue;
+mod roundrobin;
+mod sequence;
 mod server;
+mod source;
+mod table;
+#[cfg(test)]
+mod testing;
 
 pub use backend::{Backend, Grant, Outcome, Pick, PickRequest, Waiter};
 pub use server::{Admin, CheckReport, Health, Server, ServerCounter};

@@ -1,7 +1,10 @@
 //! A server as the running process knows it: state, limits, counts. Its slot outlives every table.
 
 use crossbeam::utils::CachePadded;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU8, AtomicU32, AtomicU64,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::sync::{Arc, Mutex};
 
 use crate::base::counters::ShardCounters;
@@ -97,6 +100,17 @@ pub struct CheckReport {
     pub health: u16,
 }
 
+/// What every pick and release touches, in a cache line of its own.
+#[derive(Debug)]
+struct Load {
+    /// Connections it has now, of all shards; written by `pick` and `release` only.
+    active: AtomicU32,
+    /// Most connections it ever had.
+    peak: AtomicU32,
+    /// Most connections it may have; `u32::MAX` = unlimited.
+    maxconn: AtomicU32,
+}
+
 /// A server's live state.
 #[derive(Debug)]
 pub struct Server {
@@ -106,20 +120,17 @@ pub struct Server {
     pub plan: Arc<plan::Server>,
     /// Name of its backend.
     pub backend_name: Arc<str>,
-    /// Connections it has now, of all shards; written by `pick` and `release` only.
-    pub(super) active: CachePadded<AtomicU32>,
-    /// Most connections it ever had.
-    pub(super) active_peak: AtomicU32,
-    pub(super) maxconn: AtomicU32,
-    pub(super) weight: AtomicU32,
-    pub(super) health: AtomicU8,
-    pub(super) admin: AtomicU8,
+    load: CachePadded<Load>,
+    weight: AtomicU32,
+    health: AtomicU8,
+    admin: AtomicU8,
     /// Counters by shard.
     pub counters: ShardCounters<{ ServerCounter::COUNT }>,
     /// Connect times, microseconds.
     pub connect_us: Histogram,
-    /// Unix time, milliseconds, of the last session; 0 = none.
-    pub last_session_ms: AtomicU64,
+    /// Unix time, milliseconds, of the last session; 0 = none. Padded: every session writes it, and
+    /// the fields around it are read by every connect.
+    pub last_session_ms: CachePadded<AtomicU64>,
     /// What probes found.
     pub check: Mutex<CheckReport>,
 }
@@ -127,20 +138,30 @@ pub struct Server {
 impl Server {
     /// The live state of a planned server, before any connection or probe.
     pub fn new(plan: Arc<plan::Server>, backend_name: Arc<str>, shards: usize) -> Server {
-        let health = if plan.check.is_some() { Health::Up } else { Health::NotChecked };
-        let admin = if plan.disabled { Admin::Maintenance } else { Admin::Ready };
+        let health = if plan.check.is_some() {
+            Health::Up
+        } else {
+            Health::NotChecked
+        };
+        let admin = if plan.disabled {
+            Admin::Maintenance
+        } else {
+            Admin::Ready
+        };
         Server {
             id: plan.server_id,
             backend_name,
-            active: CachePadded::new(AtomicU32::new(0)),
-            active_peak: AtomicU32::new(0),
-            maxconn: AtomicU32::new(if plan.maxconn == 0 { u32::MAX } else { plan.maxconn }),
+            load: CachePadded::new(Load {
+                active: AtomicU32::new(0),
+                peak: AtomicU32::new(0),
+                maxconn: AtomicU32::new(unlimited_if_zero(plan.maxconn)),
+            }),
             weight: AtomicU32::new(u32::from(plan.weight)),
             health: AtomicU8::new(health as u8),
             admin: AtomicU8::new(admin as u8),
             counters: ShardCounters::new(shards),
             connect_us: Histogram::new(shards),
-            last_session_ms: AtomicU64::new(0),
+            last_session_ms: CachePadded::new(AtomicU64::new(0)),
             check: Mutex::new(CheckReport::default()),
             plan,
         }
@@ -148,12 +169,12 @@ impl Server {
 
     /// Connections it has now.
     pub fn active(&self) -> u32 {
-        self.active.load(Relaxed)
+        self.load.active.load(Relaxed)
     }
 
     /// Most connections it ever had at once.
     pub fn active_peak(&self) -> u32 {
-        self.active_peak.load(Relaxed)
+        self.load.peak.load(Relaxed)
     }
 
     /// Present weight, 0..=256.
@@ -163,7 +184,7 @@ impl Server {
 
     /// Present `maxconn`; `u32::MAX` = unlimited.
     pub fn maxconn(&self) -> u32 {
-        self.maxconn.load(Relaxed)
+        self.load.maxconn.load(Relaxed)
     }
 
     /// What probes say.
@@ -194,8 +215,86 @@ impl Server {
         self.admin.store(admin as u8, Relaxed);
     }
 
+    /// Sets the weight, at most 256. The caller publishes the backend's table afterwards.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight.min(WEIGHT_MAX), Relaxed);
+    }
+
+    /// Sets `maxconn`, 0 = unlimited. The caller publishes the backend's table afterwards, so that waiting
+    /// sessions get what room there is now. Connections above a lower bound are left alone.
+    pub fn set_maxconn(&self, maxconn: u32) {
+        self.load.maxconn.store(unlimited_if_zero(maxconn), SeqCst);
+    }
+
     /// Whether new connections may go to it (weight aside).
     pub fn usable(&self) -> bool {
         self.admin() == Admin::Ready && self.health() != Health::Down
     }
+
+    /// Whether the balancer may choose it, `maxconn` aside.
+    pub(super) fn eligible(&self) -> bool {
+        self.usable() && self.weight() > 0
+    }
+
+    /// Connections it has now if there is room for one more.
+    pub(super) fn room(&self) -> Option<u32> {
+        let active = self.load.active.load(Relaxed);
+        (active < self.maxconn()).then_some(active)
+    }
+
+    /// Takes a connection if there is room. The order is sequentially consistent: the queue's argument
+    /// that no waiting session is forgotten rests on it (see `queue`).
+    pub(super) fn take(&self) -> bool {
+        let maxconn = self.load.maxconn.load(SeqCst);
+        if maxconn == u32::MAX {
+            // Without a bound there is nothing to compare: one addition instead of a loop.
+            self.note_peak(self.load.active.fetch_add(1, SeqCst) + 1);
+            return true;
+        }
+        let active = &self.load.active;
+        let taken = active.fetch_update(SeqCst, SeqCst, |n| (n < maxconn).then_some(n + 1));
+        if let Ok(before) = taken {
+            self.note_peak(before + 1);
+        }
+        taken.is_ok()
+    }
+
+    /// Takes a connection if the server still has exactly `seen` and there is room.
+    pub(super) fn take_seeing(&self, seen: u32) -> bool {
+        let active = &self.load.active;
+        let taken = seen < self.maxconn()
+            && active
+                .compare_exchange(seen, seen + 1, SeqCst, Relaxed)
+                .is_ok();
+        if taken {
+            self.note_peak(seen + 1);
+        }
+        taken
+    }
+
+    /// Gives a connection back.
+    pub(super) fn give(&self) {
+        let before = self.load.active.fetch_sub(1, SeqCst);
+        assert!(before > 0, "a server was released more often than picked");
+    }
+
+    /// Whether a connection that ends may be handed on instead of given back: the server still takes
+    /// connections, and its bound was not lowered below what it has.
+    pub(super) fn may_hand_on(&self) -> bool {
+        self.eligible() && self.load.active.load(Relaxed) <= self.maxconn()
+    }
+
+    fn note_peak(&self, active: u32) {
+        // The peak is seldom reached: a load keeps the line shared on the other CPUs.
+        if self.load.peak.load(Relaxed) < active {
+            self.load.peak.fetch_max(active, Relaxed);
+        }
+    }
+}
+
+/// Highest weight, as in HAProxy.
+const WEIGHT_MAX: u32 = 256;
+
+fn unlimited_if_zero(maxconn: u32) -> u32 {
+    if maxconn == 0 { u32::MAX } else { maxconn }
 }

@@ -1,6 +1,204 @@
 //! The kernel interface of a shard. Everything a shard asks of the kernel goes through [`Kernel`], which
-//! has two implementations: the real ring, and a scripted one for simulation.
+//! has two implementations: [`Uring`], and [`scripted::Scripted`], under which the shipped shard, relay and
+//! buffer code runs in simulation.
+//!
+//! Operations are asynchronous and named by a [`Token`]; calls are immediate and never block. Only this
+//! module builds submissions, and no submission points into memory: receives land in the buffer rings that
+//! the ring owns, everything else carries its arguments in the entry. So the in-flight rule (memory of a
+//! pushed submission belongs to the kernel until its last completion) holds by construction for all
+//! memory but the buffer rings, and those outlive the ring's file descriptor (see the field order there).
 
+mod buffers;
 mod caps;
+mod errno;
+pub mod scripted;
+mod token;
+mod uring;
 
+pub use buffers::{BufferGroup, BufferLayout, Piece};
 pub use caps::{Caps, SetupError};
+pub use errno::{AcceptError, ConnectError, Errno, ReceiveError, SendError};
+pub use token::{Op, Token};
+pub use uring::Uring;
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::base::address::Address;
+use crate::base::time::Moment;
+
+/// A descriptor a shard owns. Plain, because its life is bound to completions rather than to a scope;
+/// [`Kernel::close`] ends it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Fd(pub i32);
+
+impl Fd {
+    /// No descriptor.
+    pub const NONE: Fd = Fd(-1);
+}
+
+/// The buffer ring a receive takes its buffers from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Group {
+    /// Directions not known to be bulk.
+    Small = 0,
+    /// Bulk directions.
+    Bulk = 1,
+}
+
+/// Both rings.
+pub const GROUPS: [Group; 2] = [Group::Small, Group::Bulk];
+
+/// What a poll waits for; errors and hang-ups are always included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Interest {
+    /// Readable.
+    Read,
+    /// Writable.
+    Write,
+}
+
+/// What a poll found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Readiness {
+    /// Writable.
+    pub writable: bool,
+    /// An error is pending (POLLERR), or the poll itself failed.
+    pub failed: bool,
+    /// Both directions are shut, or it was never connected (POLLHUP).
+    pub hung_up: bool,
+}
+
+/// The end or a step of an operation.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Completion {
+    /// The operation.
+    pub token: Token,
+    /// Bytes, descriptor or poll mask; negative = errno.
+    pub result: i32,
+    /// More completions of this operation will follow.
+    pub more: bool,
+    /// The buffer it filled, for receives.
+    pub buffer: Option<BufferUse>,
+}
+
+/// Which buffer a receive filled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BufferUse {
+    /// The buffer's number in its ring.
+    pub buffer: u16,
+    /// The kernel goes on filling this buffer (incremental rings).
+    pub more: bool,
+}
+
+/// How long a turn may sleep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// Not at all.
+    No,
+    /// Until something completes.
+    Forever,
+    /// Until something completes or the time has passed.
+    For(Duration),
+}
+
+/// What a connecting socket is made with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SocketOptions {
+    /// SO_RCVBUF before the connect; 0 = autotuning.
+    pub receive_buffer: u32,
+    /// SO_SNDBUF before the connect; 0 = autotuning.
+    pub send_buffer: u32,
+    /// SO_KEEPALIVE.
+    pub keepalive: bool,
+    /// TCP_KEEPIDLE, seconds; 0 = the system's.
+    pub keepalive_idle_s: u32,
+    /// TCP_KEEPINTVL, seconds; 0 = the system's.
+    pub keepalive_interval_s: u32,
+    /// TCP_KEEPCNT; 0 = the system's.
+    pub keepalive_count: u32,
+    /// TCP_USER_TIMEOUT, milliseconds; 0 = none.
+    pub user_timeout_ms: u32,
+}
+
+/// What a shard asks of the kernel.
+///
+/// An operation submitted under a token completes at least once; its last completion has `more == false`.
+/// The descriptor and the token stay reserved until then. `receive` delivers at most `limit` bytes in all
+/// its completions together, then ends: that is the whole back-pressure contract, whatever the kernel.
+/// (The bundle step, for Linux 6.10 and 6.11, may exceed it by what its ring holds.)
+pub trait Kernel {
+    /// The monotonic clock.
+    fn now(&self) -> Moment;
+
+    /// Accepts one connection, or connections until cancelled (`multishot`). Accepted descriptors are
+    /// non-blocking and close-on-exec.
+    fn accept(&mut self, listener: Fd, multishot: bool, token: Token);
+
+    /// Receives at most `limit` bytes into buffers of `group`. Completions: > 0 bytes, 0 = end of stream,
+    /// negative errno; `-ENOBUFS` when the group has run dry.
+    fn receive(&mut self, fd: Fd, group: Group, limit: u32, token: Token);
+
+    /// Waits for readiness, once or (`multishot`) on every wake-up of the socket, which for `Write` means
+    /// whenever a full socket has room again. Decode results with [`Kernel::readiness`].
+    fn poll(&mut self, fd: Fd, interest: Interest, multishot: bool, token: Token);
+
+    /// Ends an operation early. Its last completion still comes (`-ECANCELED` or its result).
+    fn cancel(&mut self, target: Token);
+
+    /// Publishes recycled buffers, submits everything and gathers completions, sleeping as `wait` allows.
+    fn turn(&mut self, wait: Wait) -> io::Result<()>;
+
+    /// The next gathered completion.
+    fn next_completion(&mut self) -> Option<Completion>;
+
+    /// What a poll completion says.
+    fn readiness(&self, result: i32) -> Readiness;
+
+    /// The buffers of a group: takes received bytes, lends them, recycles them.
+    fn buffers(&mut self, group: Group) -> &mut BufferGroup;
+
+    /// The same, to read from.
+    fn buffers_ref(&self, group: Group) -> &BufferGroup;
+
+    /// Makes a socket and starts connecting it. `Ok((fd, true))` = connected already.
+    fn connect(&self, to: &Address, options: &SocketOptions) -> Result<(Fd, bool), Errno>;
+
+    /// Sends without blocking; the count may be short. `EAGAIN` = the socket is full.
+    fn send(&self, fd: Fd, parts: &[IoSlice<'_>]) -> Result<usize, Errno>;
+
+    /// Sends a FIN after what was sent.
+    fn shutdown_write(&self, fd: Fd) -> Result<(), Errno>;
+
+    /// The pending error of a socket, taken off it.
+    fn take_error(&self, fd: Fd) -> Option<Errno>;
+
+    /// Bytes sent but not yet acknowledged by the peer (SIOCOUTQ).
+    fn unacknowledged(&self, fd: Fd) -> usize;
+
+    /// Closes a descriptor.
+    fn close(&self, fd: Fd);
+
+    /// Closes a socket by a reset: unsent data is dropped, the peer sees an error.
+    fn close_with_reset(&self, fd: Fd);
+
+    /// Address of the peer; `None` for Unix sockets and sockets already gone.
+    fn peer_address(&self, fd: Fd) -> Option<SocketAddr>;
+
+    /// Address the socket is bound to.
+    fn local_address(&self, fd: Fd) -> Option<SocketAddr>;
+
+    /// Accepts one connection at once, for the emptying of a listener before its close.
+    fn accept_now(&self, listener: Fd) -> Result<Fd, Errno>;
+
+    /// Takes what made a wake-up descriptor readable.
+    fn drain_wake(&self, fd: Fd);
+
+    /// Completion-queue overflows so far.
+    fn overflows(&self) -> u64;
+
+    /// Operations pushed to the kernel and not yet ended, the wake-up poll included.
+    fn operations(&self) -> u64;
+}

@@ -121,7 +121,9 @@ impl World {
         let process_limit = limits.find(LimitKey::Process).expect("just entered");
         let frontend = |proxy: &Arc<Proxy>| {
             proxy.front.as_ref()?;
-            let limit = limits.find(LimitKey::Frontend(proxy.proxy_id)).expect("just entered");
+            let limit = limits
+                .find(LimitKey::Frontend(proxy.proxy_id))
+                .expect("just entered");
             Some(Arc::new(Frontend {
                 proxy: Arc::clone(proxy),
                 limit,
@@ -130,12 +132,20 @@ impl World {
         };
         let backend = |proxy: &Arc<Proxy>| {
             proxy.back.as_ref()?;
-            Some(Arc::new(Backend::new(Arc::clone(proxy), shards, plan.global.hash_seed)))
+            Some(Arc::new(Backend::new(
+                Arc::clone(proxy),
+                shards,
+                plan.global.hash_seed,
+            )))
         };
         World {
             frontends: plan.proxies.iter().map(frontend).collect(),
             backends: plan.proxies.iter().map(backend).collect(),
-            back_counters: plan.proxies.iter().map(|_| ShardCounters::new(shards)).collect(),
+            back_counters: plan
+                .proxies
+                .iter()
+                .map(|_| ShardCounters::new(shards))
+                .collect(),
             process_limit,
             limits,
             ports,

@@ -1,5 +1,11 @@
 //! System calls that are not on a ring: sockets, addresses, process. With `ring` the only unsafe code.
 
+pub mod cgroup;
+pub mod clock;
 mod eventfd;
+pub mod lines;
+pub mod process;
+pub mod socket;
+pub mod stream;
 
 pub use eventfd::EventFd;

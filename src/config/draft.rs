@@ -1,0 +1,148 @@
+//! The configuration while its lines are read: values typed, names not yet looked up.
+//!
+//! A `Settings` is what a proxy may inherit from `defaults`; it starts as a clone of the defaults it
+//! inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
+
+use super::diagnostics::Place;
+use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind};
+use crate::base::address::Address;
+
+/// Everything read so far.
+#[derive(Debug, Default)]
+pub(super) struct Draft {
+    pub(super) global: Global,
+    pub(super) proxies: Vec<ProxyDraft>,
+}
+
+/// A proxy, or the `defaults` section at hand.
+#[derive(Clone, Debug)]
+pub(super) struct ProxyDraft {
+    pub(super) name: String,
+    pub(super) kind: ProxyKind,
+    pub(super) place: Place,
+    pub(super) settings: Settings,
+    pub(super) binds: Vec<BindDraft>,
+    pub(super) servers: Vec<ServerDraft>,
+}
+
+/// What is inherited. `None` = not set.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Settings {
+    pub(super) timeouts: Timeouts,
+    pub(super) maxconn: Option<u32>,
+    pub(super) backlog: Option<u32>,
+    pub(super) retries: Option<u16>,
+    pub(super) redispatch: Option<i16>,
+    pub(super) tcplog: bool,
+    pub(super) dontlognull: bool,
+    /// `option tcpka`: both sides.
+    pub(super) keepalive_both: bool,
+    pub(super) keepalive_client: bool,
+    pub(super) keepalive_server: bool,
+    pub(super) keepalive_client_values: KeepAlive,
+    pub(super) keepalive_server_values: KeepAlive,
+    pub(super) balance: Option<BalanceWord>,
+    pub(super) hash_type: Option<HashType>,
+    pub(super) default_backend: Option<(String, Place)>,
+    pub(super) logs: Vec<LogEntry>,
+    pub(super) server: ServerSettings,
+    pub(super) disabled: bool,
+}
+
+/// The `timeout` lines, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Timeouts {
+    pub(super) client: Option<u32>,
+    pub(super) client_fin: Option<u32>,
+    pub(super) connect: Option<u32>,
+    pub(super) server: Option<u32>,
+    pub(super) server_fin: Option<u32>,
+    pub(super) queue: Option<u32>,
+    pub(super) check: Option<u32>,
+}
+
+/// `balance` without its hash type, which has a line of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum BalanceWord {
+    RoundRobin,
+    LeastConn,
+    Source,
+}
+
+/// A `log` line of a proxy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum LogEntry {
+    /// `log global`
+    Global,
+    Target(LogTarget),
+}
+
+/// A `bind` line.
+#[derive(Clone, Debug)]
+pub(super) struct BindDraft {
+    pub(super) place: Place,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) settings: BindSettings,
+}
+
+/// The parameters of a `bind` line.
+#[derive(Clone, Debug, Default)]
+pub(super) struct BindSettings {
+    pub(super) name: String,
+    pub(super) backlog: Option<u32>,
+    pub(super) maxconn: u32,
+    pub(super) defer_accept: bool,
+    pub(super) v6only: Option<bool>,
+    pub(super) tcp_user_timeout_ms: u32,
+    pub(super) owner: Owner,
+}
+
+/// Mode and owner of a Unix socket.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Owner {
+    pub(super) mode: Option<u32>,
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+}
+
+/// A `server` line.
+#[derive(Clone, Debug)]
+pub(super) struct ServerDraft {
+    pub(super) place: Place,
+    pub(super) name: String,
+    pub(super) address: Address,
+    pub(super) address_text: String,
+    pub(super) settings: ServerSettings,
+}
+
+/// The parameters of a `server` or `default-server` line.
+#[derive(Clone, Debug)]
+pub(super) struct ServerSettings {
+    pub(super) weight: u16,
+    pub(super) maxconn: u32,
+    pub(super) disabled: bool,
+    pub(super) check: bool,
+    pub(super) inter_ms: u32,
+    pub(super) fall: u16,
+    pub(super) rise: u16,
+    pub(super) check_port: Option<u16>,
+    pub(super) check_address: Option<std::net::IpAddr>,
+    pub(super) tcp_user_timeout_ms: u32,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        ServerSettings {
+            weight: 1,
+            maxconn: 0,
+            disabled: false,
+            check: false,
+            inter_ms: 2_000,
+            fall: 3,
+            rise: 2,
+            check_port: None,
+            check_address: None,
+            tcp_user_timeout_ms: 0,
+        }
+    }
+}

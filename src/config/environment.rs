@@ -1,0 +1,28 @@
+//! What the configuration needs from outside, as the caller provides it.
+//!
+//! The config layer opens nothing and asks the system nothing: files, variables, users, names and
+//! the machine's own addresses come through these traits, so that tests can make them up.
+
+use std::io;
+use std::net::IpAddr;
+use std::path::Path;
+
+/// Turns host names into addresses.
+pub trait Resolver {
+    /// The addresses of a name, the preferred one first, or why there is none.
+    fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, String>;
+}
+
+/// The outside world of a load.
+pub trait Environment: Resolver {
+    /// The value of an environment variable.
+    fn variable(&self, name: &str) -> Option<String>;
+    /// The bytes of a file.
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// The number of a user.
+    fn user_id(&self, name: &str) -> Option<u32>;
+    /// The number of a group.
+    fn group_id(&self, name: &str) -> Option<u32>;
+    /// The addresses of this machine's interfaces; loopback need not be among them.
+    fn local_addresses(&self) -> &[IpAddr];
+}

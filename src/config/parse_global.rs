@@ -1,0 +1,256 @@
+//! The keywords of the `global` section.
+
+use std::path::PathBuf;
+
+use super::address::{Port, Written};
+use super::draft::Owner;
+use super::parse_bind;
+use super::parser::{Call, Complaint, Outcome, Parser};
+use super::plan::{Level, StatsSocket};
+use super::units::{self, Unit, UnitFault};
+use crate::base::address::Address;
+use crate::base::receive::ReceiveStep;
+
+/// Shards of a process: each costs a thread and two rings of buffers.
+const THREADS_MAX: u64 = 1024;
+
+/// The largest socket buffer the kernel's integer can hold.
+const SOCKET_BUFFER_MAX: u64 = i32::MAX as u64;
+
+pub(super) fn daemon(parser: &mut Parser<'_>, _: &Call<'_>) -> Outcome {
+    parser.draft.global.daemon = true;
+    Ok(())
+}
+
+pub(super) fn hard_stop_after(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.args.is_empty() {
+        return Err("'hard-stop-after' expects <time> as argument.".into());
+    }
+    parser.draft.global.hard_stop_after_ms = Some(time_argument(call, Unit::Milliseconds)?);
+    Ok(())
+}
+
+pub(super) fn log_tag(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.args.is_empty() {
+        return Err("'log-tag' expects a tag for use in syslog.".into());
+    }
+    parser.draft.global.log_tag = call.arg(0).to_owned();
+    Ok(())
+}
+
+pub(super) fn pidfile(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.args.is_empty() {
+        return Err("'pidfile' expects a file name as an argument.".into());
+    }
+    parser.draft.global.pidfile = Some(PathBuf::from(call.arg(0)));
+    Ok(())
+}
+
+pub(super) fn nbthread(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let text = call.arg(0);
+    let Some(number) = units::integer(text, u64::MAX) else {
+        let text = format!("'nbthread' passed a missing or unparsable integer value in '{text}'");
+        return Err(call.complain(0, text));
+    };
+    if !(1..=THREADS_MAX).contains(&number) {
+        let text = format!("'nbthread' value must be between 1 and {THREADS_MAX} (was {number})");
+        return Err(call.complain(0, text));
+    }
+    parser.draft.global.nbthread = u16::try_from(number).ok();
+    Ok(())
+}
+
+pub(super) fn buffers(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let name = call.keyword.name;
+    let value = units::size(call.arg(0))
+        .ok()
+        .filter(|size| *size <= SOCKET_BUFFER_MAX);
+    let Some(value) = value.and_then(|size| u32::try_from(size).ok()) else {
+        return Err(call.complain(0, format!("'{name}' expects an integer argument.")));
+    };
+    let global = &mut parser.draft.global;
+    let slot = match name {
+        "tune.rcvbuf.client" => &mut global.rcvbuf_client,
+        "tune.rcvbuf.server" => &mut global.rcvbuf_server,
+        "tune.sndbuf.client" => &mut global.sndbuf_client,
+        _ => &mut global.sndbuf_server,
+    };
+    // 0 leaves the size to the kernel, as the absence of the line does.
+    *slot = Some(value).filter(|value| *value > 0);
+    Ok(())
+}
+
+pub(super) fn memory(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let size = units::size(call.arg(0)).ok().filter(|size| *size > 0);
+    let Some(size) = size else {
+        let text = format!(
+            "'tune.memory' expects a size, like 64m (got '{}').",
+            call.arg(0)
+        );
+        return Err(call.complain(0, text));
+    };
+    parser.draft.global.memory_bytes = Some(size);
+    Ok(())
+}
+
+pub(super) fn ring_buffers(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let number = units::integer(call.arg(0), 256).and_then(|number| u16::try_from(number).ok());
+    match number.filter(|number| *number >= 2 && number.is_power_of_two()) {
+        Some(number) => parser.draft.global.ring_buffers = number,
+        None => {
+            let got = call.arg(0);
+            let text = format!(
+                "'tune.ring.buffers' expects a power of two between 2 and 256 (got '{got}')."
+            );
+            return Err(call.complain(0, text));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn ring_receive(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let word = call.arg(0);
+    let step = ReceiveStep::ALL
+        .into_iter()
+        .find(|step| step.name() == word);
+    if step.is_none() && word != "auto" {
+        let text = format!(
+            "'tune.ring.receive' only supports 'auto', 'limit', 'incremental', 'bundle' and \
+             'plain' (got '{word}')"
+        );
+        return Err(call.complain(0, text));
+    }
+    parser.draft.global.receive_step = step;
+    Ok(())
+}
+
+pub(super) fn stats_timeout(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.args.is_empty() {
+        return Err("'stats timeout' expects a time.".into());
+    }
+    let value = match time_value("stats timeout", call.arg(0), Unit::Milliseconds) {
+        Ok(value) => value,
+        Err(text) => return Err(call.complain(0, text)),
+    };
+    if value == 0 {
+        return Err(call.complain(0, "'stats timeout' expects a positive value"));
+    }
+    parser.draft.global.stats_timeout_ms = value;
+    Ok(())
+}
+
+pub(super) fn stats_maxconn(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let number = units::integer(call.arg(0), u64::from(u32::MAX)).filter(|number| *number > 0);
+    let Some(number) = number.and_then(|number| u32::try_from(number).ok()) else {
+        return Err(call.complain(0, "'stats maxconn' expects a positive value"));
+    };
+    parser.draft.global.stats_maxconn = number;
+    Ok(())
+}
+
+pub(super) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let Some(address) = call.args.first() else {
+        let text = "'stats socket' in global section expects an address or a path to a UNIX socket";
+        return Err(text.into());
+    };
+    let fault = |text: String| Complaint::about(address, format!("'stats socket' : {text}"));
+    let address = match Written::parse(&address.text).map_err(fault)? {
+        Written::Unix(path) => Address::Unix(path),
+        Written::Ip(host, Port::One(port)) if port > 0 => {
+            let ip = host.resolve(parser.environment).map_err(fault)?;
+            Address::Ip((ip, port).into())
+        }
+        Written::Ip(..) | Written::Descriptor(_) => {
+            let text = format!(
+                "'{}' is neither a path nor an address with one port",
+                address.text
+            );
+            return Err(fault(text));
+        }
+    };
+    let mut owner = Owner::default();
+    let mut level = Level::Operator;
+    let mut args = call.args[1..].iter();
+    while let Some(word) = args.next() {
+        let name = word.text.as_str();
+        let wants = |text: String| Complaint::about(word, format!("'stats socket' : {text}"));
+        let value = args.next();
+        let value_text = value.map_or("", |word| word.text.as_str());
+        match name {
+            "mode" | "user" | "uid" | "group" | "gid" => {
+                parse_bind::owner(parser.environment, &mut owner, name, value_text)
+                    .map_err(wants)?;
+            }
+            "level" => {
+                level = match value_text {
+                    "user" => Level::User,
+                    "operator" => Level::Operator,
+                    "admin" => Level::Admin,
+                    other => {
+                        return Err(wants(format!(
+                            "'level' only supports 'user', 'operator', and 'admin' (got '{other}')"
+                        )));
+                    }
+                }
+            }
+            "expose-fd" if value_text == "listeners" => {
+                let text = "'stats socket' : 'expose-fd listeners' is accepted and has no effect: \
+                            reloads keep the listening sockets without it.";
+                parser.report.warning(&call.line.place, Some(word), text);
+            }
+            "expose-fd" => {
+                return Err(wants(format!(
+                    "'expose-fd' only supports 'listeners' (got '{value_text}')"
+                )));
+            }
+            "severity-output" if matches!(value_text, "none" | "number" | "string") => {
+                let text = "'stats socket' : 'severity-output' is not implemented yet.";
+                parser.report.warning(&call.line.place, Some(word), text);
+            }
+            _ => {
+                let known = ["mode", "user", "uid", "group", "gid", "level", "expose-fd"];
+                let near = super::keywords::closest(name, known.into_iter());
+                let near = super::keywords::did_you_mean(near);
+                return Err(wants(format!("unknown keyword '{name}'{near}")));
+            }
+        }
+    }
+    let Owner { mode, uid, gid } = owner;
+    parser.draft.global.stats_sockets.push(StatsSocket {
+        address,
+        mode,
+        uid,
+        gid,
+        level,
+    });
+    Ok(())
+}
+
+/// The first argument as a time; for keywords whose messages have the usual form.
+pub(super) fn time_argument(call: &Call<'_>, unit: Unit) -> Result<u32, Complaint> {
+    let (name, text) = (call.keyword.name, call.arg(0));
+    units::time(text, unit).map_err(|fault| {
+        let text = match fault {
+            UnitFault::Character(_) => format!("{fault} in argument to <{name}>."),
+            UnitFault::Overflow => overflow(name, text, unit),
+        };
+        call.complain(0, text)
+    })
+}
+
+/// A time of a family's keyword, whose messages begin with its name.
+fn time_value(name: &str, text: &str, unit: Unit) -> Result<u32, String> {
+    units::time(text, unit).map_err(|fault| match fault {
+        UnitFault::Character(_) => format!("'{name}' : {fault}"),
+        UnitFault::Overflow => overflow(name, text, unit),
+    })
+}
+
+/// The message about a time that is too long.
+pub(super) fn overflow(name: &str, text: &str, unit: Unit) -> String {
+    let most = match unit {
+        Unit::Milliseconds => "2147483647 ms or ~24.8 days",
+        Unit::Seconds => "2147483647 s or ~68 years",
+    };
+    format!("timer overflow in argument '{text}' to '{name}' (maximum value is {most})")
+}

@@ -1,0 +1,338 @@
+//! Walks the sections of `Raw`, finds each line's keyword in the table and calls its parser.
+//!
+//! What holds for every keyword is decided here and only here: unknown names, sections in which a
+//! keyword is not allowed, sides that a proxy doesn't have, surplus arguments. The parsers see only
+//! arguments. Nothing is looked up across proxies yet.
+
+use std::collections::HashMap;
+
+use super::diagnostics::{Place, Report};
+use super::draft::{Draft, ProxyDraft, Settings};
+use super::environment::Environment;
+use super::keywords::{self, Found, Keyword, Side};
+use super::plan::ProxyKind;
+use super::raw::{Line, Section, SectionKind};
+use super::refused::Verdict;
+use super::token::Word;
+
+/// Why a line is refused: a message and the word at fault.
+#[derive(Debug)]
+pub(super) struct Complaint {
+    pub(super) text: String,
+    pub(super) word: Option<Word>,
+}
+
+impl From<String> for Complaint {
+    fn from(text: String) -> Self {
+        Complaint { text, word: None }
+    }
+}
+
+impl From<&str> for Complaint {
+    fn from(text: &str) -> Self {
+        Complaint::from(text.to_owned())
+    }
+}
+
+impl Complaint {
+    /// A complaint about a word.
+    pub(super) fn about(word: &Word, text: impl Into<String>) -> Complaint {
+        Complaint {
+            text: text.into(),
+            word: Some(word.clone()),
+        }
+    }
+}
+
+/// What a keyword's parser says.
+pub(super) type Outcome = Result<(), Complaint>;
+
+/// A line as a keyword's parser sees it.
+pub(super) struct Call<'a> {
+    /// The entry of the table.
+    pub(super) keyword: &'static Keyword,
+    /// The whole line.
+    pub(super) line: &'a Line,
+    /// What follows the keyword.
+    pub(super) args: &'a [Word],
+}
+
+impl Call<'_> {
+    /// The text of argument `index`, empty where there is none.
+    pub(super) fn arg(&self, index: usize) -> &str {
+        self.args.get(index).map_or("", |word| word.text.as_str())
+    }
+
+    /// A complaint about argument `index`.
+    pub(super) fn complain(&self, index: usize, text: impl Into<String>) -> Complaint {
+        Complaint {
+            text: text.into(),
+            word: self.args.get(index).cloned(),
+        }
+    }
+}
+
+/// The state of reading.
+pub(super) struct Parser<'a> {
+    /// The outside world.
+    pub(super) environment: &'a dyn Environment,
+    /// Where messages go.
+    pub(super) report: &'a mut Report,
+    /// What is finished; `global` is filled in place.
+    pub(super) draft: Draft,
+    /// The proxy or the defaults being read.
+    pub(super) current: ProxyDraft,
+    /// The kind of the section being read.
+    pub(super) kind: SectionKind,
+    /// What the latest `defaults` says, and what each named one says.
+    defaults_latest: Option<Settings>,
+    defaults_named: HashMap<String, Settings>,
+}
+
+impl<'a> Parser<'a> {
+    /// A parser that has read nothing.
+    pub(super) fn new(environment: &'a dyn Environment, report: &'a mut Report) -> Self {
+        let place = Place {
+            file: "".into(),
+            line: 0,
+        };
+        Parser {
+            environment,
+            report,
+            draft: Draft::default(),
+            current: blank(place),
+            kind: SectionKind::Global,
+            defaults_latest: None,
+            defaults_named: HashMap::new(),
+        }
+    }
+
+    /// Reads the sections of one file.
+    pub(super) fn file(&mut self, sections: &[Section]) {
+        for section in sections {
+            if self.report.is_full() {
+                return;
+            }
+            self.kind = section.kind;
+            self.current = blank(section.header.place.clone());
+            let defaults_name = match self.header(&section.header) {
+                Ok(name) => name,
+                Err(complaint) => {
+                    self.complain(&section.header, complaint);
+                    None
+                }
+            };
+            for line in &section.lines {
+                if self.report.is_full() {
+                    return;
+                }
+                self.line(line);
+            }
+            self.end_section(defaults_name);
+        }
+    }
+
+    fn complain(&mut self, line: &Line, complaint: Complaint) {
+        let word = complaint.word.as_ref().or(line.words.first());
+        self.report.alert(&line.place, word, complaint.text);
+    }
+
+    /// Reads a section's first line; gives the name of a `defaults`. The section's lines are read
+    /// even if its header is wrong, so that their errors are seen in the same run.
+    fn header(&mut self, header: &Line) -> Result<Option<String>, Complaint> {
+        let mut args = header.words[1..].iter();
+        let section = self.kind.name();
+        let surplus = |word: &Word| {
+            let text = format!(
+                "'{section}' cannot handle unexpected argument '{}'.",
+                word.text
+            );
+            Complaint::about(word, text)
+        };
+        if self.kind == SectionKind::Global {
+            return args.next().map_or(Ok(None), |word| Err(surplus(word)));
+        }
+        let is_defaults = self.kind == SectionKind::Defaults;
+        let name = match header.words.get(1) {
+            Some(word) if !(is_defaults && word.text == "from") => args.next(),
+            Some(_) => None,
+            None if is_defaults => None,
+            None => return Err(format!("'{section}' expects an <id> argument").into()),
+        };
+        if let Some(name) = name {
+            self.current.name = name.text.clone();
+            if let Some(c) = name_fault(&name.text) {
+                let text = format!(
+                    "character '{c}' is not permitted in '{section}' name '{}'.",
+                    name.text
+                );
+                return Err(Complaint::about(name, text));
+            }
+        }
+        self.current.kind = match self.kind {
+            SectionKind::Frontend => ProxyKind::Frontend,
+            SectionKind::Backend => ProxyKind::Backend,
+            SectionKind::Listen | SectionKind::Global | SectionKind::Defaults => ProxyKind::Listen,
+        };
+        let inherited = match (args.next(), args.next(), args.next()) {
+            // An unnamed `defaults` begins from nothing, a proxy from the latest one.
+            (None, ..) if is_defaults => None,
+            (None, ..) => self.defaults_latest.as_ref(),
+            (Some(from), Some(origin), None) if from.text == "from" => {
+                let found = self.defaults_named.get(&origin.text);
+                if found.is_none() {
+                    let what = if is_defaults { "defaults" } else { "proxy" };
+                    let text = format!(
+                        "defaults section '{}' not found for {what} '{}'.",
+                        origin.text, self.current.name
+                    );
+                    return Err(Complaint::about(origin, text));
+                }
+                found
+            }
+            (Some(from), Some(_), Some(word)) if from.text == "from" => return Err(surplus(word)),
+            (Some(from), None, _) if from.text == "from" => {
+                let text = format!("'{section}' : 'from' expects the name of a defaults section.");
+                return Err(Complaint::about(from, text));
+            }
+            (Some(word), ..) if is_defaults => return Err(surplus(word)),
+            (Some(word), ..) => {
+                let text = "please use the 'bind' keyword for listening addresses.";
+                return Err(Complaint::about(word, text));
+            }
+        };
+        if let Some(settings) = inherited {
+            self.current.settings = settings.clone();
+        }
+        Ok(name.filter(|_| is_defaults).map(|word| word.text.clone()))
+    }
+
+    fn end_section(&mut self, defaults_name: Option<String>) {
+        let place = self.current.place.clone();
+        let finished = std::mem::replace(&mut self.current, blank(place));
+        match self.kind {
+            SectionKind::Global => {}
+            SectionKind::Defaults => {
+                if let Some(name) = defaults_name {
+                    self.defaults_named.insert(name, finished.settings.clone());
+                }
+                self.defaults_latest = Some(finished.settings);
+            }
+            SectionKind::Frontend | SectionKind::Backend | SectionKind::Listen => {
+                self.draft.proxies.push(finished);
+            }
+        }
+    }
+
+    fn line(&mut self, line: &Line) {
+        let section = self.kind.name();
+        match keywords::find(&line.words, self.kind) {
+            Found::Keyword(keyword, words) => {
+                if !self.allowed(keyword, line) {
+                    return;
+                }
+                let args = line.words.get(words..).unwrap_or_default();
+                if let Some(word) = args.get(keyword.args_max) {
+                    let name = keyword.name;
+                    let text = format!(
+                        "'{name}' cannot handle unexpected argument '{}'.",
+                        word.text
+                    );
+                    self.report.alert(&line.place, Some(word), text);
+                    return;
+                }
+                let call = Call {
+                    keyword,
+                    line,
+                    args,
+                };
+                if let Err(complaint) = (keyword.parse)(self, &call) {
+                    self.complain(line, complaint);
+                }
+            }
+            Found::Refused(name, verdict) => self.refused(line, &name, verdict),
+            Found::Unknown(text) => {
+                let text = text.unwrap_or_else(|| {
+                    let name = &line.words[0].text;
+                    let near = keywords::did_you_mean(keywords::closest_keyword(name, self.kind));
+                    format!("unknown keyword '{name}' in '{section}' section{near}")
+                });
+                self.report.alert(&line.place, line.words.first(), text);
+            }
+        }
+    }
+
+    /// Says what is to be said about a keyword of HAProxy that is known and not implemented.
+    pub(super) fn refused(&mut self, line: &Line, name: &str, verdict: Verdict) {
+        let word = line.words.first();
+        match verdict {
+            Verdict::Later => {
+                let text = format!("'{name}' is not implemented in Tidegate yet.");
+                self.report.alert(&line.place, word, text);
+            }
+            Verdict::Refuse(reason) => {
+                self.report
+                    .alert(&line.place, word, format!("'{name}' : {reason}."));
+            }
+            Verdict::Ignore(reason) => {
+                let text = format!("'{name}' is accepted and has no effect: {reason}.");
+                self.report.warning(&line.place, word, text);
+            }
+            Verdict::Already => {}
+        }
+    }
+
+    /// Whether a keyword means something here; says why not.
+    fn allowed(&mut self, keyword: &Keyword, line: &Line) -> bool {
+        let word = line.words.first();
+        let name = keyword.name;
+        if self.kind == SectionKind::Defaults && !keyword.in_defaults {
+            let text = format!("'{name}' not allowed in 'defaults' section.");
+            self.report.alert(&line.place, word, text);
+            return false;
+        }
+        let (section, missing) = match (self.kind, keyword.side) {
+            (SectionKind::Frontend, Side::Back) => ("frontend", "backend"),
+            (SectionKind::Backend, Side::Front) => ("backend", "frontend"),
+            _ => return true,
+        };
+        let because = format!(
+            "because {section} '{}' has no {missing} capability",
+            self.current.name
+        );
+        if name == "server" {
+            // Traffic would be lost, so HAProxy makes this one an error.
+            self.report.alert(
+                &line.place,
+                word,
+                format!("'{name}' not allowed {because}."),
+            );
+            return false;
+        }
+        let text = if name.starts_with("timeout ") {
+            format!("'{name}' will be ignored {because}")
+        } else {
+            let name = name.strip_prefix("option ").unwrap_or(name);
+            format!("'{name}' ignored {because}.")
+        };
+        self.report.warning(&line.place, word, text);
+        false
+    }
+}
+
+fn blank(place: Place) -> ProxyDraft {
+    ProxyDraft {
+        name: String::new(),
+        kind: ProxyKind::Listen,
+        place,
+        settings: Settings::default(),
+        binds: Vec::new(),
+        servers: Vec::new(),
+    }
+}
+
+/// The first character that a proxy's or a server's name may not hold.
+pub(super) fn name_fault(name: &str) -> Option<char> {
+    name.chars()
+        .find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | ':')))
+}

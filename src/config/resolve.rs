@@ -1,0 +1,359 @@
+//! From the draft to the plan: names become ids, inherited values their final form.
+//!
+//! What concerns more than one line is checked here: names that are taken, backends that don't
+//! exist, addresses that collide, timeouts that are missing.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::diagnostics::{Place, Report, Severity};
+use super::draft::{BalanceWord, BindDraft, Draft, LogEntry, ProxyDraft, ServerDraft, Settings};
+use super::environment::Environment;
+use super::loops::Listening;
+use super::plan::{
+    Back, Balance, Check, Endpoint, Front, HashType, KeepAlive, Listener, LogTarget, Plan, Proxy,
+    ProxyKind, Server,
+};
+use crate::base::address::Address;
+use crate::base::ids::{ListenerId, ProxyId, ServerId};
+
+/// HAProxy numbers its proxies from 2; 1 is its internal one.
+const IID_FIRST: u32 = 2;
+/// `retries` where it isn't set.
+const RETRIES_DEFAULT: u16 = 3;
+
+/// Makes the plan. Its alerts, as those before, make it useless; the caller looks at the report.
+pub(super) fn plan(draft: &Draft, environment: &dyn Environment, report: &mut Report) -> Plan {
+    if u16::try_from(draft.proxies.len()).is_err() {
+        let place = draft.proxies.last().map(|proxy| proxy.place.clone());
+        if let Some(place) = place {
+            report.alert(&place, None, "more than 65535 proxies.");
+        }
+        return Plan::default();
+    }
+    // After an error in a line, that something is missing may be only its consequence.
+    let whole = !report.has_fatal();
+    let names = names(draft, report);
+    check_addresses(draft, environment, report);
+    let mut builder = Builder {
+        plan: Plan::default(),
+        names,
+        report,
+        whole,
+    };
+    builder.plan.global = draft.global.clone();
+    for (index, proxy) in draft.proxies.iter().enumerate() {
+        let index = u16::try_from(index).unwrap_or(u16::MAX);
+        builder.proxy(ProxyId(index), proxy);
+    }
+    builder.plan
+}
+
+/// Where each name is, and whether it can be connected through.
+type Names<'a> = HashMap<&'a str, (ProxyId, &'a ProxyDraft)>;
+
+fn names<'a>(draft: &'a Draft, report: &mut Report) -> Names<'a> {
+    let mut names: Names<'a> = HashMap::new();
+    for (index, proxy) in (0u16..).zip(&draft.proxies) {
+        // A header that has no name was reported when it was read.
+        if proxy.name.is_empty() {
+            continue;
+        }
+        match names.get(proxy.name.as_str()) {
+            None => {
+                names.insert(&proxy.name, (ProxyId(index), proxy));
+            }
+            Some((_, first)) => {
+                let (kind, name) = (kind_word(proxy.kind), &proxy.name);
+                let text = format!(
+                    "{kind} '{name}' has the same name as {} '{name}' declared at {}.",
+                    kind_word(first.kind),
+                    first.place
+                );
+                report.alert(&proxy.place, None, text);
+            }
+        }
+    }
+    names
+}
+
+/// How HAProxy's messages call a proxy.
+fn kind_word(kind: ProxyKind) -> &'static str {
+    match kind {
+        ProxyKind::Frontend => "frontend",
+        ProxyKind::Backend => "backend",
+        ProxyKind::Listen => "proxy",
+    }
+}
+
+fn check_addresses(draft: &Draft, environment: &dyn Environment, report: &mut Report) {
+    let mut listening = Listening::default();
+    let enabled = || {
+        draft
+            .proxies
+            .iter()
+            .filter(|proxy| !proxy.settings.disabled)
+    };
+    for bind in enabled().flat_map(|proxy| &proxy.binds) {
+        listening.add(bind, report);
+    }
+    for proxy in enabled() {
+        for server in &proxy.servers {
+            listening.check_server(&proxy.name, server, environment, report);
+        }
+    }
+}
+
+struct Builder<'a, 'r> {
+    plan: Plan,
+    names: Names<'a>,
+    report: &'r mut Report,
+    /// Whether every line was understood.
+    whole: bool,
+}
+
+impl Builder<'_, '_> {
+    fn proxy(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) {
+        if self.whole && !draft.settings.disabled {
+            self.warn(draft);
+        }
+        let front = (draft.kind != ProxyKind::Backend).then(|| self.front(proxy_id, draft));
+        let back = (draft.kind != ProxyKind::Frontend).then(|| self.back(draft));
+        let logs = self.logs(&draft.settings.logs);
+        self.plan.proxies.push(Arc::new(Proxy {
+            proxy_id,
+            iid: IID_FIRST + u32::from(proxy_id.0),
+            name: draft.name.as_str().into(),
+            kind: draft.kind,
+            front,
+            back,
+            logs,
+        }));
+    }
+
+    /// What is allowed and probably not meant.
+    fn warn(&mut self, draft: &ProxyDraft) {
+        let (kind, name) = (kind_word(draft.kind), &draft.name);
+        let mut warning = |text: String| self.report.bare(Severity::Warning, &draft.place, text);
+        if draft.kind != ProxyKind::Backend && draft.binds.is_empty() {
+            warning(format!(
+                "{kind} '{name}' has no 'bind' directive. Please declare it as a backend if this \
+                 was intended."
+            ));
+        }
+        if draft.kind == ProxyKind::Frontend && draft.settings.default_backend.is_none() {
+            warning(format!(
+                "{kind} '{name}' has no 'default_backend': its connections will be closed."
+            ));
+        }
+        let timeouts = draft.settings.timeouts;
+        let unset = |timeout: Option<u32>| timeout.unwrap_or(0) == 0;
+        let front = draft.kind != ProxyKind::Backend && unset(timeouts.client);
+        let back = !draft.servers.is_empty() && (unset(timeouts.connect) || unset(timeouts.server));
+        if front || back {
+            warning(format!(
+                "missing timeouts for {kind} '{name}'.\n   \
+                 | While not properly invalid, you will certainly encounter various problems\n   \
+                 | with such a configuration. To fix this, please ensure that all following\n   \
+                 | timeouts are set to a non-zero value: 'client', 'connect', 'server'."
+            ));
+        }
+        if draft.servers.len() > 1 && draft.settings.balance.is_none() {
+            let text = format!("{kind} '{name}' has no 'balance': 'roundrobin' is used.");
+            self.report.bare(Severity::Notice, &draft.place, text);
+        }
+    }
+
+    fn front(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) -> Front {
+        let settings = &draft.settings;
+        let binds: &[BindDraft] = if settings.disabled { &[] } else { &draft.binds };
+        let mut listeners = Vec::new();
+        for bind in binds {
+            for endpoint in &bind.endpoints {
+                let Ok(index) = u16::try_from(self.plan.listeners.len()) else {
+                    self.report
+                        .alert(&bind.place, None, "more than 65536 listeners.");
+                    break;
+                };
+                let listener = listener(ListenerId(index), proxy_id, bind, endpoint, settings);
+                self.plan.listeners.push(Arc::new(listener));
+                listeners.push(ListenerId(index));
+            }
+        }
+        Front {
+            listeners,
+            default_backend: self.default_backend(proxy_id, draft),
+            maxconn: settings.maxconn.unwrap_or(0),
+            timeout_client_ms: settings.timeouts.client.unwrap_or(0),
+            timeout_client_fin_ms: settings.timeouts.client_fin.unwrap_or(0),
+            keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
+            tcplog: settings.tcplog,
+            dontlognull: settings.dontlognull,
+        }
+    }
+
+    fn default_backend(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) -> Option<ProxyId> {
+        let Some((wanted, place)) = &draft.settings.default_backend else {
+            // A `listen` without one is its own backend.
+            return (draft.kind == ProxyKind::Listen).then_some(proxy_id);
+        };
+        match self.names.get(wanted.as_str()) {
+            Some((id, proxy)) if proxy.kind != ProxyKind::Frontend => Some(*id),
+            _ => {
+                let name = &draft.name;
+                let text =
+                    format!("Proxy '{name}': unable to find required default_backend: '{wanted}'.");
+                self.report.bare(Severity::Alert, place, text);
+                None
+            }
+        }
+    }
+
+    fn back(&mut self, draft: &ProxyDraft) -> Back {
+        let settings = &draft.settings;
+        let timeouts = settings.timeouts;
+        let hash_type = settings.hash_type.unwrap_or(HashType::MapBased);
+        let mut seen: HashMap<&str, &Place> = HashMap::new();
+        let mut servers = Vec::new();
+        for (sid, server) in (1u32..).zip(&draft.servers) {
+            if let Some(first) = seen.insert(&server.name, &server.place) {
+                let text = format!(
+                    "{} '{}', another server named '{}' was already defined at line {}, please use \
+                     distinct names.",
+                    kind_word(draft.kind),
+                    draft.name,
+                    server.name,
+                    first.line
+                );
+                self.report.alert(&server.place, None, text);
+            }
+            let server_id = ServerId(self.plan.servers_count);
+            self.plan.servers_count = self.plan.servers_count.saturating_add(1);
+            servers.push(Arc::new(build_server(server_id, sid, server, settings)));
+        }
+        Back {
+            balance: match settings.balance {
+                None | Some(BalanceWord::RoundRobin) => Balance::RoundRobin,
+                Some(BalanceWord::LeastConn) => Balance::LeastConn,
+                Some(BalanceWord::Source) => Balance::Source(hash_type),
+            },
+            servers,
+            timeout_connect_ms: timeouts.connect.unwrap_or(0),
+            timeout_server_ms: timeouts.server.unwrap_or(0),
+            timeout_server_fin_ms: timeouts.server_fin.unwrap_or(0),
+            timeout_queue_ms: timeouts.queue.unwrap_or(0),
+            retries: settings.retries.unwrap_or(RETRIES_DEFAULT),
+            redispatch: settings.redispatch,
+            keepalive: keepalive(settings.keepalive_server, settings, Side::Server),
+        }
+    }
+
+    /// The targets of a proxy; `log global` counts once, however often it is written.
+    fn logs(&self, entries: &[LogEntry]) -> Vec<LogTarget> {
+        let mut logs = Vec::new();
+        let mut has_global = false;
+        for entry in entries {
+            match entry {
+                LogEntry::Target(target) => logs.push(target.clone()),
+                LogEntry::Global if has_global => {}
+                LogEntry::Global => {
+                    has_global = true;
+                    logs.extend_from_slice(&self.plan.global.logs);
+                }
+            }
+        }
+        logs
+    }
+}
+
+fn listener(
+    listener_id: ListenerId,
+    proxy_id: ProxyId,
+    bind: &BindDraft,
+    endpoint: &Endpoint,
+    settings: &Settings,
+) -> Listener {
+    let parameters = &bind.settings;
+    Listener {
+        listener_id,
+        proxy_id,
+        endpoint: endpoint.clone(),
+        name: parameters.name.clone(),
+        backlog: parameters
+            .backlog
+            .or(settings.backlog)
+            .or(settings.maxconn)
+            .unwrap_or(0),
+        maxconn: parameters.maxconn,
+        defer_accept: parameters.defer_accept,
+        v6only: parameters.v6only,
+        tcp_user_timeout_ms: parameters.tcp_user_timeout_ms,
+        unix_mode: parameters.owner.mode,
+        unix_uid: parameters.owner.uid,
+        unix_gid: parameters.owner.gid,
+        place: bind.place.to_string(),
+    }
+}
+
+enum Side {
+    Client,
+    Server,
+}
+
+fn keepalive(own: bool, settings: &Settings, side: Side) -> Option<KeepAlive> {
+    let values = match side {
+        Side::Client => settings.keepalive_client_values,
+        Side::Server => settings.keepalive_server_values,
+    };
+    (own || settings.keepalive_both).then_some(values)
+}
+
+fn build_server(server_id: ServerId, sid: u32, draft: &ServerDraft, proxy: &Settings) -> Server {
+    let settings = &draft.settings;
+    // The servers of a disabled proxy are read, so that its errors show, and never used.
+    let check = settings.check && !proxy.disabled;
+    Server {
+        server_id,
+        sid,
+        name: draft.name.as_str().into(),
+        address: draft.address.clone(),
+        address_text: draft.address_text.clone(),
+        weight: settings.weight,
+        maxconn: settings.maxconn,
+        disabled: settings.disabled || proxy.disabled,
+        check: check.then(|| Check {
+            address: check_address(draft),
+            inter_ms: settings.inter_ms,
+            fall: settings.fall,
+            rise: settings.rise,
+            timeout_ms: check_timeout_ms(settings.inter_ms, proxy),
+        }),
+        tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
+        place: draft.place.to_string(),
+    }
+}
+
+/// The server's address with `addr` and `port` applied. A Unix socket has no port to apply.
+fn check_address(draft: &ServerDraft) -> Address {
+    let settings = &draft.settings;
+    match &draft.address {
+        Address::Ip(address) => {
+            let ip = settings.check_address.unwrap_or(address.ip());
+            let port = settings.check_port.unwrap_or(address.port());
+            Address::Ip((ip, port).into())
+        }
+        Address::Unix(_) => match (settings.check_address, settings.check_port) {
+            (Some(ip), Some(port)) => Address::Ip((ip, port).into()),
+            _ => draft.address.clone(),
+        },
+    }
+}
+
+fn check_timeout_ms(inter_ms: u32, proxy: &Settings) -> u32 {
+    let set = |timeout: Option<u32>| timeout.filter(|ms| *ms > 0);
+    match (set(proxy.timeouts.check), set(proxy.timeouts.connect)) {
+        (Some(check), _) => check,
+        (None, Some(connect)) => connect.min(inter_ms),
+        (None, None) => inter_ms,
+    }
+}

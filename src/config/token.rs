@@ -1,0 +1,354 @@
+//! From one line to its words: quotes, escapes, comments and environment variables.
+//!
+//! The rules are HAProxy's: `#` outside quotes begins a comment anywhere, `'` takes everything
+//! literally, `"` expands variables, a backslash escapes a short list of characters and stays as it
+//! is before any other. The time is linear in the line and its expansions, and both are bounded.
+//! Nothing here knows what a word means.
+
+use std::iter::Peekable;
+use std::slice::Iter;
+
+/// Longest line, before and after expansion.
+pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
+/// How much of a line a message shows.
+const SHOWN_BYTES_MAX: usize = 160;
+/// Most words on a line, the keyword included; HAProxy's bound.
+pub(super) const WORDS_MAX: usize = 64;
+
+/// A word of a line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Word {
+    /// The text with quotes and escapes resolved.
+    pub text: String,
+    /// Byte offset in the line, from 0.
+    pub column: u32,
+}
+
+/// Why a line can't be split.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Fault {
+    /// What is wrong.
+    pub(super) kind: FaultKind,
+    /// Byte offset in the line.
+    pub(super) column: usize,
+}
+
+/// The kinds of `Fault`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum FaultKind {
+    /// A quote is opened and not closed.
+    Quote,
+    /// `${` without its `}`.
+    Brace,
+    /// A variable's name begins with something else than a letter, `_` or `.`.
+    VariableName,
+    /// `\x` without two hexadecimal digits, or NUL written that way.
+    Hexadecimal,
+    /// A carriage return that doesn't end the line.
+    CarriageReturn,
+    /// More than `WORDS_MAX` words; the last one that is allowed.
+    TooManyWords(String),
+    /// An empty word; its number, the keyword being 0.
+    EmptyWord(usize),
+    /// The line or its expansion is longer than `LINE_BYTES_MAX`.
+    TooLong,
+    /// A word is not UTF-8.
+    Encoding,
+}
+
+impl FaultKind {
+    /// The message, with the position from 1 and, where the place in the line helps, the line with
+    /// a caret below it.
+    pub(super) fn message(&self, column: usize, line: &[u8]) -> String {
+        let position = column + 1;
+        let caret = |what: &str| {
+            let shown = &line[..line.len().min(SHOWN_BYTES_MAX)];
+            let blanks = shown
+                .iter()
+                .take_while(|byte| byte.is_ascii_whitespace())
+                .count();
+            let shown = String::from_utf8_lossy(&shown[blanks..]);
+            // A caret beyond what is shown would only mislead.
+            let spaces = column.saturating_sub(blanks).min(shown.len());
+            let spaces = " ".repeat(spaces);
+            format!(
+                "{what} at position {position}:\n  {}\n  {spaces}^",
+                shown.trim_end()
+            )
+        };
+        match self {
+            FaultKind::Quote => caret("unmatched quote"),
+            FaultKind::Brace => caret("unmatched brace in environment variable name"),
+            FaultKind::VariableName => caret("forbidden first char in environment variable name"),
+            FaultKind::Hexadecimal => caret("truncated or invalid hexadecimal sequence"),
+            FaultKind::EmptyWord(number) => format!(
+                "argument number {number} at position {position} is empty and marks the end of the \
+                 argument list."
+            ),
+            FaultKind::CarriageReturn => format!("Stray carriage return at position {position}."),
+            FaultKind::TooManyWords(word) => format!(
+                "too many words, truncating after word {WORDS_MAX}, position {position}: <{word}>."
+            ),
+            FaultKind::TooLong => format!("line is longer than {LINE_BYTES_MAX} bytes."),
+            FaultKind::Encoding => format!("word at position {position} is not valid UTF-8."),
+        }
+    }
+}
+
+type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Splits a line, given without its line feed, into words.
+pub(super) fn split(line: &[u8], variables: Variables<'_>) -> Result<Vec<Word>, Fault> {
+    if line.len() > LINE_BYTES_MAX {
+        return Err(Fault {
+            kind: FaultKind::TooLong,
+            column: LINE_BYTES_MAX,
+        });
+    }
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let mut splitter = Splitter {
+        line,
+        bytes: line.iter().peekable(),
+        at: 0,
+        variables,
+        words: Vec::new(),
+        word: None,
+        expanded: 0,
+    };
+    splitter.run()?;
+    Ok(splitter.words)
+}
+
+struct Splitter<'a> {
+    line: &'a [u8],
+    bytes: Peekable<Iter<'a, u8>>,
+    at: usize,
+    variables: Variables<'a>,
+    words: Vec<Word>,
+    /// The word being built and where it began.
+    word: Option<(usize, Vec<u8>)>,
+    /// Bytes that came out of variables so far.
+    expanded: usize,
+}
+
+impl Splitter<'_> {
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.bytes.next().copied();
+        self.at += usize::from(byte.is_some());
+        byte
+    }
+
+    fn peek(&mut self) -> Option<u8> {
+        self.bytes.peek().map(|b| **b)
+    }
+
+    fn push(&mut self, start: usize, bytes: &[u8]) {
+        self.word
+            .get_or_insert_with(|| (start, Vec::new()))
+            .1
+            .extend_from_slice(bytes);
+    }
+
+    fn run(&mut self) -> Result<(), Fault> {
+        loop {
+            let start = self.at;
+            match self.next() {
+                None | Some(b'#') => return self.end_word(),
+                Some(b'\r') => {
+                    return Err(Fault {
+                        kind: FaultKind::CarriageReturn,
+                        column: start,
+                    });
+                }
+                Some(byte) if byte.is_ascii_whitespace() || byte == 0x0b => self.end_word()?,
+                Some(b'\'') => self.strong(start)?,
+                Some(b'"') => self.weak(start)?,
+                Some(b'\\') => self.escape(start, false)?,
+                Some(byte) => self.push(start, &[byte]),
+            }
+        }
+    }
+
+    /// `'...'`: everything is literal.
+    fn strong(&mut self, start: usize) -> Result<(), Fault> {
+        self.push(start, b"");
+        loop {
+            match self.next() {
+                None => {
+                    return Err(Fault {
+                        kind: FaultKind::Quote,
+                        column: start,
+                    });
+                }
+                Some(b'\'') => return Ok(()),
+                Some(byte) => self.push(start, &[byte]),
+            }
+        }
+    }
+
+    /// `"..."`: variables and escapes count, blanks and `#` don't.
+    fn weak(&mut self, start: usize) -> Result<(), Fault> {
+        let opened = self.word.is_some();
+        self.push(start, b"");
+        loop {
+            let at = self.at;
+            match self.next() {
+                None => {
+                    return Err(Fault {
+                        kind: FaultKind::Quote,
+                        column: start,
+                    });
+                }
+                Some(b'"') => return Ok(()),
+                Some(b'\\') => self.escape(at, true)?,
+                Some(b'$') => self.variable(at, start, opened)?,
+                Some(byte) => self.push(start, &[byte]),
+            }
+        }
+    }
+
+    /// What follows a backslash. Any character not listed keeps its backslash.
+    fn escape(&mut self, start: usize, quoted: bool) -> Result<(), Fault> {
+        let literal = match self.peek() {
+            Some(b'x') => {
+                self.next();
+                let digits = [self.next(), self.next()];
+                let value = digits.iter().try_fold(0u8, |value, digit| {
+                    let digit = char::from((*digit)?).to_digit(16)?;
+                    Some(value << 4 | u8::try_from(digit).ok()?)
+                });
+                // NUL would cut the word in HAProxy; here it would reach paths and names.
+                let Some(value) = value.filter(|value| *value != 0) else {
+                    return Err(Fault {
+                        kind: FaultKind::Hexadecimal,
+                        column: start,
+                    });
+                };
+                self.push(start, &[value]);
+                return Ok(());
+            }
+            Some(b't') => b'\t',
+            Some(b'n') => b'\n',
+            Some(b'r') => b'\r',
+            Some(byte @ (b' ' | b'\\' | b'#' | b'\'' | b'"')) => byte,
+            Some(b'$') if quoted => b'$',
+            _ => {
+                self.push(start, b"\\");
+                return Ok(());
+            }
+        };
+        self.next();
+        self.push(start, &[literal]);
+        Ok(())
+    }
+
+    /// `$NAME`, `${NAME}`, `${NAME-default}` or `${NAME[*]}` inside weak quotes.
+    fn variable(&mut self, start: usize, quote: usize, opened: bool) -> Result<(), Fault> {
+        let braces = self.peek() == Some(b'{');
+        if braces {
+            self.next();
+        }
+        let name_start = self.at;
+        match self.peek() {
+            Some(byte) if byte.is_ascii_alphabetic() || byte == b'_' || byte == b'.' => {}
+            _ => {
+                return Err(Fault {
+                    kind: FaultKind::VariableName,
+                    column: name_start,
+                });
+            }
+        }
+        self.next();
+        while self
+            .peek()
+            .is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_')
+        {
+            self.next();
+        }
+        let name = String::from_utf8_lossy(&self.line[name_start..self.at]).into_owned();
+        let mut default = None;
+        let mut spread = false;
+        if braces {
+            if self.line[self.at..].starts_with(b"[*]") {
+                for _ in 0..3 {
+                    self.next();
+                }
+                spread = true;
+            }
+            if self.peek() == Some(b'-') {
+                self.next();
+                let default_start = self.at;
+                while self.peek().is_some_and(|byte| byte != b'}') {
+                    self.next();
+                }
+                default = Some(self.line[default_start..self.at].to_vec());
+            }
+            if self.next() != Some(b'}') {
+                return Err(Fault {
+                    kind: FaultKind::Brace,
+                    column: start + 1,
+                });
+            }
+        }
+        let value = (self.variables)(&name)
+            .map(String::into_bytes)
+            .or(default)
+            .unwrap_or_default();
+        self.expanded += value.len();
+        if self.expanded > LINE_BYTES_MAX {
+            return Err(Fault {
+                kind: FaultKind::TooLong,
+                column: start,
+            });
+        }
+        if !spread {
+            self.push(quote, &value);
+            return Ok(());
+        }
+        let mut pieces = value
+            .split(u8::is_ascii_whitespace)
+            .filter(|piece| !piece.is_empty());
+        match pieces.next() {
+            Some(piece) => self.push(quote, piece),
+            // A word that consists of an empty list alone is no word at all.
+            None if !opened && self.word.as_ref().is_some_and(|(_, word)| word.is_empty()) => {
+                self.word = None;
+            }
+            None => {}
+        }
+        for piece in pieces {
+            self.end_word()?;
+            self.push(quote, piece);
+        }
+        Ok(())
+    }
+
+    fn end_word(&mut self) -> Result<(), Fault> {
+        let Some((column, bytes)) = self.word.take() else {
+            return Ok(());
+        };
+        let Ok(text) = String::from_utf8(bytes) else {
+            return Err(Fault {
+                kind: FaultKind::Encoding,
+                column,
+            });
+        };
+        if text.is_empty() {
+            return Err(Fault {
+                kind: FaultKind::EmptyWord(self.words.len()),
+                column,
+            });
+        }
+        if self.words.len() == WORDS_MAX {
+            let last = &self.words[WORDS_MAX - 1];
+            let text = last.text.chars().take(40).collect();
+            return Err(Fault {
+                kind: FaultKind::TooManyWords(text),
+                column: last.column as usize,
+            });
+        }
+        let column = u32::try_from(column).unwrap_or(u32::MAX);
+        self.words.push(Word { text, column });
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! Log lines and their headers, byte for byte as HAProxy writes them.
+//!
+//! `Connect from ...` at the accept, or the `option tcplog` line at the end of a session:
+//! `%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq`. Lines are written into a
+//! reused buffer; local time is computed once per second.
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use std::io::Write;
+use std::net::SocketAddr;
+
+use crate::config::plan::LogFormat;
+use crate::shard::SessionRecord;
+use crate::sys::clock;
+
+/// Local time as text, remembered for the second it was made for.
+#[derive(Debug)]
+pub(super) struct LocalTime {
+    zone: TimeZone,
+    /// `Feb  6 12:12:09` for a Unix second.
+    header: (u64, String),
+    /// `06/Feb/2009:12:12:09` for a Unix second.
+    stamp: (u64, String),
+}
+
+impl LocalTime {
+    pub(super) fn new() -> LocalTime {
+        LocalTime::with_zone(TimeZone::system())
+    }
+
+    fn with_zone(zone: TimeZone) -> LocalTime {
+        LocalTime {
+            zone,
+            header: (u64::MAX, String::new()),
+            stamp: (u64::MAX, String::new()),
+        }
+    }
+
+    fn header(&mut self, unix_s: u64) -> &str {
+        refresh(&mut self.header, &self.zone, unix_s, "%b %e %H:%M:%S")
+    }
+
+    fn stamp(&mut self, unix_s: u64) -> &str {
+        refresh(&mut self.stamp, &self.zone, unix_s, "%d/%b/%Y:%H:%M:%S")
+    }
+}
+
+fn refresh<'a>(cached: &'a mut (u64, String), zone: &TimeZone, unix_s: u64, form: &str) -> &'a str {
+    if cached.0 != unix_s {
+        let seconds = i64::try_from(unix_s).unwrap_or(0);
+        let time = Timestamp::from_second(seconds).unwrap_or(Timestamp::UNIX_EPOCH);
+        let text = time.to_zoned(zone.clone()).strftime(form).to_string();
+        *cached = (unix_s, text);
+    }
+    &cached.1
+}
+
+/// Writes what stands before the message. Writing to a vector can't fail.
+pub(super) fn write_header(
+    out: &mut Vec<u8>,
+    format: LogFormat,
+    facility: u8,
+    level: u8,
+    time: &mut LocalTime,
+    tag: &str,
+    pid: u32,
+) {
+    let priority = u32::from(facility) * 8 + u32::from(level);
+    match format {
+        LogFormat::Rfc3164 => {
+            let now = time.header(clock::unix_ms() / 1000);
+            let _ = write!(out, "<{priority}>{now} {tag}[{pid}]: ");
+        }
+        LogFormat::Priority => {
+            let _ = write!(out, "<{priority}>");
+        }
+        LogFormat::Short => {
+            let _ = write!(out, "<{level}>");
+        }
+        LogFormat::Raw => {}
+    }
+}
+
+/// Writes the line of a session.
+pub(super) fn write_session(out: &mut Vec<u8>, record: &SessionRecord, time: &mut LocalTime) {
+    let front = &*record.frontend.proxy.name;
+    if record.at_accept {
+        out.extend_from_slice(b"Connect from ");
+        write_address(out, record.client);
+        out.extend_from_slice(b" to ");
+        write_address(out, record.local);
+        let _ = write!(out, " ({front}/TCP)");
+        return;
+    }
+    write_address(out, record.client);
+    let (seconds, ms) = (
+        record.accepted_unix_ms / 1000,
+        record.accepted_unix_ms % 1000,
+    );
+    // A session that reached no backend is logged with the frontend in its place.
+    let back = record
+        .backend
+        .as_ref()
+        .map_or(front, |backend| &*backend.proxy.name);
+    let server = record
+        .server
+        .as_ref()
+        .map_or("<NOSRV>", |server| &*server.plan.name);
+    let _ = write!(
+        out,
+        " [{}.{ms:03}] {front} {back}/{server} ",
+        time.stamp(seconds)
+    );
+    let (queue, connect, total) = (record.queue_ms, record.connect_ms, record.total_ms);
+    let _ = write!(out, "{queue}/{connect}/{total} {} ", record.bytes_out);
+    out.extend_from_slice(&record.termination);
+    let [process, frontend, backend, on_server] = record.counts;
+    let again = if record.redispatched { "+" } else { "" };
+    let [server_queue, backend_queue] = record.queued_before;
+    let _ = write!(
+        out,
+        " {process}/{frontend}/{backend}/{on_server}/{again}{} {server_queue}/{backend_queue}",
+        record.retries
+    );
+}
+
+/// `ip:port`, without brackets as HAProxy has it, or `unix:1`.
+fn write_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
+    let _ = match address {
+        Some(address) => write!(out, "{}:{}", address.ip().to_canonical(), address.port()),
+        None => write!(out, "unix:1"),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::address::Address;
+    use crate::base::ids::{ListenerId, ProxyId, ServerId, ShardId};
+    use crate::config::plan::{Back, Balance, Front, Plan, Proxy, ProxyKind, Server};
+    use crate::shard::{LogQueue, ShardPort, World};
+    use std::sync::Arc;
+
+    fn record() -> SessionRecord {
+        let front = Front {
+            listeners: vec![ListenerId(0)],
+            default_backend: Some(ProxyId(1)),
+            maxconn: 0,
+            timeout_client_ms: 0,
+            timeout_client_fin_ms: 0,
+            keepalive: None,
+            tcplog: true,
+            dontlognull: false,
+        };
+        let server = Arc::new(Server {
+            server_id: ServerId(0),
+            sid: 1,
+            name: "s1".into(),
+            address: Address::Ip("127.0.0.1:1".parse().unwrap()),
+            address_text: String::new(),
+            weight: 1,
+            maxconn: 0,
+            disabled: false,
+            check: None,
+            tcp_user_timeout_ms: 0,
+            place: String::new(),
+        });
+        let back = Back {
+            balance: Balance::RoundRobin,
+            servers: vec![Arc::clone(&server)],
+            timeout_connect_ms: 0,
+            timeout_server_ms: 0,
+            timeout_server_fin_ms: 0,
+            timeout_queue_ms: 0,
+            retries: 3,
+            redispatch: None,
+            keepalive: None,
+        };
+        let proxy = |id, name: &str, kind, front, back| {
+            Arc::new(Proxy {
+                proxy_id: ProxyId(id),
+                iid: 2,
+                name: name.into(),
+                kind,
+                front,
+                back,
+                logs: Vec::new(),
+            })
+        };
+        let plan = Plan {
+            proxies: vec![
+                proxy(0, "fe", ProxyKind::Frontend, Some(front), None),
+                proxy(1, "bk", ProxyKind::Backend, None, Some(back)),
+            ],
+            servers_count: 1,
+            ..Plan::default()
+        };
+        let port = Arc::new(ShardPort::new(ShardId(0), 4).unwrap());
+        let queue = Arc::new(LogQueue::new(4).unwrap());
+        let world = World::new(Arc::new(plan), vec![port], queue, 10, 0, 0);
+        SessionRecord {
+            accepted_unix_ms: 1_233_922_329_443,
+            frontend: Arc::clone(world.frontends[0].as_ref().unwrap()),
+            backend: world.backends[1].clone(),
+            server: Some(Arc::new(crate::lb::Server::new(server, "bk".into(), 1))),
+            client: Some("10.0.1.2:33313".parse().unwrap()),
+            local: Some("10.0.0.1:80".parse().unwrap()),
+            at_accept: false,
+            queue_ms: 0,
+            connect_ms: 5,
+            total_ms: 5007,
+            bytes_in: 7,
+            bytes_out: 212,
+            termination: *b"--",
+            counts: [1, 2, 3, 4],
+            retries: 3,
+            redispatched: true,
+            queued_before: [5, 6],
+        }
+    }
+
+    fn line(record: &SessionRecord) -> String {
+        let mut out = Vec::new();
+        write_session(&mut out, record, &mut LocalTime::with_zone(TimeZone::UTC));
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_tcplog_line() {
+        let mut record = record();
+        assert_eq!(
+            line(&record),
+            "10.0.1.2:33313 [06/Feb/2009:12:12:09.443] fe bk/s1 0/5/5007 212 -- 1/2/3/4/+3 5/6"
+        );
+        record.server = None;
+        record.client = None;
+        record.redispatched = false;
+        record.retries = 0;
+        (record.queue_ms, record.connect_ms, record.total_ms) = (-1, -1, 0);
+        record.termination = *b"SC";
+        assert_eq!(
+            line(&record),
+            "unix:1 [06/Feb/2009:12:12:09.443] fe bk/<NOSRV> -1/-1/0 212 SC 1/2/3/4/0 5/6"
+        );
+        record.backend = None;
+        assert!(line(&record).contains(" fe fe/<NOSRV> "));
+    }
+
+    #[test]
+    fn the_line_at_accept() {
+        let mut record = record();
+        record.at_accept = true;
+        assert_eq!(
+            line(&record),
+            "Connect from 10.0.1.2:33313 to 10.0.0.1:80 (fe/TCP)"
+        );
+        record.client = Some("[::1]:5".parse().unwrap());
+        record.local = Some("[::ffff:10.0.0.1]:80".parse().unwrap());
+        assert_eq!(line(&record), "Connect from ::1:5 to 10.0.0.1:80 (fe/TCP)");
+    }
+
+    #[test]
+    fn headers() {
+        let mut time = LocalTime::with_zone(TimeZone::UTC);
+        assert_eq!(time.header(1_233_922_329), "Feb  6 12:12:09");
+        let mut header = |format| {
+            let mut out = Vec::new();
+            write_header(&mut out, format, 16, 5, &mut time, "tidegate", 42);
+            String::from_utf8(out).unwrap()
+        };
+        let full = header(LogFormat::Rfc3164);
+        assert!(
+            full.starts_with("<133>") && full.ends_with(" tidegate[42]: "),
+            "{full}"
+        );
+        assert_eq!(full.len(), "<133>Feb  6 12:12:09 tidegate[42]: ".len());
+        assert_eq!(header(LogFormat::Priority), "<133>");
+        assert_eq!(header(LogFormat::Short), "<5>");
+        assert_eq!(header(LogFormat::Raw), "");
+    }
+}

@@ -1,0 +1,369 @@
+//! The log thread: takes records from the shards' queue and messages from the control thread, formats
+//! them and ships them to the log targets.
+//!
+//! It is the only thread that writes to a log target or, after the start, to standard error. Every
+//! target is non-blocking and has a bounded backlog of its own, so a blocked one costs its own lines
+//! (dropped and counted) and nobody else's. Nothing waits for this thread.
+
+mod format;
+mod sink;
+
+use crossbeam::queue::ArrayQueue;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
+use std::thread::JoinHandle;
+
+use super::Shared;
+use super::messages::{Severity, format as message_line};
+use crate::base::ids::ProxyId;
+use crate::base::time::Moment;
+use crate::config::plan::{LogFormat, LogSink, LogTarget, Plan};
+use crate::limits;
+use crate::shard::{LogQueue, SessionRecord};
+use crate::sys::clock;
+use crate::sys::lines::{PollItem, poll};
+use format::{LocalTime, write_header, write_session};
+use sink::Sink;
+
+/// Syslog level of session lines.
+const INFO: u8 = 6;
+
+/// A text on its way to the log thread.
+#[derive(Debug)]
+struct Message {
+    /// Whose log targets get it; `None` = nobody's, it is for standard error alone.
+    proxy: Option<ProxyId>,
+    /// Syslog level.
+    level: u8,
+    /// How it is labelled on standard error.
+    severity: Severity,
+    text: String,
+}
+
+/// Messages on their way to the log thread, and what became of lines.
+#[derive(Debug)]
+pub struct Messages {
+    queue: ArrayQueue<Message>,
+    records: Arc<LogQueue>,
+    dropped: AtomicU64,
+    sent: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl Messages {
+    /// No messages yet; the log thread is woken through the records' queue.
+    pub fn new(records: Arc<LogQueue>) -> Messages {
+        Messages {
+            queue: ArrayQueue::new(limits::LOG_MESSAGES_MAX),
+            records,
+            dropped: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        }
+    }
+
+    /// Sends a text to a proxy's log targets and, labelled, to standard error.
+    pub fn for_proxy(&self, proxy: ProxyId, level: u8, severity: Severity, text: String) {
+        self.push(Message {
+            proxy: Some(proxy),
+            level,
+            severity,
+            text,
+        });
+    }
+
+    /// Sends a text to standard error alone.
+    pub fn console(&self, severity: Severity, text: &str) {
+        self.push(Message {
+            proxy: None,
+            level: INFO,
+            severity,
+            text: text.to_owned(),
+        });
+    }
+
+    fn push(&self, message: Message) {
+        if self.queue.push(message).is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+        self.records.notify();
+    }
+
+    /// Lines that were dropped: at a full queue, or at a target that was full or refused them.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Relaxed) + self.records.dropped()
+    }
+
+    /// Lines handed to targets.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Relaxed)
+    }
+
+    /// Records waiting in the queue, and messages.
+    pub fn queued(&self) -> usize {
+        self.queue.len() + self.records.len()
+    }
+}
+
+/// The running log thread.
+#[derive(Debug)]
+pub struct LogThread {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogThread {
+    /// Starts it. With `console` messages go to standard error too; without `standard` (a daemon) the
+    /// targets `stdout` and `stderr` lead nowhere, for their terminal is left.
+    pub fn start(shared: Arc<Shared>, console: bool, standard: bool) -> io::Result<LogThread> {
+        let mut shipper = Shipper::new(Arc::clone(&shared), console, standard);
+        let thread = std::thread::Builder::new()
+            .name("log".to_owned())
+            .spawn(move || shipper.run())?;
+        Ok(LogThread {
+            shared,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ships what is queued, within a bound of time, and ends the thread.
+    pub fn stop(&mut self) {
+        self.shared.messages.stop.store(true, SeqCst);
+        self.shared.world.log_queue.notify();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A log target of a proxy: the sink it shares with others, and its own line format.
+#[derive(Debug)]
+struct Route {
+    sink: usize,
+    target: LogTarget,
+}
+
+/// The log thread's state.
+struct Shipper {
+    shared: Arc<Shared>,
+    sinks: Vec<Sink>,
+    /// By `ProxyId`.
+    routes: Vec<Vec<Route>>,
+    /// Standard error for messages.
+    console: Option<usize>,
+    time: LocalTime,
+    /// The line at hand, reused.
+    body: Vec<u8>,
+    line: Vec<u8>,
+    pid: u32,
+}
+
+impl Shipper {
+    fn new(shared: Arc<Shared>, console: bool, standard: bool) -> Shipper {
+        let plan = &shared.world.plan;
+        let mut wanted: Vec<LogSink> = Vec::new();
+        let routes = routes(plan, &mut wanted);
+        let mut console_sink = None;
+        if console {
+            let at = wanted.iter().position(|sink| *sink == LogSink::Stderr);
+            console_sink = Some(at.unwrap_or_else(|| {
+                wanted.push(LogSink::Stderr);
+                wanted.len() - 1
+            }));
+        }
+        let sinks = wanted
+            .iter()
+            .map(|sink| Sink::open(sink, standard))
+            .collect();
+        Shipper {
+            routes,
+            sinks,
+            console: console_sink,
+            time: LocalTime::new(),
+            body: Vec::new(),
+            line: Vec::new(),
+            pid: std::process::id(),
+            shared,
+        }
+    }
+
+    fn run(&mut self) {
+        let queue = Arc::clone(&self.shared.world.log_queue);
+        let mut flush_until: Option<Moment> = None;
+        loop {
+            let _ = queue.wake().take();
+            let now = clock::now();
+            let emptied = self.take_queued(&queue);
+            self.flush(now);
+            if self.shared.messages.stop.load(SeqCst) {
+                let until = *flush_until.get_or_insert(now.after_ms(limits::LOG_FLUSH_MS));
+                let idle = emptied && self.sinks.iter().all(|sink| !sink.has_pending());
+                if idle || now >= until {
+                    return;
+                }
+            }
+            self.wait(&queue, emptied, flush_until.is_some());
+        }
+    }
+
+    /// Formats what is queued, up to a bound; true if the queues are empty now. While a target that
+    /// takes lines at a measured pace has a long backlog, records stay in the queue: they would only
+    /// be dropped at the target.
+    fn take_queued(&mut self, queue: &LogQueue) -> bool {
+        while let Some(message) = self.shared.messages.queue.pop() {
+            self.message(&message);
+        }
+        for _ in 0..limits::LOG_TURN_RECORDS_MAX {
+            if self.sinks.iter().any(Sink::wants_pause) {
+                return queue.is_empty();
+            }
+            let Some(record) = queue.pop() else {
+                return true;
+            };
+            self.record(&record);
+        }
+        false
+    }
+
+    fn record(&mut self, record: &SessionRecord) {
+        let Some(routes) = self
+            .routes
+            .get(usize::from(record.frontend.proxy.proxy_id.0))
+        else {
+            return;
+        };
+        if routes.is_empty() {
+            return;
+        }
+        self.body.clear();
+        write_session(&mut self.body, record, &mut self.time);
+        send_to_routes(
+            routes,
+            &mut self.sinks,
+            INFO,
+            &self.body,
+            &mut self.line,
+            &mut self.time,
+            &self.shared.world.plan.global.log_tag,
+            self.pid,
+        );
+    }
+
+    fn message(&mut self, message: &Message) {
+        if let Some(console) = self.console {
+            let line = message_line(message.severity, &message.text);
+            self.sinks[console].push(line.as_bytes());
+        }
+        let Some(proxy) = message.proxy else { return };
+        let Some(routes) = self.routes.get(usize::from(proxy.0)) else {
+            return;
+        };
+        send_to_routes(
+            routes,
+            &mut self.sinks,
+            message.level,
+            message.text.as_bytes(),
+            &mut self.line,
+            &mut self.time,
+            &self.shared.world.plan.global.log_tag,
+            self.pid,
+        );
+    }
+
+    fn flush(&mut self, now: Moment) {
+        let messages = &self.shared.messages;
+        for sink in &mut self.sinks {
+            sink.flush(now);
+            let (sent, dropped) = sink.take_counts();
+            if sent > 0 {
+                messages.sent.fetch_add(sent, Relaxed);
+            }
+            if dropped > 0 {
+                messages.dropped.fetch_add(dropped, Relaxed);
+            }
+        }
+    }
+
+    /// Waits until something is queued or a blocked target takes lines again.
+    fn wait(&self, queue: &LogQueue, emptied: bool, stopping: bool) {
+        let mut items = vec![PollItem {
+            descriptor: queue.wake().raw(),
+            write: false,
+            ready: false,
+        }];
+        let mut timeout_ms = if stopping { 10 } else { -1 };
+        let mut held = false;
+        for sink in &self.sinks {
+            if let Some(descriptor) = sink.waits_for() {
+                items.push(PollItem {
+                    descriptor,
+                    write: true,
+                    ready: false,
+                });
+            }
+            if let Some(ms) = sink.retry_in_ms() {
+                timeout_ms = if timeout_ms < 0 {
+                    ms
+                } else {
+                    timeout_ms.min(ms)
+                };
+            }
+            held |= sink.wants_pause();
+        }
+        if !emptied && !held {
+            // More is queued: only look whether a blocked target has room.
+            timeout_ms = 0;
+        }
+        poll(&mut items, timeout_ms);
+    }
+}
+
+/// The targets of every proxy, with sinks that several name merged into `sinks`.
+fn routes(plan: &Plan, sinks: &mut Vec<LogSink>) -> Vec<Vec<Route>> {
+    let mut route = |target: &LogTarget| {
+        let found = sinks.iter().position(|sink| *sink == target.sink);
+        let sink = found.unwrap_or_else(|| {
+            sinks.push(target.sink.clone());
+            sinks.len() - 1
+        });
+        Route {
+            sink,
+            target: target.clone(),
+        }
+    };
+    plan.proxies
+        .iter()
+        .map(|proxy| proxy.logs.iter().map(&mut route).collect())
+        .collect()
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the pieces of one line; fields borrowed apart"
+)]
+fn send_to_routes(
+    routes: &[Route],
+    sinks: &mut [Sink],
+    level: u8,
+    body: &[u8],
+    line: &mut Vec<u8>,
+    time: &mut LocalTime,
+    tag: &str,
+    pid: u32,
+) {
+    for route in routes {
+        let target = &route.target;
+        if level > target.level_max {
+            continue;
+        }
+        line.clear();
+        if target.format != LogFormat::Raw {
+            let level = level.max(target.level_min);
+            write_header(line, target.format, target.facility, level, time, tag, pid);
+        }
+        line.extend_from_slice(body);
+        line.truncate(usize::from(target.length_max).max(1));
+        sinks[route.sink].push(line);
+    }
+}

@@ -1,0 +1,118 @@
+//! Messages of the program itself, in HAProxy's form: `[ALERT]    (pid) : text`.
+//!
+//! At start they go straight to standard error; once the log thread runs, whatever it says there goes
+//! through the log thread, because a blocked standard error must not hold anyone up.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+/// How urgent a message is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Severity {
+    /// Something can't work.
+    Alert,
+    /// Something is probably not as meant, or a server changed state.
+    Warning,
+    /// Worth knowing.
+    Notice,
+}
+
+impl Severity {
+    fn label(self) -> &'static str {
+        match self {
+            Severity::Alert => "[ALERT]",
+            Severity::Warning => "[WARNING]",
+            Severity::Notice => "[NOTICE]",
+        }
+    }
+}
+
+/// A message's line without a line feed.
+pub fn format(severity: Severity, text: &str) -> String {
+    // The label is padded to ten characters, so the texts of all severities begin in one column.
+    format!("{:<10} ({}) : {text}", severity.label(), std::process::id())
+}
+
+/// Standard error while the program starts.
+#[derive(Debug, Default)]
+pub struct Console {
+    quiet: bool,
+    introduced: AtomicBool,
+}
+
+impl Console {
+    /// A console; a quiet one prints nothing.
+    pub fn new(quiet: bool) -> Console {
+        Console {
+            quiet,
+            introduced: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether it prints nothing.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// Prints a message. The first alert or warning of a start is preceded by who is speaking.
+    pub fn say(&self, severity: Severity, text: &str) {
+        self.introduce();
+        self.line(&format(severity, text));
+    }
+
+    /// Prints an already formatted line.
+    pub fn line(&self, line: &str) {
+        if !self.quiet {
+            // Standard error may be closed or full; there is nobody left to tell.
+            let _ = writeln!(std::io::stderr().lock(), "{line}");
+        }
+    }
+
+    /// Prints version and path once, before the first message.
+    pub fn introduce(&self) {
+        if self.quiet || self.introduced.swap(true, Relaxed) {
+            return;
+        }
+        let version = env!("CARGO_PKG_VERSION");
+        self.line(&format(
+            Severity::Notice,
+            &format!("tidegate version is {version}"),
+        ));
+        if let Ok(path) = std::env::current_exe() {
+            let text = format!("path to executable is {}", path.display());
+            self.line(&format(Severity::Notice, &text));
+        }
+    }
+
+    /// Prints an alert.
+    pub fn alert(&self, text: &str) {
+        self.say(Severity::Alert, text);
+    }
+
+    /// Prints a warning.
+    pub fn warning(&self, text: &str) {
+        self.say(Severity::Warning, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_begin_in_one_column() {
+        let pid = std::process::id();
+        assert_eq!(
+            format(Severity::Alert, "x"),
+            format!("[ALERT]    ({pid}) : x")
+        );
+        assert_eq!(
+            format(Severity::Warning, "x"),
+            format!("[WARNING]  ({pid}) : x")
+        );
+        assert_eq!(
+            format(Severity::Notice, "x"),
+            format!("[NOTICE]   ({pid}) : x")
+        );
+    }
+}

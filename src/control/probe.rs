@@ -1,0 +1,330 @@
+//! The probe thread: TCP-connect checks and nothing else.
+//!
+//! One task per checked server. Sockets are tokio's, not tokio-uring's: a future of the latter goes on
+//! in the kernel after it was dropped, so its timeout would keep the descriptor. A probe's connection
+//! is closed by a reset, which leaves no TIME_WAIT and takes the server no accept.
+//!
+//! What is not the server's fault never counts: a timeout that is seen late, because this thread was
+//! not running, and a lack of local resources lead to another probe instead of a failure.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc::Sender;
+
+use super::listeners::error_text;
+use crate::base::address::Address;
+use crate::base::ids::ProxyId;
+use crate::base::time::Moment;
+use crate::config::plan::Check;
+use crate::lb::{Admin, Health, Server};
+use crate::limits;
+use crate::shard::World;
+use crate::sys::clock;
+
+/// What a probe found, and what follows from it.
+#[derive(Clone, Debug)]
+pub struct ProbeResult {
+    /// The backend.
+    pub proxy: ProxyId,
+    /// The server's place in it.
+    pub server_index: usize,
+    /// `L4OK`, `L4TOUT`, `L4CON` or `SOCKERR`.
+    pub status: &'static str,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// The error's text, empty after a success or a timeout.
+    pub description: String,
+    /// Whether the failure counted (`chkfail`).
+    pub counted_failure: bool,
+    /// Position of the rise/fall machine.
+    pub health: u16,
+    /// The server's new health, if it changed.
+    pub transition: Option<Health>,
+}
+
+impl ProbeResult {
+    /// The status in words.
+    pub fn reason(&self) -> &'static str {
+        status_text(self.status)
+    }
+}
+
+/// A check status in HAProxy's words.
+pub fn status_text(status: &str) -> &'static str {
+    match status {
+        "L4OK" => "Layer4 check passed",
+        "L4TOUT" => "Layer4 timeout",
+        "L4CON" => "Layer4 connection problem",
+        "SOCKERR" => "Socket error",
+        "INI" => "Initializing",
+        _ => "Unknown",
+    }
+}
+
+/// How a connect ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Outcome {
+    Connected,
+    Failed(String),
+    TimedOut,
+    /// Says nothing about the server: the timeout was seen too late.
+    Late,
+    /// Says nothing about the server: this side lacks something.
+    LocalError(String),
+}
+
+/// Probes every checked server until the process ends.
+pub async fn run(world: Arc<World>, results: Sender<ProbeResult>) {
+    let mut targets = Vec::new();
+    for backend in world.backends.iter().flatten() {
+        for (index, server) in backend.servers.iter().enumerate() {
+            if let Some(check) = &server.plan.check {
+                targets.push((
+                    backend.proxy.proxy_id,
+                    index,
+                    Arc::clone(server),
+                    check.clone(),
+                ));
+            }
+        }
+    }
+    // First probes are spread over the smallest interval, so that they don't come in one burst.
+    let smallest_ms = targets
+        .iter()
+        .map(|(_, _, _, check)| check.inter_ms)
+        .min()
+        .unwrap_or(0);
+    let count = u64::try_from(targets.len()).unwrap_or(u64::MAX).max(1);
+    let started = clock::now();
+    for (position, (proxy, server_index, server, check)) in (0u64..).zip(targets) {
+        let offset_us = u64::from(smallest_ms) * 1000 * position / count;
+        let first = started + Duration::from_micros(offset_us);
+        let results = results.clone();
+        tokio_uring::spawn(async move {
+            probe_server(proxy, server_index, server, check, first, results).await;
+        });
+    }
+    drop(results);
+    std::future::pending::<()>().await;
+}
+
+async fn probe_server(
+    proxy: ProxyId,
+    server_index: usize,
+    server: Arc<Server>,
+    check: Check,
+    first: Moment,
+    results: Sender<ProbeResult>,
+) {
+    let mut rules = Rules::new(check.rise, check.fall);
+    let mut due = first;
+    loop {
+        tokio::time::sleep(due - clock::now()).await;
+        if server.admin() == Admin::Maintenance {
+            due = next_due(due, check.inter_ms);
+            continue;
+        }
+        let began = clock::now();
+        let outcome = probe(&check.address, check.timeout_ms).await;
+        let duration_ms = clock::now().ms_since(began);
+        if outcome == Outcome::Late {
+            // At once, but through the scheduler: whoever else is late gets its turn first.
+            tokio::task::yield_now().await;
+            due = clock::now();
+            continue;
+        }
+        let passed = outcome == Outcome::Connected;
+        let counts = !matches!(outcome, Outcome::LocalError(_));
+        let was_failing = rules.health() == 0;
+        let transition = if counts { rules.observe(passed) } else { None };
+        let (status, description) = match outcome {
+            Outcome::Connected => ("L4OK", String::new()),
+            Outcome::Failed(text) => ("L4CON", text),
+            Outcome::LocalError(text) => ("SOCKERR", text),
+            Outcome::TimedOut | Outcome::Late => ("L4TOUT", String::new()),
+        };
+        let result = ProbeResult {
+            proxy,
+            server_index,
+            status,
+            duration_ms,
+            description,
+            counted_failure: counts && !passed && !was_failing,
+            health: rules.health(),
+            transition,
+        };
+        if results.send(result).await.is_err() {
+            return;
+        }
+        due = next_due(due, check.inter_ms);
+    }
+}
+
+/// The start after the one at `due`: an interval later, or the next one of that rhythm if this thread
+/// is late, so that missed probes are not made up for in a burst.
+fn next_due(due: Moment, inter_ms: u32) -> Moment {
+    let inter_ms = u64::from(inter_ms.max(1));
+    let missed = clock::now().ms_since(due) / inter_ms;
+    due.after_ms((missed + 1) * inter_ms)
+}
+
+/// One connect. tokio polls the connect once more before it lets the timeout win, so a connection that
+/// was made while this thread was not running is seen as made.
+async fn probe(address: &Address, timeout_ms: u32) -> Outcome {
+    let timeout = Duration::from_millis(u64::from(timeout_ms.max(1)));
+    let began = clock::now();
+    let connected = tokio::time::timeout(timeout, connect(address)).await;
+    match connected {
+        Ok(Ok(())) => Outcome::Connected,
+        Ok(Err(error)) if is_local(&error) => Outcome::LocalError(error_text(&error)),
+        Ok(Err(error)) => Outcome::Failed(error_text(&error)),
+        Err(_) => {
+            let took_ms = clock::now().ms_since(began);
+            if is_late(took_ms, timeout_ms) {
+                Outcome::Late
+            } else {
+                Outcome::TimedOut
+            }
+        }
+    }
+}
+
+/// Whether a timeout was seen so late that it tells of this thread, not of the server.
+fn is_late(took_ms: u64, timeout_ms: u32) -> bool {
+    let late_ms = took_ms.saturating_sub(u64::from(timeout_ms.max(1)));
+    late_ms > limits::PROBE_LATE_MS.min(u64::from(timeout_ms / 2).max(2))
+}
+
+async fn connect(address: &Address) -> io::Result<()> {
+    match address {
+        Address::Ip(address) => {
+            let stream = TcpStream::connect(address).await?;
+            // Close by a reset. Failing to set it costs a TIME_WAIT, not the probe.
+            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            Ok(())
+        }
+        Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+    }
+}
+
+/// Errors of this side: no descriptor, no memory, no port left.
+fn is_local(error: &io::Error) -> bool {
+    use nix::libc::{EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let local = [
+        EMFILE,
+        ENFILE,
+        ENOBUFS,
+        ENOMEM,
+        EADDRNOTAVAIL,
+        EADDRINUSE,
+        EAGAIN,
+    ];
+    error
+        .raw_os_error()
+        .is_some_and(|number| local.contains(&number))
+}
+
+/// The rise/fall machine, counting as HAProxy does: 0 is down, `rise` and above is up, a server starts
+/// at `rise`, up but down at its first failure.
+#[derive(Debug)]
+struct Rules {
+    rise: u16,
+    fall: u16,
+    health: u16,
+}
+
+impl Rules {
+    fn new(rise: u16, fall: u16) -> Rules {
+        let (rise, fall) = (rise.max(1), fall.max(1));
+        Rules {
+            rise,
+            fall,
+            health: rise,
+        }
+    }
+
+    fn health(&self) -> u16 {
+        self.health
+    }
+
+    /// Takes a probe's outcome; returns the new health if it changed.
+    fn observe(&mut self, passed: bool) -> Option<Health> {
+        let was_up = self.health >= self.rise;
+        if passed {
+            self.health = self.health.saturating_add(1);
+            if self.health >= self.rise {
+                self.health = self.rise.saturating_add(self.fall) - 1;
+            }
+        } else {
+            self.health = self.health.saturating_sub(1);
+            if self.health < self.rise {
+                self.health = 0;
+            }
+        }
+        match (was_up, self.health >= self.rise) {
+            (true, false) => Some(Health::Down),
+            (false, true) => Some(Health::Up),
+            (true, true) | (false, false) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(future)
+    }
+
+    #[test]
+    fn a_listener_passes_and_a_closed_port_is_refused() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Ip(listener.local_addr().unwrap());
+        assert_eq!(block_on(probe(&address, 1000)), Outcome::Connected);
+        let (stream, _) = listener.accept().unwrap();
+        let error = io::Read::read(&mut &stream, &mut [0]).unwrap_err();
+        assert_eq!(
+            error.kind(),
+            io::ErrorKind::ConnectionReset,
+            "closed by a reset"
+        );
+        drop(listener);
+        let refused = block_on(probe(&address, 1000));
+        assert_eq!(refused, Outcome::Failed("Connection refused".to_owned()));
+    }
+
+    #[test]
+    fn a_thread_that_did_not_run_is_not_a_failure() {
+        assert!(!is_late(1000, 1000));
+        assert!(!is_late(1020, 1000));
+        assert!(is_late(1026, 1000));
+        assert!(is_late(14, 4));
+        // A connection made while the thread was held up counts as made.
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = Address::Ip(listener.local_addr().unwrap());
+        let outcome = block_on(async {
+            let hold = async {
+                let until = clock::now().after_ms(80);
+                while clock::now() < until {}
+            };
+            let (outcome, ()) = tokio::join!(probe(&address, 20), hold);
+            outcome
+        });
+        assert_eq!(outcome, Outcome::Connected);
+    }
+
+    #[test]
+    fn an_interval_is_kept_and_missed_probes_are_not_made_up_for() {
+        let now = clock::now();
+        assert_eq!(next_due(now, 2000), now.after_ms(2000));
+        let long_ago = Moment(now.0 - 5_500_000_000);
+        assert_eq!(next_due(long_ago, 1000), long_ago.after_ms(6000));
+    }
+}

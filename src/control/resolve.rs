@@ -1,0 +1,147 @@
+//! The outside world of the configuration: files, variables, users, names, the machine's addresses.
+//!
+//! Names are resolved by the C library's resolver (hosts file, then DNS), which blocks: this runs at
+//! start and on the control thread, never on a shard.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use crate::config::{Environment, Resolver};
+
+/// The files that `-f` arguments stand for: a directory stands for its `*.cfg` files, the hidden ones
+/// left out, in the order of their names' bytes.
+pub fn config_files(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(path)? {
+            let file = entry?.path();
+            let hidden = file
+                .file_name()
+                .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+            if !hidden && file.extension().is_some_and(|end| end == "cfg") && !file.is_dir() {
+                found.push(file);
+            }
+        }
+        found.sort();
+        files.extend(found);
+    }
+    Ok(files)
+}
+
+/// The real system.
+#[derive(Debug, Default)]
+pub struct SystemEnvironment {
+    local_addresses: Vec<IpAddr>,
+    /// A name is asked for once per load, however many servers have it.
+    resolved: Mutex<HashMap<String, Result<Vec<IpAddr>, String>>>,
+}
+
+impl SystemEnvironment {
+    /// Looks at the machine's addresses as they are now.
+    pub fn new() -> SystemEnvironment {
+        let interfaces = nix::ifaddrs::getifaddrs().into_iter().flatten();
+        let addresses = interfaces.filter_map(|interface| interface.address);
+        let ip = |address: nix::sys::socket::SockaddrStorage| {
+            let v4 = address
+                .as_sockaddr_in()
+                .map(|address| IpAddr::V4(address.ip()));
+            v4.or_else(|| {
+                address
+                    .as_sockaddr_in6()
+                    .map(|address| IpAddr::V6(address.ip()))
+            })
+        };
+        SystemEnvironment {
+            local_addresses: addresses.filter_map(ip).collect(),
+            resolved: Mutex::default(),
+        }
+    }
+}
+
+impl Resolver for SystemEnvironment {
+    fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        let Ok(mut resolved) = self.resolved.lock() else {
+            return Err("the resolver failed before".to_owned());
+        };
+        let lookup = || {
+            let addresses = (host, 0)
+                .to_socket_addrs()
+                .map_err(|error| error.to_string())?;
+            Ok(addresses.map(|address| address.ip()).collect())
+        };
+        resolved
+            .entry(host.to_owned())
+            .or_insert_with(lookup)
+            .clone()
+    }
+}
+
+impl Environment for SystemEnvironment {
+    fn variable(&self, name: &str) -> Option<String> {
+        std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn user_id(&self, name: &str) -> Option<u32> {
+        let user = nix::unistd::User::from_name(name).ok().flatten();
+        user.map(|user| user.uid.as_raw())
+    }
+
+    fn group_id(&self, name: &str) -> Option<u32> {
+        let group = nix::unistd::Group::from_name(name).ok().flatten();
+        group.map(|group| group.gid.as_raw())
+    }
+
+    fn local_addresses(&self) -> &[IpAddr] {
+        &self.local_addresses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_answers() {
+        let system = SystemEnvironment::new();
+        assert!(system.local_addresses().iter().any(IpAddr::is_loopback));
+        assert!(
+            system
+                .resolve("localhost")
+                .unwrap()
+                .iter()
+                .all(IpAddr::is_loopback)
+        );
+        assert!(system.resolve("no.such.name.invalid").is_err());
+        assert_eq!(
+            (system.user_id("root"), system.group_id("no-such-group")),
+            (Some(0), None)
+        );
+    }
+
+    #[test]
+    fn a_directory_stands_for_its_configs() {
+        let directory = std::env::temp_dir().join(format!("tidegate-files-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        for name in ["b.cfg", "a.cfg", "B.cfg", ".c.cfg", "d.txt"] {
+            std::fs::write(directory.join(name), "").unwrap();
+        }
+        let other = PathBuf::from("other.conf");
+        let files = config_files(&[directory.clone(), other.clone()]).unwrap();
+        let expected = ["B.cfg", "a.cfg", "b.cfg"].map(|name| directory.join(name));
+        assert_eq!(files[..3], expected);
+        assert_eq!(files[3], other);
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

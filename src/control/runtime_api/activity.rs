@@ -1,0 +1,85 @@
+//! `show activity`: what shards and process hold and do, one `name: total [ shard0 shard1 ]` per line.
+//!
+//! The format is ours. A gauge of the shards has its sum and each shard's part; maxima have the largest
+//! in place of the sum. Lines about the process have the one value.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::control::Shared;
+use crate::shard::Gauges;
+use crate::sys::process;
+
+/// A gauge of a shard.
+type Gauge = fn(&Gauges) -> &AtomicU64;
+
+#[rustfmt::skip]
+const GAUGES: &[(&str, Gauge)] = &[
+    ("sessions", |g| &g.sessions),
+    ("private_bytes", |g| &g.private_bytes),
+    ("private_cached_bytes", |g| &g.private_cached_bytes),
+    ("buffers_free", |g| &g.buffers_free),
+    ("buffers_total", |g| &g.buffers_total),
+    ("timers", |g| &g.timers),
+    ("operations", |g| &g.operations),
+    ("parked", |g| &g.parked),
+    ("turns", |g| &g.turns),
+    ("completions", |g| &g.completions),
+    ("buffers_exhausted", |g| &g.buffers_exhausted),
+    ("copied_out_bytes", |g| &g.copied_out_bytes),
+    ("sends_short", |g| &g.sends_short),
+    ("accepts_refused", |g| &g.accepts_refused),
+    ("accept_pauses", |g| &g.accept_pauses),
+    ("errors_unexpected", |g| &g.errors_unexpected),
+    ("turn_max_us", |g| &g.turn_max_us),
+    ("cq_overflows", |g| &g.cq_overflows),
+];
+
+/// The answer to `show activity`.
+pub(super) fn show(shared: &Shared) -> String {
+    let world = &shared.world;
+    let mut text = String::new();
+    for (name, gauge) in GAUGES {
+        let parts: Vec<u64> = world
+            .ports
+            .iter()
+            .map(|port| gauge(&port.gauges).load(Relaxed))
+            .collect();
+        let total = if name.contains("_max_") {
+            parts.iter().copied().max().unwrap_or(0)
+        } else {
+            parts
+                .iter()
+                .fold(0, |sum: u64, part| sum.wrapping_add(*part))
+        };
+        let _ = write!(text, "{name}: {total} [");
+        for part in parts {
+            let _ = write!(text, " {part}");
+        }
+        text.push_str(" ]\n");
+    }
+    let backends = || world.backends.iter().flatten();
+    let active: u64 = backends()
+        .flat_map(|b| &b.servers)
+        .map(|server| u64::from(server.active()))
+        .sum();
+    let queued: usize = backends().map(|backend| backend.queued()).sum();
+    let mut line = |name: &str, value: u64| {
+        let _ = writeln!(text, "{name}: {value}");
+    };
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    line("server_active_total", active);
+    line(
+        "limits_taken",
+        u64::from(world.limits.current(world.process_limit)),
+    );
+    line("queued", count(queued));
+    line("memory_reserved_bytes", world.memory_reserved.load(Relaxed));
+    line("memory_max_bytes", world.memory_max);
+    line("log_queued", count(shared.messages.queued()));
+    line("log_sent", shared.messages.sent());
+    line("log_dropped", shared.messages.dropped());
+    line("descriptors", count(process::descriptors_open()));
+    line("rss_kb", process::resident_kb());
+    text
+}

@@ -1,0 +1,152 @@
+//! `show info`: HAProxy's fields in HAProxy's order.
+//!
+//! What Tidegate has no notion of (TLS, compression, pools) is 0, never left out: readers count on
+//! the positions.
+
+use std::fmt::Write;
+
+use crate::control::Shared;
+use crate::control::stats::Subject;
+use crate::shard::FrontCounter;
+use crate::sys::{clock, process};
+
+/// The answer to `show info`.
+pub(super) fn show(shared: &Shared, rest: &[&str]) -> String {
+    if let Some(word) = rest
+        .iter()
+        .find(|word| matches!(**word, "typed" | "json" | "desc"))
+    {
+        return format!("'{word}' output is not supported.\n");
+    }
+    let mut text = String::new();
+    for (name, value) in fields(shared) {
+        let _ = writeln!(text, "{name}: {value}");
+    }
+    text
+}
+
+#[rustfmt::skip]
+fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
+    let world = &shared.world;
+    let facts = &shared.facts;
+    let uptime_s = clock::now().ms_since(facts.started) / 1000;
+    let current = world.limits.current(world.process_limit);
+    let maxconn = world.limits.max(world.process_limit);
+    let fronts = || world.frontends.iter().flatten();
+    let sum = |counter: FrontCounter| -> u64 { fronts().map(|f| f.counters.sum(counter as usize)).sum() };
+    let (connections, sessions) = (sum(FrontCounter::Connections), sum(FrontCounter::Sessions));
+    let rate = shared.rates.of(Subject::Process);
+    let api = world.plan.global.stats_sockets.len();
+    let listeners = world.plan.listeners.len() + api;
+    let stopping = u8::from(shared.is_stopping());
+    let resident_kb = process::resident_kb();
+    let memory = world.memory_max;
+    let reserved = world.memory_reserved.load(std::sync::atomic::Ordering::Relaxed);
+    let zero = || "0".to_owned();
+    vec![
+        ("Name", "Tidegate".to_owned()),
+        ("Version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("Release_date", "-".to_owned()),
+        ("Nbthread", world.ports.len().to_string()),
+        ("Nbproc", "1".to_owned()),
+        ("Process_num", "1".to_owned()),
+        ("Pid", std::process::id().to_string()),
+        ("Uptime", uptime(uptime_s)),
+        ("Uptime_sec", uptime_s.to_string()),
+        ("Memmax_MB", (memory >> 20).to_string()),
+        ("PoolAlloc_MB", (resident_kb >> 10).to_string()),
+        ("PoolUsed_MB", (reserved >> 20).to_string()),
+        ("PoolFailed", zero()),
+        ("Ulimit-n", facts.descriptors_max.to_string()),
+        ("Maxsock", facts.descriptors_needed.to_string()),
+        ("Maxconn", maxconn.to_string()),
+        ("Hard_maxconn", maxconn.to_string()),
+        ("CurrConns", current.to_string()),
+        ("CumConns", connections.to_string()),
+        ("CumReq", sessions.to_string()),
+        ("MaxSslConns", zero()),
+        ("CurrSslConns", zero()),
+        ("CumSslConns", zero()),
+        ("Maxpipes", zero()),
+        ("PipesUsed", zero()),
+        ("PipesFree", zero()),
+        ("ConnRate", rate.current.to_string()),
+        ("ConnRateLimit", zero()),
+        ("MaxConnRate", rate.max.to_string()),
+        ("SessRate", rate.current.to_string()),
+        ("SessRateLimit", zero()),
+        ("MaxSessRate", rate.max.to_string()),
+        ("SslRate", zero()),
+        ("SslRateLimit", zero()),
+        ("MaxSslRate", zero()),
+        ("SslFrontendKeyRate", zero()),
+        ("SslFrontendMaxKeyRate", zero()),
+        ("SslFrontendSessionReuse_pct", zero()),
+        ("SslBackendKeyRate", zero()),
+        ("SslBackendMaxKeyRate", zero()),
+        ("SslCacheLookups", zero()),
+        ("SslCacheMisses", zero()),
+        ("CompressBpsIn", zero()),
+        ("CompressBpsOut", zero()),
+        ("CompressBpsRateLim", zero()),
+        ("ZlibMemUsage", zero()),
+        ("MaxZlibMemUsage", zero()),
+        ("Tasks", current.to_string()),
+        ("Run_queue", zero()),
+        ("Idle_pct", zero()),
+        ("node", process::host_name()),
+        ("description", String::new()),
+        ("Stopping", stopping.to_string()),
+        ("Jobs", (u64::from(current) + listeners as u64).to_string()),
+        ("Unstoppable Jobs", api.to_string()),
+        ("Listeners", listeners.to_string()),
+        ("ActivePeers", zero()),
+        ("ConnectedPeers", zero()),
+        ("DroppedLogs", shared.messages.dropped().to_string()),
+        ("BusyPolling", zero()),
+        ("FailedResolutions", zero()),
+        ("TotalBytesOut", sum(FrontCounter::BytesOut).to_string()),
+        ("TotalSplicedBytesOut", zero()),
+        ("BytesOutRate", zero()),
+        ("DebugCommandsIssued", zero()),
+        ("CumRecvLogs", zero()),
+        ("Build info", env!("CARGO_PKG_VERSION").to_owned()),
+        ("Memmax_bytes", memory.to_string()),
+        ("PoolAlloc_bytes", (resident_kb << 10).to_string()),
+        ("PoolUsed_bytes", reserved.to_string()),
+        ("Start_time_sec", facts.started_unix_s.to_string()),
+        ("Tainted", zero()),
+        ("TotalWarnings", zero()),
+        ("MaxconnReached", u8::from(world.limits.peak(world.process_limit) >= maxconn).to_string()),
+        ("BootTime_ms", zero()),
+        ("Niced_tasks", zero()),
+        ("CurrStreams", current.to_string()),
+        ("CumStreams", sessions.to_string()),
+        ("BlockedTrafficWarnings", zero()),
+        ("PatternsAdded", zero()),
+        ("PatternsFreed", zero()),
+        ("NbThreadGroups", "1".to_owned()),
+    ]
+}
+
+/// `0d 0h00m04s`
+fn uptime(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    format!(
+        "{days}d {}h{:02}m{:02}s",
+        rest / 3600,
+        rest % 3600 / 60,
+        rest % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uptime_is_written_as_haproxy_does() {
+        assert_eq!(uptime(4), "0d 0h00m04s");
+        assert_eq!(uptime(2 * 86_400 + 3 * 3600 + 61), "2d 3h01m01s");
+    }
+}

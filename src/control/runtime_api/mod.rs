@@ -1,0 +1,317 @@
+//! The runtime socket: HAProxy's stats socket in framing and words.
+//!
+//! A client sends one line of commands divided by `;`; every answer is followed by one empty line and
+//! the connection is closed after the last, unless `prompt` came first. Lines, clients and waiting
+//! times are bounded. A client that has closed its sending side still gets its answer.
+
+mod activity;
+mod commands;
+mod info;
+mod stat;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::Semaphore;
+
+use super::Shared;
+use super::listeners::error_text;
+use crate::base::address::Address;
+use crate::config::plan::{Global, Level, StatsSocket};
+use crate::limits;
+use crate::sys::socket::{self, ListenOptions};
+
+/// A runtime socket that listens, on its way to the control thread.
+#[derive(Debug)]
+pub struct BoundSocket {
+    socket: OwnedFd,
+    is_unix: bool,
+    level: Level,
+}
+
+/// The runtime sockets of the process.
+#[derive(Debug, Default)]
+pub struct ApiSockets {
+    bound: Vec<BoundSocket>,
+    files: Vec<(PathBuf, (u64, u64))>,
+}
+
+impl ApiSockets {
+    /// Binds every `stats socket`; on errors returns all of them as texts.
+    pub fn bind(global: &Global) -> Result<ApiSockets, Vec<String>> {
+        let mut sockets = ApiSockets::default();
+        let mut errors = Vec::new();
+        for wanted in &global.stats_sockets {
+            if let Err(error) = sockets.bind_one(wanted) {
+                let what = &wanted.address;
+                let text = error_text(&error);
+                errors.push(format!("cannot bind stats socket ({text}) for [{what}]"));
+            }
+        }
+        if errors.is_empty() {
+            Ok(sockets)
+        } else {
+            Err(errors)
+        }
+    }
+
+    fn bind_one(&mut self, wanted: &StatsSocket) -> io::Result<()> {
+        let level = wanted.level;
+        match &wanted.address {
+            Address::Unix(path) => {
+                let backlog = u32::try_from(limits::API_BACKLOG).unwrap_or(0);
+                let bound =
+                    socket::listen_unix(path, backlog, wanted.mode, wanted.uid, wanted.gid)?;
+                self.files.push((path.clone(), bound.file));
+                self.bound.push(BoundSocket {
+                    socket: bound.socket,
+                    is_unix: true,
+                    level,
+                });
+            }
+            Address::Ip(address) => {
+                let backlog = u32::try_from(limits::API_BACKLOG).unwrap_or(0);
+                let options = ListenOptions {
+                    backlog,
+                    ..ListenOptions::default()
+                };
+                for socket in socket::listen_tcp(*address, &options, 1)? {
+                    self.bound.push(BoundSocket {
+                        socket,
+                        is_unix: false,
+                        level,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The sockets, for the control thread.
+    pub fn take(&mut self) -> Vec<BoundSocket> {
+        std::mem::take(&mut self.bound)
+    }
+
+    /// Removes the socket files that are still ours.
+    pub fn unlink(&mut self) {
+        for (path, file) in self.files.drain(..) {
+            socket::unlink_unix(&path, file);
+        }
+    }
+}
+
+/// Serves the sockets on the control thread's runtime.
+pub(super) fn serve(shared: &Arc<Shared>, sockets: Vec<BoundSocket>) {
+    let clients = usize::try_from(shared.world.plan.global.stats_maxconn)
+        .unwrap_or(1)
+        .max(1);
+    for bound in sockets {
+        let shared = Arc::clone(shared);
+        let free = Arc::new(Semaphore::new(clients));
+        tokio_uring::spawn(async move {
+            let level = bound.level;
+            // The sockets were opened non-blocking, so tokio takes them as they are.
+            if bound.is_unix {
+                let listener = std::os::unix::net::UnixListener::from(bound.socket);
+                let Ok(listener) = tokio::net::UnixListener::from_std(listener) else {
+                    return;
+                };
+                accept_all(
+                    async || listener.accept().await.map(|(s, _)| s),
+                    &shared,
+                    &free,
+                    level,
+                )
+                .await;
+            } else {
+                let listener = std::net::TcpListener::from(bound.socket);
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+                    return;
+                };
+                accept_all(
+                    async || listener.accept().await.map(|(s, _)| s),
+                    &shared,
+                    &free,
+                    level,
+                )
+                .await;
+            }
+        });
+    }
+}
+
+async fn accept_all<S>(
+    accept: impl AsyncFn() -> io::Result<S>,
+    shared: &Arc<Shared>,
+    free: &Arc<Semaphore>,
+    level: Level,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    loop {
+        // Above the bound, clients wait in the socket's queue.
+        let Ok(seat) = Arc::clone(free).acquire_owned().await else {
+            return;
+        };
+        match accept().await {
+            Ok(stream) => {
+                let shared = Arc::clone(shared);
+                tokio_uring::spawn(async move {
+                    // A client that goes away ends its session, nothing else.
+                    let _ = session(stream, &shared, level).await;
+                    drop(seat);
+                });
+            }
+            // No descriptor, or the client was gone: not again at once.
+            Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+        }
+    }
+}
+
+/// What a session of the runtime socket may do and how it goes on.
+#[derive(Debug)]
+struct Session {
+    level: Level,
+    prompt: bool,
+    ended: bool,
+    timeout: Duration,
+}
+
+async fn session<S>(mut stream: S, shared: &Shared, level: Level) -> io::Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let timeout_ms = u64::from(shared.world.plan.global.stats_timeout_ms.max(1));
+    let timeout = Duration::from_millis(timeout_ms);
+    let mut session = Session {
+        level,
+        prompt: false,
+        ended: false,
+        timeout,
+    };
+    let mut buffer: Vec<u8> = Vec::new();
+    loop {
+        let (line, at_end) = match read_line(&mut stream, &mut buffer, session.timeout).await? {
+            Line::Whole(line) => (line, false),
+            Line::Last(line) => (line, true),
+            Line::TooLong => {
+                return write(&mut stream, b"Command line is too long.\n\n", timeout).await;
+            }
+            Line::None => return Ok(()),
+        };
+        let text = String::from_utf8_lossy(&line);
+        for command in split_commands(text.trim_end_matches('\r')) {
+            let mut answer = commands::run(shared, &mut session, &command);
+            if session.ended {
+                return Ok(());
+            }
+            if !answer.is_empty() && !answer.ends_with('\n') {
+                answer.push('\n');
+            }
+            answer.push('\n');
+            write(&mut stream, answer.as_bytes(), session.timeout).await?;
+        }
+        if at_end || !session.prompt {
+            let _ = stream.shutdown().await;
+            return Ok(());
+        }
+        write(&mut stream, b"> ", session.timeout).await?;
+    }
+}
+
+enum Line {
+    Whole(Vec<u8>),
+    /// Without a line feed: the client has closed its side after it.
+    Last(Vec<u8>),
+    TooLong,
+    None,
+}
+
+async fn read_line<S: AsyncRead + Unpin>(
+    stream: &mut S,
+    buffer: &mut Vec<u8>,
+    timeout: Duration,
+) -> io::Result<Line> {
+    loop {
+        if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+            let mut line: Vec<u8> = buffer.drain(..=end).collect();
+            line.pop();
+            return Ok(Line::Whole(line));
+        }
+        if buffer.len() >= limits::API_LINE_MAX {
+            return Ok(Line::TooLong);
+        }
+        let mut piece = [0u8; 1024];
+        let Ok(read) = tokio::time::timeout(timeout, stream.read(&mut piece)).await else {
+            return Ok(Line::None);
+        };
+        match read? {
+            0 if buffer.is_empty() => return Ok(Line::None),
+            0 => return Ok(Line::Last(std::mem::take(buffer))),
+            n => buffer.extend_from_slice(&piece[..n]),
+        }
+    }
+}
+
+/// Writes all of it; each piece within the timeout, so that a slow reader of a long answer is served
+/// and one that doesn't read is not waited for.
+async fn write<S: AsyncWrite + Unpin>(
+    stream: &mut S,
+    mut bytes: &[u8],
+    timeout: Duration,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = tokio::time::timeout(timeout, stream.write(bytes)).await;
+        match written.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            n => bytes = &bytes[n..],
+        }
+    }
+    Ok(())
+}
+
+/// Divides a line at `;`; a backslash takes `;` or itself out of that.
+fn split_commands(line: &str) -> Vec<String> {
+    let mut commands = vec![String::new()];
+    let mut characters = line.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (character, characters.peek()) {
+            (';', _) => commands.push(String::new()),
+            ('\\', Some(';' | '\\')) => {
+                let escaped = characters.next();
+                commands
+                    .last_mut()
+                    .into_iter()
+                    .zip(escaped)
+                    .for_each(|(last, c)| last.push(c));
+            }
+            _ => commands
+                .last_mut()
+                .into_iter()
+                .for_each(|last| last.push(character)),
+        }
+    }
+    // `show info;` ends with nothing: that is no command.
+    if commands.len() > 1 && commands.last().is_some_and(|last| last.trim().is_empty()) {
+        commands.pop();
+    }
+    commands
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_divided_at_semicolons() {
+        assert_eq!(
+            split_commands("show info;show stat"),
+            ["show info", "show stat"]
+        );
+        assert_eq!(split_commands(r"a\;b\\;c\d;"), [r"a;b\", r"c\d"]);
+        assert_eq!(split_commands(""), [""]);
+    }
+}

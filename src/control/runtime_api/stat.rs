@@ -1,0 +1,479 @@
+//! `show stat`: HAProxy's CSV, column by column.
+//!
+//! Readers go by position, so the header is fixed and a column without a value is empty. Rows come in
+//! HAProxy's order: a proxy's FRONTEND, its servers, its BACKEND.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::base::limits::LimitKey;
+use crate::config::plan::{Balance, HashType, Level, Proxy};
+use crate::control::Shared;
+use crate::control::probe::status_text;
+use crate::control::stats::{Subject, backend_active};
+use crate::lb::{Admin, Backend, Health, Server, ServerCounter};
+use crate::shard::{FrontCounter, Frontend};
+use crate::sys::clock;
+
+/// The static columns, then the `-` that ends them.
+const HEADER: &str = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,\
+eresp,wretr,wredis,status,weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,\
+throttle,lbtot,tracked,type,rate,rate_lim,rate_max,check_status,check_code,check_duration,hrsp_1xx,\
+hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,hanafail,req_rate,req_rate_max,req_tot,cli_abrt,\
+srv_abrt,comp_in,comp_out,comp_byp,comp_rsp,lastsess,last_chk,last_agt,qtime,ctime,rtime,ttime,\
+agent_status,agent_code,agent_duration,check_desc,agent_desc,check_rise,check_fall,check_health,\
+agent_rise,agent_fall,agent_health,addr,cookie,mode,algo,conn_rate,conn_rate_max,conn_tot,\
+intercepted,dcon,dses,wrew,connect,reuse,cache_lookups,cache_hits,srv_icur,src_ilim,qtime_max,\
+ctime_max,rtime_max,ttime_max,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,need_conn_est,uweight,\
+agg_server_status,agg_server_check_status,agg_check_status,srid,sess_other,h1sess,h2sess,h3sess,\
+req_other,h1req,h2req,h3req,proto,priv_idle_cur,reqbin,reqbout,resbin,resbout,cache_hint_hits";
+
+/// Bits of the `type` argument.
+const TYPE_FRONTEND: i64 = 1;
+const TYPE_BACKEND: i64 = 2;
+const TYPE_SERVER: i64 = 4;
+
+/// What is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Filter<'a> {
+    proxy: Option<&'a str>,
+    types: i64,
+    sid: i64,
+    up: bool,
+    no_maintenance: bool,
+}
+
+/// The answer to `show stat`.
+pub(super) fn show(shared: &Shared, level: Level, rest: &[&str]) -> String {
+    let filter = match parse(rest) {
+        Ok(filter) => filter,
+        Err(text) => return text,
+    };
+    let mut text = format!("# {HEADER},-,\n");
+    let world = &shared.world;
+    for proxy in &world.plan.proxies {
+        if !matches_proxy(proxy, filter.proxy) {
+            continue;
+        }
+        let index = usize::from(proxy.proxy_id.0);
+        if let Some(Some(front)) = world.frontends.get(index)
+            && filter.types & TYPE_FRONTEND != 0
+        {
+            frontend_row(shared, front).write(&mut text);
+        }
+        let Some(Some(backend)) = world.backends.get(index) else {
+            continue;
+        };
+        for server in &backend.servers {
+            let wanted = filter.types & TYPE_SERVER != 0
+                && (filter.sid < 0 || filter.sid == i64::from(server.plan.sid))
+                && !(filter.up && server.health() == Health::Down)
+                && !((filter.up || filter.no_maintenance) && server.admin() == Admin::Maintenance);
+            if wanted {
+                server_row(shared, backend, server, level).write(&mut text);
+            }
+        }
+        if filter.types & TYPE_BACKEND != 0 {
+            backend_row(shared, backend, level).write(&mut text);
+        }
+    }
+    text
+}
+
+fn parse<'a>(words: &[&'a str]) -> Result<Filter<'a>, String> {
+    let mut filter = Filter {
+        proxy: None,
+        types: -1,
+        sid: -1,
+        up: false,
+        no_maintenance: false,
+    };
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "typed" | "json" | "desc" => {
+                return Err(format!("'{word}' output is not supported.\n"));
+            }
+            "up" => filter.up = true,
+            "no-maint" => filter.no_maintenance = true,
+            "domain" => match words.next() {
+                Some(&"proxy") => {}
+                _ => return Err("Only the domain 'proxy' has statistics.\n".to_owned()),
+            },
+            proxy => {
+                let mut number = || words.next().and_then(|word| word.parse().ok());
+                let (Some(types), Some(sid)) = (number(), number()) else {
+                    return Err("Usage: show stat [{<iid>|<proxy>} <type> <sid>]\n".to_owned());
+                };
+                filter.proxy = (proxy != "-1").then_some(proxy);
+                (filter.types, filter.sid) = (types, sid);
+            }
+        }
+    }
+    Ok(filter)
+}
+
+fn matches_proxy(proxy: &Proxy, wanted: Option<&str>) -> bool {
+    wanted.is_none_or(|word| {
+        let number = word.strip_prefix('#').unwrap_or(word);
+        *word == *proxy.name || number.parse() == Ok(proxy.iid)
+    })
+}
+
+/// One line of the table.
+struct Row {
+    values: Vec<String>,
+}
+
+impl Row {
+    fn new(proxy: &Proxy, name: &str, kind: u8, sid: u32) -> Row {
+        let mut row = Row {
+            values: vec![String::new(); HEADER.split(',').count()],
+        };
+        row.set("pxname", &*proxy.name);
+        row.set("svname", name);
+        row.set("type", kind);
+        row.set("pid", 1);
+        row.set("iid", proxy.iid);
+        row.set("sid", sid);
+        row.set("mode", "tcp");
+        row
+    }
+
+    /// Sets a column by its name; the tests make sure that every name used here exists.
+    fn set(&mut self, column: &str, value: impl ToString) {
+        let index = HEADER.split(',').position(|name| name == column);
+        debug_assert!(index.is_some(), "no column {column}");
+        if let Some(cell) = index.and_then(|index| self.values.get_mut(index)) {
+            *cell = value.to_string();
+        }
+    }
+
+    fn write(self, out: &mut String) {
+        for value in self.values {
+            if value.contains(['"', ',', '\r', '\n']) {
+                out.push('"');
+                out.push_str(&value.replace('"', "\"\""));
+                out.push('"');
+            } else {
+                out.push_str(&value);
+            }
+            out.push(',');
+        }
+        out.push_str("-,\n");
+    }
+}
+
+fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
+    let world = &shared.world;
+    let sum = |counter: FrontCounter| front.counters.sum(counter as usize);
+    let id = front.proxy.proxy_id;
+    let mut row = Row::new(&front.proxy, "FRONTEND", 0, 0);
+    let limits = &world.limits;
+    let own = limits.find(LimitKey::Frontend(id)).unwrap_or(front.limit);
+    let (current, max) = (limits.current(own), limits.max(own));
+    let bound = if max == u32::MAX {
+        limits.max(world.process_limit)
+    } else {
+        max
+    };
+    let rate = shared.rates.of(Subject::Frontend(id));
+    row.set("scur", current);
+    row.set("smax", limits.peak(own));
+    row.set("slim", bound);
+    row.set("stot", sum(FrontCounter::Sessions));
+    row.set("bin", sum(FrontCounter::BytesIn));
+    row.set("bout", sum(FrontCounter::BytesOut));
+    for column in ["dreq", "dresp", "dcon", "dses", "rate_lim"] {
+        row.set(column, 0);
+    }
+    row.set("ereq", sum(FrontCounter::RequestErrors));
+    row.set("eint", sum(FrontCounter::ResourceErrors));
+    let status = match (shared.is_stopping(), current >= bound) {
+        (true, _) => "STOP",
+        (false, true) => "FULL",
+        (false, false) => "OPEN",
+    };
+    row.set("status", status);
+    row.set("rate", rate.current);
+    row.set("rate_max", rate.max);
+    row.set("conn_rate", rate.current);
+    row.set("conn_rate_max", rate.max);
+    row.set("conn_tot", sum(FrontCounter::Connections));
+    row
+}
+
+fn server_row(shared: &Shared, backend: &Backend, server: &Server, level: Level) -> Row {
+    let sum = |counter: ServerCounter| server.counters.sum(counter as usize);
+    let mut row = Row::new(&backend.proxy, &server.plan.name, 2, server.plan.sid);
+    let sessions = sum(ServerCounter::Sessions);
+    let rate = shared.rates.of(Subject::Server(server.id));
+    row.set("qcur", 0);
+    row.set("qmax", 0);
+    row.set("scur", server.active());
+    row.set("smax", server.active_peak());
+    if server.maxconn() != u32::MAX {
+        row.set("slim", server.maxconn());
+    }
+    row.set("stot", sessions);
+    row.set("bin", sum(ServerCounter::BytesIn));
+    row.set("bout", sum(ServerCounter::BytesOut));
+    row.set("dresp", 0);
+    row.set("econ", sum(ServerCounter::ConnectErrors));
+    row.set("eresp", sum(ServerCounter::ResponseErrors));
+    row.set("wretr", sum(ServerCounter::Retries));
+    row.set("wredis", sum(ServerCounter::Redispatches));
+    row.set("status", server_status(server));
+    row.set("weight", server.weight());
+    row.set("uweight", server.weight());
+    row.set("act", 1);
+    row.set("bck", 0);
+    row.set("lbtot", sum(ServerCounter::Chosen));
+    row.set("rate", rate.current);
+    row.set("rate_max", rate.max);
+    row.set("cli_abrt", sum(ServerCounter::ClientAborts));
+    row.set("srv_abrt", sum(ServerCounter::ServerAborts));
+    row.set(
+        "lastsess",
+        seconds_since(server.last_session_ms.load(Relaxed)),
+    );
+    row.set("connect", sum(ServerCounter::Connects));
+    row.set("reuse", 0);
+    row.set("eint", 0);
+    row.set("used_conn_cur", server.active());
+    times(
+        &mut row,
+        sessions,
+        sum(ServerCounter::QueueTimeUs),
+        sum(ServerCounter::ConnectTimeUs),
+        sum(ServerCounter::SessionTimeMs),
+    );
+    row.set(
+        "ctime_max",
+        server
+            .counters
+            .max(ServerCounter::ConnectTimeMaxUs as usize)
+            / 1000,
+    );
+    row.set(
+        "ttime_max",
+        server
+            .counters
+            .max(ServerCounter::SessionTimeMaxMs as usize),
+    );
+    if level >= Level::Operator {
+        row.set("addr", server.plan.address.to_string());
+    }
+    check_columns(&mut row, server);
+    row
+}
+
+fn check_columns(row: &mut Row, server: &Server) {
+    let Some(check) = &server.plan.check else {
+        return;
+    };
+    let report = server
+        .check
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .clone();
+    let now_s = clock::unix_ms() / 1000;
+    let status = if report.status.is_empty() {
+        "INI"
+    } else {
+        report.status
+    };
+    let since = now_s.saturating_sub(report.changed_at_s);
+    let changed = if report.changed_at_s == 0 { 0 } else { since };
+    let down_now = if server.health() == Health::Down {
+        changed
+    } else {
+        0
+    };
+    row.set("chkfail", report.failures);
+    row.set("chkdown", report.downs);
+    row.set("lastchg", changed);
+    row.set("downtime", report.downtime_s + down_now);
+    row.set("check_status", status);
+    row.set("check_duration", report.duration_ms);
+    row.set("last_chk", &report.description);
+    row.set("check_desc", status_text(status));
+    row.set("check_rise", check.rise);
+    row.set("check_fall", check.fall);
+    row.set("check_health", report.health);
+}
+
+/// The server's state as HAProxy words it: `UP 1/3` is up with failures, `DOWN 1/2` down with passes.
+fn server_status(server: &Server) -> String {
+    match server.admin() {
+        Admin::Maintenance => return "MAINT".to_owned(),
+        Admin::Drain => return "DRAIN".to_owned(),
+        Admin::Ready => {}
+    }
+    let Some(check) = &server.plan.check else {
+        return "no check".to_owned();
+    };
+    let report = server
+        .check
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let (rise, fall) = (check.rise.max(1), check.fall.max(1));
+    match server.health() {
+        Health::Down if report.health > 0 => format!("DOWN {}/{rise}", report.health),
+        Health::Down => "DOWN".to_owned(),
+        Health::Up | Health::NotChecked => {
+            let full = rise.saturating_add(fall) - 1;
+            if report.status.is_empty() || report.health >= full || report.health < rise {
+                "UP".to_owned()
+            } else {
+                format!("UP {}/{fall}", report.health - rise + 1)
+            }
+        }
+    }
+}
+
+fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
+    let world = &shared.world;
+    let id = backend.proxy.proxy_id;
+    let counters = &world.back_counters[usize::from(id.0)];
+    let sum = |counter: FrontCounter| counters.sum(counter as usize);
+    let mut row = Row::new(&backend.proxy, "BACKEND", 1, 0);
+    let sessions = sum(FrontCounter::Sessions);
+    let rate = shared.rates.of(Subject::Backend(id));
+    row.set("qcur", backend.queued());
+    row.set("qmax", 0);
+    row.set("scur", backend_active(world, id));
+    row.set("smax", shared.rates.backend_peak(world, id));
+    row.set("slim", world.limits.max(world.process_limit).div_ceil(10));
+    row.set("stot", sessions);
+    row.set("bin", sum(FrontCounter::BytesIn));
+    row.set("bout", sum(FrontCounter::BytesOut));
+    for column in [
+        "dreq", "dresp", "reuse", "comp_in", "comp_out", "comp_byp", "comp_rsp",
+    ] {
+        row.set(column, 0);
+    }
+    row.set("econ", sum(FrontCounter::ConnectErrors));
+    row.set("eresp", sum(FrontCounter::ResponseErrors));
+    row.set("wretr", sum(FrontCounter::Retries));
+    row.set("wredis", sum(FrontCounter::Redispatches));
+    let usable: Vec<_> = backend
+        .servers
+        .iter()
+        .filter(|server| server.usable())
+        .collect();
+    let up = !usable.is_empty();
+    let weight: u32 = usable.iter().map(|server| server.weight()).sum();
+    row.set("status", if up { "UP" } else { "DOWN" });
+    row.set("weight", weight);
+    row.set("uweight", weight);
+    row.set("act", usable.len());
+    row.set("bck", 0);
+    row.set(
+        "lastchg",
+        clock::now().ms_since(shared.facts.started) / 1000,
+    );
+    row.set("lbtot", servers_sum(backend, ServerCounter::Chosen));
+    row.set("rate", rate.current);
+    row.set("rate_max", rate.max);
+    row.set("cli_abrt", sum(FrontCounter::ClientAborts));
+    row.set("srv_abrt", sum(FrontCounter::ServerAborts));
+    let last = backend
+        .servers
+        .iter()
+        .map(|server| server.last_session_ms.load(Relaxed))
+        .max();
+    row.set("lastsess", seconds_since(last.unwrap_or(0)));
+    row.set("connect", servers_sum(backend, ServerCounter::Connects));
+    row.set("eint", sum(FrontCounter::ResourceErrors));
+    times(
+        &mut row,
+        sessions,
+        sum(FrontCounter::QueueTimeUs),
+        sum(FrontCounter::ConnectTimeUs),
+        sum(FrontCounter::SessionTimeMs),
+    );
+    if level >= Level::Operator
+        && let Some(back) = &backend.proxy.back
+    {
+        row.set("algo", algorithm(back.balance));
+    }
+    row
+}
+
+fn servers_sum(backend: &Backend, counter: ServerCounter) -> u64 {
+    backend
+        .servers
+        .iter()
+        .map(|server| server.counters.sum(counter as usize))
+        .sum()
+}
+
+/// Averages over all sessions, in milliseconds.
+fn times(row: &mut Row, sessions: u64, queue_us: u64, connect_us: u64, session_ms: u64) {
+    let average = |sum: u64| sum.checked_div(sessions).unwrap_or(0);
+    row.set("qtime", average(queue_us) / 1000);
+    row.set("ctime", average(connect_us) / 1000);
+    row.set("rtime", 0);
+    row.set("ttime", average(session_ms));
+}
+
+/// Whole seconds since a Unix time in milliseconds, -1 = never.
+fn seconds_since(unix_ms: u64) -> i64 {
+    if unix_ms == 0 {
+        return -1;
+    }
+    i64::try_from(clock::unix_ms().saturating_sub(unix_ms) / 1000).unwrap_or(i64::MAX)
+}
+
+fn algorithm(balance: Balance) -> &'static str {
+    match balance {
+        Balance::RoundRobin => "roundrobin",
+        Balance::LeastConn => "leastconn",
+        Balance::Source(HashType::MapBased | HashType::Consistent) => "source",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_has_its_columns_at_their_places() {
+        let names: Vec<&str> = HEADER.split(',').collect();
+        assert_eq!(names.len(), 119);
+        for (index, name) in [
+            (0, "pxname"),
+            (17, "status"),
+            (32, "type"),
+            (36, "check_status"),
+            (73, "addr"),
+            (89, "src_ilim"),
+            (100, "agg_server_status"),
+            (105, "h1sess"),
+            (118, "cache_hint_hits"),
+        ] {
+            assert_eq!(names[index], name);
+        }
+    }
+
+    #[test]
+    fn filters() {
+        let filter = parse(&["fe", "1", "-1"]).unwrap();
+        assert_eq!(
+            (filter.proxy, filter.types, filter.sid),
+            (Some("fe"), 1, -1)
+        );
+        assert_eq!(parse(&["-1", "4", "-1", "up"]).unwrap().proxy, None);
+        assert!(parse(&["fe"]).is_err() && parse(&["json"]).is_err());
+    }
+
+    #[test]
+    fn a_value_with_a_comma_is_quoted() {
+        let mut out = String::new();
+        Row {
+            values: vec!["a,\"b".to_owned(), "c".to_owned()],
+        }
+        .write(&mut out);
+        assert_eq!(out, "\"a,\"\"b\",c,-,\n");
+    }
+}

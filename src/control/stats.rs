@@ -1,0 +1,121 @@
+//! Sessions per second, kept by the control thread's one-second tick.
+//!
+//! Shards only count. A rate is the difference of two readings over the time between them; the highest
+//! is kept beside it. Peaks of a backend's open sessions are sampled here too, since no limit counts
+//! them exactly.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use crate::base::ids::{ProxyId, ServerId};
+use crate::base::time::Moment;
+use crate::lb::ServerCounter;
+use crate::shard::{FrontCounter, World};
+
+/// What a rate is of.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Subject {
+    /// Sessions of all frontends.
+    Process,
+    /// Sessions of a frontend.
+    Frontend(ProxyId),
+    /// Sessions of a backend.
+    Backend(ProxyId),
+    /// Sessions of a server.
+    Server(ServerId),
+}
+
+/// A rate per second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rate {
+    /// In the last second.
+    pub current: u64,
+    /// The highest of all seconds.
+    pub max: u64,
+    total: u64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    at: Option<Moment>,
+    rates: HashMap<Subject, Rate>,
+    /// Most sessions a backend was seen with.
+    peaks: HashMap<ProxyId, u64>,
+}
+
+/// The rates of everything.
+#[derive(Debug, Default)]
+pub struct Rates(Mutex<Table>);
+
+impl Rates {
+    /// Reads the counters; called once a second.
+    pub fn tick(&self, world: &World, now: Moment) {
+        let mut table = self.table();
+        let elapsed_ms = table.at.map_or(0, |at| now.ms_since(at));
+        table.at = Some(now);
+        let mut note = |subject, total: u64| {
+            let rate = table.rates.entry(subject).or_default();
+            if let Some(per_second) =
+                (total.wrapping_sub(rate.total) * 1000 + elapsed_ms / 2).checked_div(elapsed_ms)
+            {
+                rate.current = per_second;
+                rate.max = rate.max.max(per_second);
+            }
+            rate.total = total;
+        };
+        let mut all = 0;
+        for front in world.frontends.iter().flatten() {
+            let total = front.counters.sum(FrontCounter::Sessions as usize);
+            all += total;
+            note(Subject::Frontend(front.proxy.proxy_id), total);
+        }
+        note(Subject::Process, all);
+        for backend in world.backends.iter().flatten() {
+            let id = backend.proxy.proxy_id;
+            let counters = &world.back_counters[usize::from(id.0)];
+            note(
+                Subject::Backend(id),
+                counters.sum(FrontCounter::Sessions as usize),
+            );
+            for server in &backend.servers {
+                let total = server.counters.sum(ServerCounter::Sessions as usize);
+                note(Subject::Server(server.id), total);
+            }
+        }
+        for backend in world.backends.iter().flatten() {
+            let id = backend.proxy.proxy_id;
+            let active = backend_active(world, id);
+            let peak = table.peaks.entry(id).or_default();
+            *peak = (*peak).max(active);
+        }
+    }
+
+    /// The rate of a subject.
+    pub fn of(&self, subject: Subject) -> Rate {
+        self.table()
+            .rates
+            .get(&subject)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Most sessions a backend was seen with.
+    pub fn backend_peak(&self, world: &World, id: ProxyId) -> u64 {
+        let active = backend_active(world, id);
+        let mut table = self.table();
+        let peak = table.peaks.entry(id).or_default();
+        *peak = (*peak).max(active);
+        *peak
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Sessions a backend has now.
+pub fn backend_active(world: &World, id: ProxyId) -> u64 {
+    world.back_counters[usize::from(id.0)].sum(FrontCounter::Active as usize)
+}

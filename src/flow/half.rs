@@ -1,0 +1,354 @@
+//! One direction of a session: what it has, what it may ask for next, when it is at its end.
+//!
+//! Bytes arrive in ring pieces, leave within the same turn or are copied to private memory. Nothing here
+//! points anywhere: the shard keeps the lists, this file keeps the counts and takes the decisions.
+//!
+//! Private memory is bounded by reservation. Every direction owns `small` bytes implicitly (they are set
+//! aside for `maxconn` sessions at start); whatever it may come to hold above that must be reserved before
+//! a receive is armed. So the process-wide budget can't be exceeded by data that is already under way.
+
+/// Bounds that are the same for all directions of a shard, bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// A receive of a direction not known to be bulk, and what each direction may hold unreserved.
+    pub small: u32,
+    /// A receive of a bulk direction.
+    pub bulk: u32,
+    /// A direction that holds more than this receives no more.
+    pub held_max: u32,
+}
+
+/// A read of this many bytes makes a direction bulk: a full 16 KiB TLS record or a large segment train
+/// (measured: reference figures separate messages from bulk here).
+const BULK_READ: u32 = 16 << 10;
+/// Reads below this many bytes count towards unmaking it.
+const SMALL_READ: u32 = 4 << 10;
+/// So many small reads in a row make a bulk direction small again.
+const SMALL_RUN: u8 = 16;
+
+/// The reading end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// Bytes may come.
+    Open,
+    /// The peer has sent its FIN.
+    Ended,
+    /// The peer has reset the connection.
+    Broken,
+}
+
+/// The writing end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writing {
+    /// Bytes may go.
+    Open,
+    /// Our FIN is out.
+    Finished,
+    /// The peer takes nothing any more: what comes is dropped.
+    Broken,
+}
+
+/// The receive a direction has outstanding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Arm {
+    /// None.
+    None,
+    /// One of the small ring; so many bytes may still come.
+    Small(u32),
+    /// One of the bulk ring; so many bytes may still come.
+    Bulk(u32),
+}
+
+impl Arm {
+    /// Bytes that may still come.
+    pub fn left(self) -> u32 {
+        match self {
+            Arm::None => 0,
+            Arm::Small(left) | Arm::Bulk(left) => left,
+        }
+    }
+}
+
+/// What a direction would like to arm.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// Nothing now.
+    Nothing,
+    /// A small receive; `reserve` bytes must be reserved for it first.
+    Small {
+        /// Bytes to reserve.
+        reserve: u32,
+    },
+    /// A place in the queue of bulk receives; if the reservation fails and the direction is empty, a small
+    /// receive instead.
+    Bulk {
+        /// Bytes to reserve.
+        reserve: u32,
+    },
+}
+
+/// One direction.
+#[derive(Clone, Debug)]
+pub struct Half {
+    /// Reading end.
+    pub reading: Reading,
+    /// Writing end.
+    pub writing: Writing,
+    /// Outstanding receive.
+    pub arm: Arm,
+    /// The sink takes nothing now: full, or not connected yet.
+    pub blocked: bool,
+    /// It moves data in bulk.
+    pub bulk: bool,
+    small_run: u8,
+    /// A send to the source has failed: an end of stream read afterwards is its reset (the failed send
+    /// took the socket's error with it).
+    pub source_failed: bool,
+    /// Bytes in private memory.
+    pub held: u32,
+    /// Bytes reserved of the budget.
+    pub reserved: u32,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+}
+
+impl Half {
+    /// A direction at its start. `blocked` while its sink is not connected.
+    pub fn new(blocked: bool) -> Half {
+        Half {
+            reading: Reading::Open,
+            writing: Writing::Open,
+            arm: Arm::None,
+            blocked,
+            bulk: false,
+            small_run: 0,
+            source_failed: false,
+            held: 0,
+            reserved: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+        }
+    }
+
+    /// Notes received bytes; `more` = the receive goes on.
+    pub fn received(&mut self, bytes: u32) {
+        self.bytes_in += u64::from(bytes);
+        self.arm = match self.arm {
+            Arm::None => Arm::None,
+            Arm::Small(left) => Arm::Small(left.saturating_sub(bytes)),
+            Arm::Bulk(left) => Arm::Bulk(left.saturating_sub(bytes)),
+        };
+        if bytes >= BULK_READ {
+            self.bulk = true;
+            self.small_run = 0;
+        } else if bytes < SMALL_READ && self.bulk {
+            self.small_run += 1;
+            if self.small_run >= SMALL_RUN {
+                self.bulk = false;
+                self.small_run = 0;
+            }
+        }
+    }
+
+    /// Notes an end of stream.
+    pub fn ended(&mut self) {
+        if self.reading == Reading::Open {
+            self.reading = if self.source_failed {
+                Reading::Broken
+            } else {
+                Reading::Ended
+            };
+        }
+    }
+
+    /// What to arm next, if its memory can be reserved.
+    pub fn wish(&self, limits: &Limits) -> Wish {
+        if self.reading != Reading::Open || self.arm != Arm::None {
+            return Wish::Nothing;
+        }
+        if self.writing == Writing::Broken {
+            // Draining: what comes is dropped, nothing is held.
+            return Wish::Small { reserve: 0 };
+        }
+        if self.held > limits.held_max {
+            return Wish::Nothing;
+        }
+        if self.bulk && limits.bulk > limits.small {
+            Wish::Bulk {
+                reserve: self.shortage(limits, limits.bulk),
+            }
+        } else {
+            Wish::Small {
+                reserve: self.shortage(limits, limits.small),
+            }
+        }
+    }
+
+    /// Bytes missing in the reservation for a receive of `limit`.
+    fn shortage(&self, limits: &Limits, limit: u32) -> u32 {
+        (self.held + limit).saturating_sub(limits.small + self.reserved)
+    }
+
+    /// Bytes reserved that nothing needs any more.
+    pub fn surplus(&self, limits: &Limits) -> u32 {
+        let needed = (self.held + self.arm.left()).saturating_sub(limits.small);
+        self.reserved.saturating_sub(needed)
+    }
+
+    /// Whether the FIN may go out: the stream has ended and everything was sent.
+    pub fn may_finish(&self) -> bool {
+        self.reading == Reading::Ended && self.writing == Writing::Open && self.held == 0
+    }
+
+    /// Whether nothing more will happen in this direction.
+    pub fn done(&self) -> bool {
+        match self.writing {
+            Writing::Open => false,
+            Writing::Finished => true,
+            Writing::Broken => self.reading != Reading::Open,
+        }
+    }
+
+    /// Whether the source could be read from if it had something: false under back-pressure.
+    pub fn listens(&self) -> bool {
+        self.reading == Reading::Open && self.arm != Arm::None
+    }
+
+    /// The direction as a plain value, with its unsent bytes: for an engine switch, a move to another shard
+    /// or a hand-over. Only a direction without an outstanding receive can be frozen.
+    pub fn freeze(self, unsent: Vec<u8>) -> Result<FrozenHalf, Half> {
+        if self.arm != Arm::None || unsent.len() != self.held as usize {
+            return Err(self);
+        }
+        Ok(FrozenHalf {
+            reading: self.reading,
+            writing: self.writing,
+            source_failed: self.source_failed,
+            bulk: self.bulk,
+            unsent,
+            bytes_in: self.bytes_in,
+            bytes_out: self.bytes_out,
+        })
+    }
+
+    /// The direction a frozen value describes; its unsent bytes go back to private memory by the caller.
+    pub fn thaw(frozen: FrozenHalf) -> (Half, Vec<u8>) {
+        let mut half = Half::new(true);
+        half.reading = frozen.reading;
+        half.writing = frozen.writing;
+        half.source_failed = frozen.source_failed;
+        half.bulk = frozen.bulk;
+        half.bytes_in = frozen.bytes_in;
+        half.bytes_out = frozen.bytes_out;
+        (half, frozen.unsent)
+    }
+}
+
+/// A direction as a plain value: nothing in flight, no pointer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FrozenHalf {
+    /// Reading end.
+    pub reading: Reading,
+    /// Writing end.
+    pub writing: Writing,
+    /// See [`Half::source_failed`].
+    pub source_failed: bool,
+    /// It moves data in bulk.
+    pub bulk: bool,
+    /// Bytes received and not sent.
+    pub unsent: Vec<u8>,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        small: 32 << 10,
+        bulk: 256 << 10,
+        held_max: 128 << 10,
+    };
+
+    #[test]
+    fn big_reads_make_bulk_and_sixteen_small_ones_unmake_it() {
+        let mut half = Half::new(false);
+        half.received(BULK_READ);
+        assert!(half.bulk);
+        for _ in 0..15 {
+            half.received(64);
+        }
+        half.received(BULK_READ);
+        for _ in 0..15 {
+            half.received(64);
+        }
+        assert!(half.bulk);
+        half.received(64);
+        assert!(!half.bulk);
+    }
+
+    #[test]
+    fn an_empty_small_direction_needs_no_reservation() {
+        let mut half = Half::new(false);
+        assert_eq!(half.wish(&LIMITS), Wish::Small { reserve: 0 });
+        half.held = 100;
+        assert_eq!(half.wish(&LIMITS), Wish::Small { reserve: 100 });
+        half.reserved = 100;
+        assert_eq!(half.wish(&LIMITS), Wish::Small { reserve: 0 });
+        half.held = LIMITS.held_max + 1;
+        assert_eq!(half.wish(&LIMITS), Wish::Nothing);
+    }
+
+    #[test]
+    fn a_bulk_direction_reserves_what_it_may_come_to_hold() {
+        let mut half = Half::new(false);
+        half.bulk = true;
+        let above = LIMITS.bulk - LIMITS.small;
+        assert_eq!(half.wish(&LIMITS), Wish::Bulk { reserve: above });
+        half.reserved = above;
+        half.arm = Arm::Bulk(LIMITS.bulk);
+        assert_eq!(half.surplus(&LIMITS), 0);
+        half.received(LIMITS.bulk);
+        half.arm = Arm::None;
+        assert_eq!(half.surplus(&LIMITS), above);
+        half.held = LIMITS.bulk;
+        assert_eq!(half.surplus(&LIMITS), 0);
+    }
+
+    #[test]
+    fn an_end_after_a_failed_send_is_a_reset() {
+        let mut half = Half::new(false);
+        half.source_failed = true;
+        half.ended();
+        assert_eq!(half.reading, Reading::Broken);
+        let mut half = Half::new(false);
+        half.ended();
+        half.source_failed = true;
+        half.ended();
+        assert_eq!(half.reading, Reading::Ended);
+    }
+
+    #[test]
+    fn freezing_needs_nothing_in_flight_and_thawing_brings_it_back() {
+        let mut half = Half::new(false);
+        half.arm = Arm::Small(10);
+        let mut half = half
+            .freeze(Vec::new())
+            .expect_err("a receive is outstanding");
+        half.arm = Arm::None;
+        half.held = 3;
+        half.bytes_in = 7;
+        half.reading = Reading::Ended;
+        let frozen = half.freeze(b"abc".to_vec()).expect("nothing in flight");
+        let (half, unsent) = Half::thaw(frozen);
+        assert_eq!(
+            (half.bytes_in, half.reading, unsent),
+            (7, Reading::Ended, b"abc".to_vec())
+        );
+    }
+}

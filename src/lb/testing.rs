@@ -1,0 +1,146 @@
+//! Backends, clients and helpers for the tests of this layer.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use super::{Backend, Outcome, Pick, PickRequest};
+use crate::base::address::Address;
+use crate::base::hash;
+use crate::base::ids::{ProxyId, ServerId, SessionKey};
+use crate::config::plan::{Back, Balance, HashType, Proxy, ProxyKind, Server};
+
+/// Every way to balance.
+pub(super) const ALL: [Balance; 4] = [
+    Balance::RoundRobin,
+    Balance::LeastConn,
+    Balance::Source(HashType::MapBased),
+    Balance::Source(HashType::Consistent),
+];
+
+/// A server's weight and `maxconn`.
+pub(super) fn server(weight: u16, maxconn: u32) -> (u16, u32) {
+    (weight, maxconn)
+}
+
+/// A backend whose n-th server has the slot n and the address 10.0.0.n:80.
+pub(super) fn backend(balance: Balance, servers: &[(u16, u32)]) -> Backend {
+    let servers: Vec<_> = (0..)
+        .zip(servers)
+        .map(|(id, server)| planned(id, id, *server))
+        .collect();
+    backend_of(balance, servers, 0)
+}
+
+/// A backend of planned servers.
+pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, seed: u64) -> Backend {
+    let back = Back {
+        balance,
+        servers,
+        timeout_connect_ms: 0,
+        timeout_server_ms: 0,
+        timeout_server_fin_ms: 0,
+        timeout_queue_ms: 0,
+        retries: 3,
+        redispatch: None,
+        keepalive: None,
+    };
+    let proxy = Proxy {
+        proxy_id: ProxyId(0),
+        iid: 2,
+        name: Arc::from("test"),
+        kind: ProxyKind::Backend,
+        front: None,
+        back: Some(back),
+        logs: Vec::new(),
+    };
+    Backend::new(Arc::new(proxy), 1, seed)
+}
+
+/// A server in slot `id` at the address 10.0.0.0 + `host`.
+pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<Server> {
+    let ip = Ipv4Addr::from_bits(0x0a00_0000 + host);
+    Arc::new(Server {
+        server_id: ServerId(id),
+        sid: id + 1,
+        name: Arc::from(format!("server{id}")),
+        address: Address::Ip((ip, 80).into()),
+        address_text: format!("{ip}:80"),
+        weight,
+        maxconn,
+        disabled: false,
+        check: None,
+        tcp_user_timeout_ms: 0,
+        place: String::new(),
+    })
+}
+
+/// The n-th client.
+pub(super) fn address(n: u32) -> Option<IpAddr> {
+    Some(IpAddr::V4(Ipv4Addr::from_bits(0xc612_0000 + n)))
+}
+
+/// A session.
+pub(super) fn key(slot: u32) -> SessionKey {
+    SessionKey {
+        slot,
+        generation: 1,
+    }
+}
+
+/// Slot of the server picked.
+pub(super) fn picked(pick: &Pick) -> Option<u32> {
+    match pick {
+        Pick::Server(server) => Some(server.id.0),
+        Pick::Wait { .. } | Pick::Refuse => None,
+    }
+}
+
+/// A short connection.
+pub(super) fn pick_and_release(backend: &Backend, client: Option<IpAddr>) -> Pick {
+    let pick = backend.pick(PickRequest {
+        client,
+        avoid: None,
+    });
+    if let Pick::Server(server) = &pick {
+        assert!(backend.release(server, Outcome::Completed).is_none());
+    }
+    pick
+}
+
+/// How often each of `servers` was picked in `picks` short connections.
+pub(super) fn spread(backend: &Backend, picks: u32) -> Vec<u32> {
+    let mut counts = vec![0; backend.servers.len()];
+    for n in 0..picks {
+        let id = picked(&pick_and_release(backend, address(n))).expect("a server");
+        counts[id as usize] += 1;
+    }
+    counts
+}
+
+/// Numbers below a bound, from a seed.
+pub(super) fn random(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut index = 0;
+    move |bound| {
+        index += 1;
+        hash::sequence(seed, index) % bound
+    }
+}
+
+/// Ends a test that waits for something that doesn't come. It counts looks instead of reading a clock:
+/// each gives way to other threads, so this many in a row mean that none of them has anything to do.
+#[derive(Default)]
+pub(super) struct Patience(u32);
+
+impl Patience {
+    /// Something came.
+    pub(super) fn renew(&mut self) {
+        self.0 = 0;
+    }
+
+    /// Nothing came.
+    pub(super) fn wait(&mut self, failure: &str) {
+        self.0 += 1;
+        assert!(self.0 < 5_000_000, "{failure}");
+        std::thread::yield_now();
+    }
+}

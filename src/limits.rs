@@ -1,0 +1,90 @@
+//! Every bound of the process, in one place, with the arithmetic behind it.
+//!
+//! Queues, tables and buffers outside the rings take their size from here; what must fit into what is
+//! asserted at compile time. Sizes that the configuration decides are not here, their defaults are.
+//! May be used by every layer above `base`.
+
+/// Shards at most: a bit per shard in the limit table's waker set, and `ShardId` is 16 bits wide.
+pub const SHARDS_MAX: u16 = 256;
+
+/// Descriptors a shard holds beside sockets: its ring, its wake-up eventfd, and two spare for a timer
+/// and a registered file table.
+pub const DESCRIPTORS_PER_SHARD: u64 = 4;
+
+/// Descriptors of the control, probe and log threads: for each of the two runtimes an epoll, its
+/// wake-up, a clone of the epoll and a ring; the log thread's wake-up; the signal thread has none.
+pub const DESCRIPTORS_OF_THREADS: u64 = 2 * 4 + 1;
+
+/// Standard input, output and error.
+pub const DESCRIPTORS_STANDARD: u64 = 3;
+
+/// Kept free for what opens for a moment: `/proc` files, the time-zone database, a client over a limit
+/// that is accepted only to be closed.
+pub const DESCRIPTORS_RESERVE: u64 = 64;
+
+/// Descriptors of a session: the client's socket and the server's.
+pub const DESCRIPTORS_PER_SESSION: u64 = 2;
+
+/// Most descriptors that a computed `maxconn` counts on. Containers often come with a limit of 2^30,
+/// and tables sized from that would not fit into memory.
+pub const DESCRIPTORS_DEFAULT_MAX: u64 = 1 << 20;
+
+/// Messages a shard's port holds beyond one grant per session of the process.
+pub const PORT_RESERVE: usize = 1024;
+
+/// Records between the shards and the log thread: 0.8 s at 20,000 lines a second. A record is about
+/// 200 bytes, so the queue takes 3 MiB.
+pub const LOG_RECORDS_MAX: usize = 16 * 1024;
+
+/// Text messages (state changes) between the control thread and the log thread.
+pub const LOG_MESSAGES_MAX: usize = 4096;
+
+/// Lines that wait for one log target: while a syslog daemon is busy they wait here, and the 8,193rd
+/// is dropped and counted. At 200 bytes a line this is 1.6 MiB per target.
+pub const LOG_LINES_PENDING_MAX: usize = 8 * 1024;
+
+/// Datagrams sent to one UDP log target per millisecond. A receiver with the kernel's default buffer
+/// (212,992 bytes, about 200 small datagrams) then survives three milliseconds without its CPU even
+/// while a backlog is being sent, and 64,000 lines a second still pass.
+pub const LOG_UDP_BURST_MAX: usize = 64;
+
+/// Lines written to a stream log target with one call.
+pub const LOG_WRITE_LINES_MAX: usize = 32;
+
+/// Records taken from the queue between two looks at the sinks.
+pub const LOG_TURN_RECORDS_MAX: usize = 512;
+
+/// How long the log thread goes on flushing when the process ends, milliseconds.
+pub const LOG_FLUSH_MS: u64 = 500;
+
+/// Probe results between the probe thread and the control thread.
+pub const CHANGES_MAX: usize = 1024;
+
+/// Longest line a client of the runtime socket may send, bytes.
+pub const API_LINE_MAX: usize = 16 * 1024;
+
+/// Backlog of a listening socket where nothing is configured; the kernel caps it by `somaxconn`.
+pub const BACKLOG_DEFAULT: u32 = 4096;
+
+/// Backlog of a runtime socket.
+pub const API_BACKLOG: i32 = 64;
+
+/// A probe that was seen to end this much later than its deadline says nothing about the server: the
+/// probe thread itself was not running.
+pub const PROBE_LATE_MS: u64 = 25;
+
+/// Least private relay memory of the process, bytes.
+pub const MEMORY_MIN: u64 = 16 << 20;
+
+/// Private relay memory is at most this part of the RAM and of the cgroup's limit.
+pub const MEMORY_DIVISOR: u64 = 4;
+
+const _: () = assert!(LOG_UDP_BURST_MAX < LOG_LINES_PENDING_MAX);
+const _: () = assert!(LOG_TURN_RECORDS_MAX < LOG_LINES_PENDING_MAX);
+const _: () = assert!(LOG_TURN_RECORDS_MAX < LOG_RECORDS_MAX);
+const _: () = assert!(
+    LOG_WRITE_LINES_MAX <= 1024,
+    "writev takes at most IOV_MAX pieces"
+);
+const _: () = assert!(API_LINE_MAX >= 1024);
+const _: () = assert!(DESCRIPTORS_RESERVE + DESCRIPTORS_OF_THREADS + DESCRIPTORS_STANDARD < 256);

@@ -1,0 +1,217 @@
+//! How many connections fit: descriptors, shards and memory, computed before anything is opened.
+//!
+//! Running out of descriptors in operation would hit probes and logs as well as sessions. So the sum is
+//! made at start, and a configuration that can't fit is refused with the numbers.
+
+use crate::config::plan::{Endpoint, LogSink, Plan};
+use crate::limits;
+use crate::sys::cgroup::CgroupLimits;
+
+/// What the process may use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Budget {
+    /// Connections of the process.
+    pub maxconn: u32,
+    /// Limit of open descriptors.
+    pub descriptors_max: u64,
+    /// Descriptors for everything but sessions.
+    pub descriptors_fixed: u64,
+}
+
+/// Shards to run: as configured, else one for each CPU that may be used and paid for.
+pub fn shards(configured: Option<u16>, cpus_allowed: usize, cgroup: CgroupLimits) -> u16 {
+    let cpus = u16::try_from(cpus_allowed.max(1)).unwrap_or(u16::MAX);
+    let paid = cgroup
+        .cpus
+        .map_or(u16::MAX, |cpus| u16::try_from(cpus).unwrap_or(u16::MAX));
+    configured
+        .unwrap_or(cpus.min(paid))
+        .clamp(1, limits::SHARDS_MAX)
+}
+
+/// Bytes of private relay memory: as configured, else a part of what there is.
+pub fn memory(configured: Option<u64>, ram_bytes: u64, cgroup: CgroupLimits) -> u64 {
+    if let Some(bytes) = configured {
+        return bytes.max(limits::MEMORY_MIN);
+    }
+    let there = cgroup
+        .memory_bytes
+        .map_or(ram_bytes, |bytes| bytes.min(ram_bytes));
+    (there / limits::MEMORY_DIVISOR).max(limits::MEMORY_MIN)
+}
+
+/// Distributes the descriptors, or says why they don't suffice. `maxconn` is the configured one.
+pub fn descriptors(
+    plan: &Plan,
+    shards: u16,
+    maxconn: Option<u32>,
+    descriptors_max: u64,
+) -> Result<Budget, String> {
+    let items = fixed_items(plan, shards);
+    let fixed: u64 = items.iter().map(|(_, count)| count).sum();
+    let explained = || -> String {
+        let mut text = String::new();
+        for (name, count) in items.iter().filter(|(_, count)| *count > 0) {
+            text.push_str(&format!(" + {count} {name}"));
+        }
+        text
+    };
+    let room = |limit: u64| limit.saturating_sub(fixed) / limits::DESCRIPTORS_PER_SESSION;
+    let Some(wanted) = maxconn else {
+        let room = room(descriptors_max.min(limits::DESCRIPTORS_DEFAULT_MAX));
+        if room == 0 {
+            return Err(format!(
+                "The limit of {descriptors_max} open descriptors leaves none for sessions: {fixed} \
+                 are needed beside them ({}). Raise it (ulimit -n, LimitNOFILE=).",
+                explained().trim_start_matches(" + ")
+            ));
+        }
+        let maxconn = u32::try_from(room).unwrap_or(u32::MAX);
+        return Ok(Budget {
+            maxconn,
+            descriptors_max,
+            descriptors_fixed: fixed,
+        });
+    };
+    let needed = u64::from(wanted) * limits::DESCRIPTORS_PER_SESSION + fixed;
+    if needed > descriptors_max {
+        return Err(format!(
+            "maxconn {wanted} needs {needed} open descriptors and the limit is {descriptors_max}: \
+             {} x {wanted} for sessions{}. Raise the limit (ulimit -n {needed}, \
+             LimitNOFILE={needed}) or lower maxconn to {} at most.",
+            limits::DESCRIPTORS_PER_SESSION,
+            explained(),
+            room(descriptors_max),
+        ));
+    }
+    Ok(Budget {
+        maxconn: wanted,
+        descriptors_max,
+        descriptors_fixed: fixed,
+    })
+}
+
+fn fixed_items(plan: &Plan, shards: u16) -> [(&'static str, u64); 8] {
+    let shards = u64::from(shards);
+    let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    // The registry keeps a duplicate of each: a member per shard, or one that all shards share.
+    let listening = plan
+        .listeners
+        .iter()
+        .map(|listener| match &listener.endpoint {
+            Endpoint::Address(crate::base::address::Address::Ip(_)) => 2 * shards,
+            Endpoint::Address(_) | Endpoint::Descriptor(_) => 1 + shards,
+        });
+    let servers = plan.proxies.iter().filter_map(|proxy| proxy.back.as_ref());
+    let probes = servers
+        .flat_map(|back| &back.servers)
+        .filter(|server| server.check.is_some());
+    let targets = plan
+        .proxies
+        .iter()
+        .flat_map(|proxy| &proxy.logs)
+        .chain(&plan.global.logs);
+    let mut sinks: Vec<&LogSink> = Vec::new();
+    for target in targets {
+        if !sinks.contains(&&target.sink) {
+            sinks.push(&target.sink);
+        }
+    }
+    let api = plan.global.stats_sockets.len();
+    let api_clients = if api == 0 {
+        0
+    } else {
+        u64::from(plan.global.stats_maxconn)
+    };
+    [
+        ("for listening sockets", listening.sum()),
+        ("for probes in flight", count(probes.count())),
+        ("for log targets", count(sinks.len()) + 1),
+        ("for runtime sockets", count(api)),
+        ("for their clients", api_clients * count(api).max(1)),
+        ("for shards", shards * limits::DESCRIPTORS_PER_SHARD),
+        (
+            "for threads and standard streams",
+            limits::DESCRIPTORS_OF_THREADS + limits::DESCRIPTORS_STANDARD,
+        ),
+        ("in reserve", limits::DESCRIPTORS_RESERVE),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::address::Address;
+    use crate::base::ids::{ListenerId, ProxyId};
+    use crate::config::plan::Listener;
+    use std::sync::Arc;
+
+    fn plan() -> Plan {
+        let listener = Listener {
+            listener_id: ListenerId(0),
+            proxy_id: ProxyId(0),
+            endpoint: Endpoint::Address(Address::Ip("127.0.0.1:80".parse().unwrap())),
+            name: String::new(),
+            backlog: 0,
+            maxconn: 0,
+            defer_accept: false,
+            v6only: None,
+            tcp_user_timeout_ms: 0,
+            unix_mode: None,
+            unix_uid: None,
+            unix_gid: None,
+            place: "a.cfg:1".to_owned(),
+        };
+        Plan {
+            listeners: vec![Arc::new(listener)],
+            ..Plan::default()
+        }
+    }
+
+    #[test]
+    fn a_computed_maxconn_uses_what_is_left() {
+        // 2 shards: 4 for the listener, 8 for rings, 1 for standard error, 12 + 64 in general.
+        let fixed = 4 + 8 + 1 + 12 + 64;
+        let budget = descriptors(&plan(), 2, None, 20_000).unwrap();
+        assert_eq!(budget.descriptors_fixed, fixed);
+        assert_eq!(u64::from(budget.maxconn), (20_000 - fixed) / 2);
+        let large = descriptors(&plan(), 2, None, 1 << 30).unwrap();
+        assert!(large.maxconn < 1 << 19);
+        assert!(descriptors(&plan(), 2, None, 60).is_err());
+    }
+
+    #[test]
+    fn a_configured_maxconn_that_does_not_fit_is_refused_with_the_numbers() {
+        assert_eq!(
+            descriptors(&plan(), 2, Some(9_955), 20_000)
+                .unwrap()
+                .maxconn,
+            9_955
+        );
+        let error = descriptors(&plan(), 2, Some(9_956), 20_000).unwrap_err();
+        for number in [
+            "9956",
+            "20001",
+            "20000",
+            "9955 at most",
+            "4 for listening sockets",
+        ] {
+            assert!(error.contains(number), "{number} is not in: {error}");
+        }
+    }
+
+    #[test]
+    fn shards_and_memory_follow_the_tighter_of_machine_and_cgroup() {
+        let cgroup = CgroupLimits {
+            cpus: Some(2),
+            memory_bytes: Some(1 << 30),
+        };
+        assert_eq!(shards(None, 8, cgroup), 2);
+        assert_eq!(shards(None, 1, cgroup), 1);
+        assert_eq!(shards(Some(4), 1, cgroup), 4);
+        assert_eq!(shards(None, 0, CgroupLimits::default()), 1);
+        assert_eq!(memory(None, 8 << 30, cgroup), 256 << 20);
+        assert_eq!(memory(None, 0, CgroupLimits::default()), limits::MEMORY_MIN);
+        assert_eq!(memory(Some(64 << 20), 8 << 30, cgroup), 64 << 20);
+    }
+}

@@ -1,0 +1,297 @@
+//! Accepting: multishot accept while there is ample room, one at a time near a limit, paused at it.
+//!
+//! A connection that the kernel hands over although a limit is reached is parked: kept open, counted, and
+//! admitted first when room comes. Near a limit at most one accept per listener is outstanding, so parking
+//! stays within the reserve of the descriptor budget.
+
+use std::collections::VecDeque;
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::world::{FrontCounter, Frontend};
+use super::{Shard, ShardListener};
+use crate::base::ids::ListenerId;
+use crate::base::limits::{LimitId, LimitKey};
+use crate::base::time::Moment;
+use crate::ring::{AcceptError, Completion, Errno, Fd, Kernel, Op, Token};
+
+/// Room in every limit that allows multishot: a burst may bring as many connections as the kernel's accept
+/// queues hold before the cancel takes effect, and somaxconn is 4096 by default (listen(2)).
+const MULTISHOT_ROOM: u32 = 4096;
+/// Pause after an accept found no descriptor or memory, unless a session ends before. As haproxy and nginx
+/// pause: long enough not to burn a core, short enough not to be noticed.
+const RESOURCE_PAUSE_MS: u64 = 100;
+
+/// What an acceptor is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Accepting {
+    /// Nothing is outstanding; to be armed.
+    Idle,
+    /// An accept is outstanding.
+    Armed { multishot: bool },
+    /// It was cancelled and has not completed yet.
+    Ending,
+    /// A limit is reached.
+    Paused,
+    /// Out of descriptors or memory, until then or the next release.
+    Resting { until: Moment },
+    /// The listener is closed.
+    Closed,
+}
+
+/// A listening socket of the shard.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    fd: Fd,
+    frontend: Arc<Frontend>,
+    /// Process, frontend, listener.
+    limits: [LimitId; 3],
+    accepting: Accepting,
+    parked: VecDeque<Fd>,
+}
+
+impl<K: Kernel> Shard<K> {
+    /// Takes a listening socket over; `start_accepting` arms it.
+    pub(super) fn add_acceptor(&mut self, listener: ShardListener) {
+        let fd = Fd(listener.socket.into_raw_fd());
+        self.add_acceptor_fd(listener.listener_id, fd);
+    }
+
+    /// The same for a bare descriptor.
+    pub(super) fn add_acceptor_fd(&mut self, listener_id: ListenerId, fd: Fd) {
+        let plan = &self.world.plan.listeners[usize::from(listener_id.0)];
+        let proxy = usize::from(plan.proxy_id.0);
+        let frontend = self.world.frontends[proxy]
+            .clone()
+            .expect("a listener has a frontend");
+        let listener = LimitKey::Listener(listener_id);
+        let limits = [
+            self.world.process_limit,
+            frontend.limit,
+            self.world
+                .limits
+                .find(listener)
+                .expect("every listener has a limit"),
+        ];
+        self.acceptors.push(Acceptor {
+            fd,
+            frontend,
+            limits,
+            accepting: Accepting::Idle,
+            parked: VecDeque::new(),
+        });
+    }
+
+    /// Arms every idle acceptor.
+    pub(super) fn start_accepting(&mut self) {
+        for index in 0..self.acceptors.len() {
+            self.arm_acceptor(index);
+        }
+    }
+
+    /// Arms an idle or paused acceptor, if its limits have room.
+    fn arm_acceptor(&mut self, index: usize) {
+        let acceptor = &mut self.acceptors[index];
+        match acceptor.accepting {
+            Accepting::Idle | Accepting::Paused => {}
+            Accepting::Resting { until } if until <= self.now => {}
+            Accepting::Resting { .. }
+            | Accepting::Armed { .. }
+            | Accepting::Ending
+            | Accepting::Closed => return,
+        }
+        if self.draining {
+            return self.empty_and_close(index);
+        }
+        let limits = &self.world.limits;
+        let free = |acceptor: &Acceptor| {
+            acceptor
+                .limits
+                .iter()
+                .map(|id| limits.free(*id))
+                .min()
+                .unwrap_or(0)
+        };
+        if free(acceptor) == 0 || !acceptor.parked.is_empty() {
+            for id in acceptor.limits {
+                if limits.free(id) == 0 {
+                    limits.pause(id, self.id);
+                }
+            }
+            // A unit given back since the first look would wake nobody: look again.
+            if free(acceptor) == 0 || !acceptor.parked.is_empty() {
+                if acceptor.accepting != Accepting::Paused {
+                    self.gauges().accept_pauses.fetch_add(1, Relaxed);
+                    self.acceptors[index].accepting = Accepting::Paused;
+                }
+                return;
+            }
+        }
+        let multishot = free(acceptor) >= MULTISHOT_ROOM;
+        acceptor.accepting = Accepting::Armed { multishot };
+        let token = Token::plain(Op::Accept, u32::try_from(index).expect("few listeners"));
+        let fd = acceptor.fd;
+        self.kernel.accept(fd, multishot, token);
+    }
+
+    /// Handles a completed accept.
+    pub(super) fn on_accept(&mut self, completion: Completion) {
+        let index = completion.token.index() as usize;
+        if !completion.more {
+            self.acceptors[index].accepting = Accepting::Idle;
+        }
+        if completion.result >= 0 {
+            self.admit(index, Fd(completion.result));
+        } else {
+            self.accept_failed(index, Errno(-completion.result));
+        }
+        let acceptor = &self.acceptors[index];
+        if acceptor.accepting == (Accepting::Armed { multishot: true }) {
+            let limits = &self.world.limits;
+            if acceptor
+                .limits
+                .iter()
+                .any(|id| limits.free(*id) < MULTISHOT_ROOM)
+            {
+                self.acceptors[index].accepting = Accepting::Ending;
+                self.kernel.cancel(completion.token);
+            }
+        }
+        self.arm_acceptor(index);
+    }
+
+    fn accept_failed(&mut self, index: usize, errno: Errno) {
+        let rest = match AcceptError::of(errno) {
+            AcceptError::ClientGone | AcceptError::Cancelled => false,
+            AcceptError::Resource => {
+                self.gauges().accepts_refused.fetch_add(1, Relaxed);
+                true
+            }
+            AcceptError::Unexpected(errno) => {
+                self.unexpected("accept", errno);
+                true
+            }
+        };
+        if rest && self.acceptors[index].accepting == Accepting::Idle {
+            let until = self.now.after_ms(RESOURCE_PAUSE_MS);
+            self.acceptors[index].accepting = Accepting::Resting { until };
+            self.accept_rest_until = self.accept_rest_until.min(until);
+        }
+    }
+
+    /// Lets a connection in, or parks it at a limit.
+    fn admit(&mut self, index: usize, client: Fd) {
+        if !self.take_limits(index) {
+            let acceptor = &mut self.acceptors[index];
+            acceptor.parked.push_back(client);
+            self.parked += 1;
+            return;
+        }
+        let frontend = Arc::clone(&self.acceptors[index].frontend);
+        frontend
+            .counters
+            .add(self.id, FrontCounter::Connections as usize, 1);
+        self.start_session(index, frontend, client);
+    }
+
+    fn take_limits(&mut self, index: usize) -> bool {
+        let ids = self.acceptors[index].limits;
+        for (taken, id) in ids.iter().enumerate() {
+            if !self.world.limits.take(*id) {
+                for id in &ids[..taken] {
+                    let woken = self.world.limits.give(*id);
+                    self.wake_shards(woken);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives the limits of a session's acceptor back and wakes who waited for them.
+    pub(super) fn give_limits(&mut self, index: usize) {
+        for id in self.acceptors[index].limits {
+            let woken = self.world.limits.give(id);
+            self.wake_shards(woken);
+        }
+        // A session's end also gives descriptors back.
+        if self.accept_rest_until != Moment::NEVER {
+            self.accept_rest_until = self.now;
+        }
+    }
+
+    /// Admits what was parked and arms what was paused or resting, as far as there is room now.
+    pub(super) fn resume_accepting(&mut self) {
+        self.accept_rest_until = Moment::NEVER;
+        for index in 0..self.acceptors.len() {
+            while !self.acceptors[index].parked.is_empty() && self.take_limits(index) {
+                let client = self.acceptors[index].parked.pop_front().expect("not empty");
+                self.parked -= 1;
+                let frontend = Arc::clone(&self.acceptors[index].frontend);
+                frontend
+                    .counters
+                    .add(self.id, FrontCounter::Connections as usize, 1);
+                self.start_session(index, frontend, client);
+            }
+            if let Accepting::Resting { .. } = self.acceptors[index].accepting {
+                self.acceptors[index].accepting = Accepting::Idle;
+            }
+            self.arm_acceptor(index);
+        }
+    }
+
+    /// Stops accepting: cancels what is outstanding; each listener is emptied and closed when its accept
+    /// has ended.
+    pub(super) fn drain_acceptors(&mut self) {
+        self.draining = true;
+        for index in 0..self.acceptors.len() {
+            match self.acceptors[index].accepting {
+                Accepting::Armed { .. } => {
+                    self.acceptors[index].accepting = Accepting::Ending;
+                    let index = u32::try_from(index).expect("few listeners");
+                    self.kernel.cancel(Token::plain(Op::Accept, index));
+                }
+                Accepting::Idle | Accepting::Paused | Accepting::Resting { .. } => {
+                    self.empty_and_close(index);
+                }
+                Accepting::Ending | Accepting::Closed => {}
+            }
+        }
+    }
+
+    /// Takes the clients that are queued on a listener, because its close would reset them, and closes it.
+    fn empty_and_close(&mut self, index: usize) {
+        let fd = self.acceptors[index].fd;
+        // A shared socket may never run dry under load: the bound is one full accept queue.
+        if !self.stopping {
+            for _ in 0..MULTISHOT_ROOM {
+                match self.kernel.accept_now(fd) {
+                    Ok(client) => self.admit(index, client),
+                    Err(_) => break,
+                }
+            }
+        }
+        self.acceptors[index].accepting = Accepting::Closed;
+        self.kernel.close(fd);
+    }
+
+    /// Closes parked connections (at a hard stop).
+    pub(super) fn drop_parked(&mut self) {
+        for index in 0..self.acceptors.len() {
+            while let Some(client) = self.acceptors[index].parked.pop_front() {
+                self.parked -= 1;
+                self.kernel.close(client);
+            }
+        }
+    }
+
+    /// Whether every listener is closed and nobody is parked.
+    pub(super) fn accepting_ended(&self) -> bool {
+        self.parked == 0
+            && self
+                .acceptors
+                .iter()
+                .all(|a| a.accepting == Accepting::Closed)
+    }
+}

@@ -1,0 +1,242 @@
+//! Connecting: one non-blocking connect with a deadline, retries on the same server after a rest, or on
+//! another one at once.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Shard;
+use super::session::{Session, State};
+use super::world::FrontCounter;
+use crate::base::time::Moment;
+use crate::config::plan::{Back, Global, KeepAlive};
+use crate::flow::{Cause, Close, Direction, Phase, Side, Who};
+use crate::lb::{Outcome, Server, ServerCounter};
+use crate::ring::{Completion, ConnectError, Fd, Interest, Kernel, Op, SocketOptions, Token};
+
+/// Rest before another try on the same server: HAProxy's turn-around of min(`timeout connect`, 1 s), so
+/// that a restarting server isn't hammered.
+const REST_MS: u64 = 1_000;
+
+impl<K: Kernel> Shard<K> {
+    /// Starts a connect to the session's server.
+    pub(super) fn connect(&mut self, slot: u32) {
+        let now = self.now;
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        let server = Arc::clone(session.server.as_ref().expect("a server was picked"));
+        let back = planned_backend(session);
+        let options = socket_options(&self.world.plan.global, back, &server);
+        let timeout = back.timeout_connect_ms;
+        session.connect_began_at = now;
+        server
+            .counters
+            .add(self.id, ServerCounter::Connects as usize, 1);
+        match self.kernel.connect(&server.plan.address, &options) {
+            Ok((fd, true)) => {
+                session.fds[Side::Server as usize] = fd;
+                self.connected(slot);
+            }
+            Ok((fd, false)) => {
+                let deadline = match timeout {
+                    0 => Moment::NEVER,
+                    ms => now.after_ms(u64::from(ms)),
+                };
+                session.fds[Side::Server as usize] = fd;
+                session.state = State::Connecting { deadline };
+                session.connect_polled = true;
+                session.in_kernel += 1;
+                let token = Token::session(Op::Connect, session.key);
+                self.kernel.poll(fd, Interest::Write, false, token);
+                self.retime(slot);
+            }
+            Err(errno) => self.connect_failed(slot, ConnectError::of(errno)),
+        }
+    }
+
+    /// The connect's poll has completed.
+    pub(super) fn on_connect(&mut self, slot: u32, completion: Completion) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        session.connect_polled = false;
+        session.in_kernel -= 1;
+        match session.state {
+            State::Connecting { .. } => {
+                let readiness = self.kernel.readiness(completion.result);
+                let fd = session.fd(Side::Server);
+                let error = if readiness.failed || readiness.hung_up {
+                    let pending = self.kernel.take_error(fd).map(ConnectError::of);
+                    Some(pending.unwrap_or(ConnectError::Refused))
+                } else {
+                    None
+                };
+                match error {
+                    Some(error) => self.close_attempt(slot, error),
+                    None => self.connected(slot),
+                }
+            }
+            State::ConnectEnding { error } => self.close_attempt(slot, error),
+            State::Closing => self.finish_if_quiet(slot),
+            State::Prelude
+            | State::Waiting { .. }
+            | State::Resting { .. }
+            | State::Relaying
+            | State::Flushing { .. } => debug_assert!(false, "a connect completed in {session:?}"),
+        }
+    }
+
+    /// `timeout connect` has passed.
+    pub(super) fn connect_timed_out(&mut self, slot: u32) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        session.state = State::ConnectEnding {
+            error: ConnectError::TimedOut,
+        };
+        let token = Token::session(Op::Connect, session.key);
+        self.kernel.cancel(token);
+    }
+
+    fn close_attempt(&mut self, slot: u32, error: ConnectError) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        let fd = std::mem::replace(&mut session.fds[Side::Server as usize], Fd::NONE);
+        self.kernel.close(fd);
+        self.connect_failed(slot, error);
+    }
+
+    /// Retries, redispatches or gives up.
+    fn connect_failed(&mut self, slot: u32, error: ConnectError) {
+        if let ConnectError::Unexpected(errno) = error {
+            self.unexpected("connect", errno);
+        }
+        let now = self.now;
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        let server = Arc::clone(session.server.as_ref().expect("an attempt has a server"));
+        server
+            .counters
+            .add(self.id, ServerCounter::ConnectErrors as usize, 1);
+        if session.retries_left == 0 {
+            self.drop_server(slot, Outcome::ConnectFailed);
+            return self.give_up(slot, error);
+        }
+        session.retries_left -= 1;
+        session.retries += 1;
+        let back = planned_backend(session);
+        let redispatch = redispatch_due(back, session.retries) || !server.usable();
+        let rest = match back.timeout_connect_ms {
+            0 => REST_MS,
+            ms => REST_MS.min(u64::from(ms)),
+        };
+        let counter = if redispatch {
+            session.redispatched = true;
+            (FrontCounter::Redispatches, ServerCounter::Redispatches)
+        } else {
+            (FrontCounter::Retries, ServerCounter::Retries)
+        };
+        let backend = Arc::clone(session.backend.as_ref().expect("a backend was entered"));
+        let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+        counters.add(self.id, counter.0 as usize, 1);
+        server.counters.add(self.id, counter.1 as usize, 1);
+        if redispatch {
+            self.drop_server(slot, Outcome::ConnectFailed);
+            self.choose(slot, Some(server.id));
+        } else {
+            session.state = State::Resting {
+                until: now.after_ms(rest),
+            };
+            self.retime(slot);
+        }
+    }
+
+    fn give_up(&mut self, slot: u32, error: ConnectError) {
+        let (who, cause) = match error {
+            ConnectError::TimedOut => (Who::Server, Cause::TimedOut),
+            ConnectError::Resource => (Who::Resource, Cause::Aborted),
+            ConnectError::Refused | ConnectError::Unreachable | ConnectError::Unexpected(_) => {
+                (Who::Server, Cause::Aborted)
+            }
+        };
+        let session = self.sessions.at(slot).expect("a live session");
+        if who == Who::Resource {
+            let counters = &session.frontend.counters;
+            counters.add(self.id, FrontCounter::ResourceErrors as usize, 1);
+        }
+        if let Some(backend) = &session.backend {
+            let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+            counters.add(self.id, FrontCounter::ConnectErrors as usize, 1);
+        }
+        self.begin_close(
+            slot,
+            Close {
+                who,
+                phase: Phase::Connect,
+                cause,
+            },
+        );
+    }
+
+    /// The server is there: both directions run.
+    fn connected(&mut self, slot: u32) {
+        let now = self.now;
+        let unix_ms = self.unix_ms();
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        session.state = State::Relaying;
+        session.connected_at = Some(now);
+        session.active_at = [now; 2];
+        session.halves[Direction::Up as usize].blocked = false;
+        let early = session.halves[Direction::Up as usize].bytes_in;
+        let server = session.server.as_ref().expect("connected to a server");
+        let us = now.us_since(session.connect_began_at);
+        server
+            .counters
+            .add(self.id, ServerCounter::Sessions as usize, 1);
+        server
+            .counters
+            .add(self.id, ServerCounter::ConnectTimeUs as usize, us);
+        server
+            .counters
+            .raise(self.id, ServerCounter::ConnectTimeMaxUs as usize, us);
+        server
+            .counters
+            .add(self.id, ServerCounter::BytesIn as usize, early);
+        server.connect_us.record(self.id, us);
+        server.last_session_ms.store(unix_ms, Relaxed);
+        let backend = session.backend.as_ref().expect("a backend was entered");
+        let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+        counters.add(self.id, FrontCounter::ConnectTimeUs as usize, us);
+        counters.add(self.id, FrontCounter::BytesIn as usize, early);
+        counters.add(self.id, FrontCounter::Connections as usize, 1);
+        self.arm_next(slot, Direction::Down);
+        self.mark_dirty(slot, Direction::Up);
+        self.retime(slot);
+    }
+}
+
+/// The connecting side of a session's backend, as configured.
+fn planned_backend(session: &Session) -> &Back {
+    let backend = session.backend.as_ref().expect("a backend was entered");
+    backend.proxy.back.as_ref().expect("a backend has its side")
+}
+
+/// Whether the `retry`-th retry (from 1) goes to another server: `option redispatch N` on every N-th,
+/// negative N counted back from the last one.
+fn redispatch_due(back: &Back, retry: u16) -> bool {
+    let retry = i32::from(retry);
+    match back.redispatch.map(i32::from) {
+        None | Some(0) => false,
+        Some(every) if every > 0 => retry % every == 0,
+        Some(from_last) => retry == i32::from(back.retries) + 1 + from_last,
+    }
+}
+
+fn socket_options(global: &Global, back: &Back, server: &Server) -> SocketOptions {
+    let KeepAlive {
+        idle_s,
+        interval_s,
+        count,
+    } = back.keepalive.unwrap_or_default();
+    SocketOptions {
+        receive_buffer: global.rcvbuf_server.unwrap_or(0),
+        send_buffer: global.sndbuf_server.unwrap_or(0),
+        keepalive: back.keepalive.is_some(),
+        keepalive_idle_s: idle_s.unwrap_or(0),
+        keepalive_interval_s: interval_s.unwrap_or(0),
+        keepalive_count: count.unwrap_or(0),
+        user_timeout_ms: server.plan.tcp_user_timeout_ms,
+    }
+}

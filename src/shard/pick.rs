@@ -1,0 +1,294 @@
+//! From an accepted connection to a server: the session's start, the choice, the queue.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::record::SessionRecord;
+use super::session::{NONE, Session, State};
+use super::world::{FrontCounter, Frontend};
+use super::{Shard, frontend_backend};
+use crate::base::ids::{ServerId, SessionKey};
+use crate::base::time::Moment;
+use crate::config::plan::Balance;
+use crate::flow::{Cause, Close, Direction, Phase, Who};
+use crate::lb::{Backend, Grant, Outcome, Pick, PickRequest, Server, ServerCounter, Waiter};
+use crate::ring::{Fd, Kernel};
+
+impl<K: Kernel> Shard<K> {
+    /// Makes the session of an admitted connection and asks for a server.
+    pub(super) fn start_session(&mut self, acceptor: usize, frontend: Arc<Frontend>, client: Fd) {
+        let Some(key) = self.sessions.vacant_key() else {
+            // The slab holds as many as the process's limit admits.
+            debug_assert!(false, "more sessions than the process's limit");
+            frontend
+                .counters
+                .add(self.id, FrontCounter::ResourceErrors as usize, 1);
+            self.kernel.close(client);
+            self.give_limits(acceptor);
+            return;
+        };
+        let index = u16::try_from(acceptor).expect("few listeners");
+        let mut session = Session::new(key, index, Arc::clone(&frontend), client, self.now);
+        let backend = frontend_backend(&self.world, &frontend);
+        let front = frontend.proxy.front.as_ref().expect("a frontend");
+        let logs = !frontend.proxy.logs.is_empty();
+        let by_source = backend.as_ref().is_some_and(|b| needs_client(b));
+        // Both cost a system call each: asked for only where something reads them.
+        if logs || by_source {
+            session.client = self.kernel.peer_address(client);
+        }
+        if logs && !front.tcplog {
+            session.local = self.kernel.local_address(client);
+            self.log_accept(&session);
+        }
+        frontend
+            .counters
+            .add(self.id, FrontCounter::Sessions as usize, 1);
+        frontend
+            .counters
+            .add(self.id, FrontCounter::Active as usize, 1);
+        let inserted = self.sessions.insert(session);
+        debug_assert_eq!(inserted.as_ref().ok(), Some(&key));
+        // The client's first bytes are then there when the connect completes.
+        self.arm_next(key.slot, Direction::Up);
+        match backend {
+            Some(backend) => self.enter_backend(key.slot, backend),
+            None => self.refuse(key.slot, Phase::Connect),
+        }
+    }
+
+    fn enter_backend(&mut self, slot: u32, backend: Arc<Backend>) {
+        let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+        counters.add(self.id, FrontCounter::Sessions as usize, 1);
+        counters.add(self.id, FrontCounter::Active as usize, 1);
+        let session = self.sessions.at_mut(slot).expect("just inserted");
+        session.retries_left = backend.proxy.back.as_ref().map_or(0, |back| back.retries);
+        session.backend = Some(backend);
+        self.choose(slot, None);
+    }
+
+    /// Asks the balancer for a server; `avoid` is the one that just failed.
+    pub(super) fn choose(&mut self, slot: u32, avoid: Option<ServerId>) {
+        let session = self.sessions.at(slot).expect("a live session");
+        let backend = Arc::clone(session.backend.as_ref().expect("a backend was entered"));
+        let client: Option<IpAddr> = session.client.map(|address| address.ip());
+        match backend.pick(PickRequest { client, avoid }) {
+            Pick::Server(server) => self.assigned(slot, server),
+            Pick::Wait { only } => self.wait(slot, &backend, only),
+            Pick::Refuse => self.refuse(slot, Phase::Connect),
+        }
+    }
+
+    fn wait(&mut self, slot: u32, backend: &Arc<Backend>, only: Option<ServerId>) {
+        let now = self.now;
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        let back = backend.proxy.back.as_ref().expect("a backend");
+        let timeout = match (back.timeout_queue_ms, back.timeout_connect_ms) {
+            (0, connect) => connect,
+            (queue, _) => queue,
+        };
+        let deadline = if timeout == 0 {
+            Moment::NEVER
+        } else {
+            now.after_ms(u64::from(timeout))
+        };
+        session.state = State::Waiting { deadline };
+        session.queued_before = u32::try_from(backend.queued()).unwrap_or(u32::MAX);
+        let waiter = Waiter {
+            shard: self.id,
+            session: session.key,
+            only,
+        };
+        match backend.enqueue(waiter) {
+            Some(grant) => self.assigned(slot, grant.server),
+            None => self.retime(slot),
+        }
+    }
+
+    /// A waiting session was given a server by somebody's release.
+    pub(super) fn on_grant(&mut self, grant: Grant) {
+        let waits = self
+            .sessions
+            .get(grant.waiter.session)
+            .is_some_and(|session| matches!(session.state, State::Waiting { .. }));
+        if waits {
+            self.assigned(grant.waiter.session.slot, grant.server);
+            return;
+        }
+        // The session left the queue too late to give its place back: the server goes to the next one.
+        let backend = self.world.backends.iter().flatten().find(|backend| {
+            backend
+                .servers
+                .iter()
+                .any(|server| Arc::ptr_eq(server, &grant.server))
+        });
+        if let Some(backend) = backend.cloned() {
+            self.release_server(&backend, &grant.server, Outcome::Abandoned);
+        }
+    }
+
+    /// Takes a picked server for the session and connects.
+    fn assigned(&mut self, slot: u32, server: Arc<Server>) {
+        server
+            .counters
+            .add(self.id, ServerCounter::Chosen as usize, 1);
+        let now = self.now;
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        if session.assigned_at.is_none() {
+            session.assigned_at = Some(now);
+        }
+        session.server_tried = Some(Arc::clone(&server));
+        session.server = Some(server);
+        self.link_server(slot);
+        self.connect(slot);
+    }
+
+    /// Drops the session's server with the outcome of the attempt.
+    pub(super) fn drop_server(&mut self, slot: u32, outcome: Outcome) {
+        self.unlink_server(slot);
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        let Some(server) = session.server.take() else {
+            return;
+        };
+        let backend = Arc::clone(session.backend.as_ref().expect("a server has a backend"));
+        self.release_server(&backend, &server, outcome);
+    }
+
+    fn release_server(&mut self, backend: &Arc<Backend>, server: &Arc<Server>, outcome: Outcome) {
+        if let Some(grant) = backend.release(server, outcome) {
+            self.pass_grant(grant);
+        }
+    }
+
+    fn pass_grant(&mut self, grant: Grant) {
+        if grant.waiter.shard == self.id {
+            self.grants.push_back(grant);
+            return;
+        }
+        let port = &self.world.ports[usize::from(grant.waiter.shard.0)];
+        let sent = port.send(super::Message::Grant(grant));
+        // The port holds one message per session of the process and a reserve for control.
+        debug_assert!(sent.is_ok(), "a port is full");
+    }
+
+    /// Leaves the backend's queue. A grant that is already under way is released when it arrives.
+    pub(super) fn leave_queue(&mut self, key: SessionKey) {
+        let session = self.sessions.get(key).expect("a live session");
+        if let Some(backend) = &session.backend {
+            let _ = backend.dequeue(Waiter {
+                shard: self.id,
+                session: key,
+                only: None,
+            });
+        }
+    }
+
+    /// No server for this session.
+    pub(super) fn refuse(&mut self, slot: u32, phase: Phase) {
+        let session = self.sessions.at(slot).expect("a live session");
+        session
+            .frontend
+            .counters
+            .add(self.id, FrontCounter::ConnectErrors as usize, 1);
+        if let Some(backend) = &session.backend {
+            let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+            counters.add(self.id, FrontCounter::ConnectErrors as usize, 1);
+        }
+        self.begin_close(
+            slot,
+            Close {
+                who: Who::Server,
+                phase,
+                cause: Cause::Aborted,
+            },
+        );
+    }
+
+    fn log_accept(&mut self, session: &Session) {
+        let record = SessionRecord {
+            accepted_unix_ms: self.unix_ms(),
+            frontend: Arc::clone(&session.frontend),
+            backend: None,
+            server: None,
+            client: session.client,
+            local: session.local,
+            at_accept: true,
+            queue_ms: -1,
+            connect_ms: -1,
+            total_ms: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            termination: *b"--",
+            counts: [0; 4],
+            retries: 0,
+            redispatched: false,
+            queued_before: [0; 2],
+        };
+        self.log(record);
+    }
+
+    /// Puts the session into its server's list.
+    fn link_server(&mut self, slot: u32) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        let server = session.server.as_ref().expect("a server").id.0 as usize;
+        if self.server_heads.len() <= server {
+            self.server_heads.resize(server + 1, NONE);
+        }
+        let next = std::mem::replace(&mut self.server_heads[server], slot);
+        session.server_previous = NONE;
+        session.server_next = next;
+        if let Some(next) = self.sessions.at_mut(next) {
+            next.server_previous = slot;
+        }
+    }
+
+    fn unlink_server(&mut self, slot: u32) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        let Some(server) = &session.server else {
+            return;
+        };
+        let server = server.id.0 as usize;
+        let (previous, next) = (session.server_previous, session.server_next);
+        session.server_previous = NONE;
+        session.server_next = NONE;
+        match self.sessions.at_mut(previous) {
+            Some(previous) => previous.server_next = next,
+            None => self.server_heads[server] = next,
+        }
+        if let Some(next) = self.sessions.at_mut(next) {
+            next.server_previous = previous;
+        }
+    }
+
+    /// Ends every session of a server.
+    pub(super) fn end_sessions_of(&mut self, server: ServerId) {
+        let mut slot = self
+            .server_heads
+            .get(server.0 as usize)
+            .copied()
+            .unwrap_or(NONE);
+        while let Some(session) = self.sessions.at(slot) {
+            let next = session.server_next;
+            let phase = if session.connected() {
+                Phase::Data
+            } else {
+                Phase::Connect
+            };
+            self.begin_close(
+                slot,
+                Close {
+                    who: Who::Killed,
+                    phase,
+                    cause: Cause::Aborted,
+                },
+            );
+            slot = next;
+        }
+    }
+}
+
+/// Whether a backend's choice depends on the client's address.
+fn needs_client(backend: &Backend) -> bool {
+    let back = backend.proxy.back.as_ref();
+    back.is_some_and(|back| matches!(back.balance, Balance::Source(_)))
+}

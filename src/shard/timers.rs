@@ -1,0 +1,165 @@
+//! Deadlines of a session. One timer per session in the shard's wheel: it fires at the earliest deadline
+//! known when it was set, and activity, which only moves deadlines later, doesn't touch it.
+
+use super::Shard;
+use super::session::{Session, State};
+use crate::base::time::Moment;
+use crate::config::plan::{Back, Front};
+use crate::flow::{Arm, Cause, Close, Phase, Reading, Side, Who, Writing};
+use crate::ring::Kernel;
+
+/// Timers handled per turn: bounds a turn after a long pause.
+const PER_TURN_MAX: usize = 4096;
+
+impl<K: Kernel> Shard<K> {
+    /// Sets the session's timer, unless it will fire early enough anyway.
+    pub(super) fn retime(&mut self, slot: u32) {
+        let now = self.now;
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        let deadline = next_deadline(session, now);
+        if deadline < session.timer_at {
+            session.timer_at = deadline;
+            self.wheel.arm(slot, deadline);
+        }
+    }
+
+    /// Handles every timer that is due.
+    pub(super) fn expire_timers(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.expire(self.now, &mut due, PER_TURN_MAX);
+        for slot in due.drain(..) {
+            if let Some(session) = self.sessions.at_mut(slot) {
+                session.timer_at = Moment::NEVER;
+                self.on_timer(slot);
+            }
+        }
+        self.due = due;
+    }
+
+    fn on_timer(&mut self, slot: u32) {
+        let now = self.now;
+        let session = self.sessions.at(slot).expect("a live session");
+        match session.state {
+            State::Waiting { deadline } if deadline <= now => {
+                let (who, cause) = (Who::Server, Cause::TimedOut);
+                self.begin_close(
+                    slot,
+                    Close {
+                        who,
+                        phase: Phase::Queue,
+                        cause,
+                    },
+                );
+            }
+            State::Connecting { deadline } if deadline <= now => self.connect_timed_out(slot),
+            State::Resting { until } if until <= now => {
+                let server = session.server.as_ref().expect("resting before a try");
+                // It went down while we rested: the try goes elsewhere.
+                if server.usable() {
+                    self.connect(slot);
+                } else {
+                    let failed = server.id;
+                    self.drop_server(slot, crate::lb::Outcome::ConnectFailed);
+                    self.choose(slot, Some(failed));
+                }
+            }
+            State::Relaying => self.relay_timer(slot),
+            State::Flushing { .. } => self.flushing(slot),
+            State::Prelude
+            | State::Waiting { .. }
+            | State::Connecting { .. }
+            | State::ConnectEnding { .. }
+            | State::Resting { .. } => self.retime(slot),
+            State::Closing => {}
+        }
+    }
+
+    fn relay_timer(&mut self, slot: u32) {
+        let now = self.now;
+        let session = self.sessions.at(slot).expect("a live session");
+        if session.drain_until <= now {
+            return self.begin_close(slot, Close::FINISHED);
+        }
+        let client = side_deadline(session, Side::Client);
+        let server = side_deadline(session, Side::Server);
+        let who = if client <= now && client <= server {
+            Who::Client
+        } else if server <= now {
+            Who::Server
+        } else {
+            return self.retime(slot);
+        };
+        let truncated = [1, 0].map(|direction: usize| session.halves[direction].held > 0);
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        // A stream that is cut short must not look complete.
+        session.resets = truncated;
+        self.begin_close(
+            slot,
+            Close {
+                who,
+                phase: Phase::Data,
+                cause: Cause::TimedOut,
+            },
+        );
+    }
+}
+
+/// The earliest moment at which something is due for the session.
+fn next_deadline(session: &Session, now: Moment) -> Moment {
+    match session.state {
+        State::Prelude | State::ConnectEnding { .. } | State::Closing => Moment::NEVER,
+        State::Waiting { deadline } | State::Connecting { deadline } => deadline,
+        State::Resting { until } => until,
+        State::Flushing { check_at, .. } => check_at,
+        State::Relaying => {
+            let client = side_deadline(session, Side::Client);
+            let server = side_deadline(session, Side::Server);
+            let deadline = client.min(server).min(session.drain_until);
+            if deadline != Moment::NEVER {
+                return deadline;
+            }
+            // No side is counting now, but one may later: look again after the shorter timeout.
+            let timeouts = Side::BOTH.map(|side| timeout_ms(session, side)).into_iter();
+            match timeouts.filter(|ms| *ms > 0).min() {
+                Some(ms) => now.after_ms(u64::from(ms)),
+                None => Moment::NEVER,
+            }
+        }
+    }
+}
+
+/// When a side's inactivity timeout ends. A side counts while it is expected to do something: to send
+/// (unless we hold it back ourselves) or to take what is waiting for it.
+fn side_deadline(session: &Session, side: Side) -> Moment {
+    let from = side.reads() as usize;
+    let into = &session.halves[side.writes() as usize];
+    let half = &session.halves[from];
+    let asked = half.arm != Arm::None || session.queued[from] || session.starved[from];
+    let counts = (half.reading == Reading::Open && asked) || into.held > 0;
+    match timeout_ms(session, side) {
+        0 => Moment::NEVER,
+        ms if counts => session.active_at[side as usize].after_ms(u64::from(ms)),
+        _ => Moment::NEVER,
+    }
+}
+
+/// The inactivity timeout that is in force for a side, 0 = none: the `-fin` one once our FIN is out.
+fn timeout_ms(session: &Session, side: Side) -> u32 {
+    let (usual, half_closed) = match side {
+        Side::Client => {
+            let front: Option<&Front> = session.frontend.proxy.front.as_ref();
+            front.map_or((0, 0), |f| (f.timeout_client_ms, f.timeout_client_fin_ms))
+        }
+        Side::Server => {
+            let backend = session.backend.as_ref();
+            let back: Option<&Back> = backend.and_then(|b| b.proxy.back.as_ref());
+            back.map_or((0, 0), |b| (b.timeout_server_ms, b.timeout_server_fin_ms))
+        }
+    };
+    let finished = session.halves[side.writes() as usize].writing == Writing::Finished;
+    if finished && half_closed > 0 {
+        half_closed
+    } else {
+        usual
+    }
+}

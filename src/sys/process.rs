@@ -1,0 +1,157 @@
+//! What the process asks of the system at start: descriptors, CPUs, memory, daemon, service manager.
+//!
+//! Nothing here is called on the data path. Forking must happen before any thread exists.
+
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{ForkResult, Pid, fork, setsid};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+
+/// Raises the soft limit of open descriptors to the hard one and returns it.
+pub fn raise_descriptors() -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() {
+        return Ok(soft);
+    }
+    Ok(hard)
+}
+
+/// CPUs this process may run on, in rising order.
+pub fn allowed_cpus() -> Vec<usize> {
+    match sched_getaffinity(Pid::from_raw(0)) {
+        Ok(set) => (0..CpuSet::count())
+            .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+            .collect(),
+        // More CPUs than the set can name: the count is known, the names are not needed then.
+        Err(_) => (0..std::thread::available_parallelism().map_or(1, |n| n.get())).collect(),
+    }
+}
+
+/// Pins the calling thread to one CPU.
+pub fn pin(cpu: usize) -> io::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
+}
+
+/// RAM of the machine in bytes, 0 if unknown.
+pub fn memory_total() -> u64 {
+    field_kb("/proc/meminfo", "MemTotal:").unwrap_or(0) * 1024
+}
+
+/// Resident memory of this process in KiB, 0 if unknown.
+pub fn resident_kb() -> u64 {
+    field_kb("/proc/self/status", "VmRSS:").unwrap_or(0)
+}
+
+fn field_kb(path: &str, name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Open descriptors of this process, without the one that reads the list.
+pub fn descriptors_open() -> usize {
+    std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1))
+}
+
+/// Name of the host.
+pub fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| String::new(), |name| name.trim().to_owned())
+}
+
+/// Signals that the process waits for, blocked in this thread and those it starts afterwards.
+pub fn block_signals() -> io::Result<SigSet> {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGHUP,
+    ] {
+        set.add(signal);
+    }
+    set.thread_block()?;
+    Ok(set)
+}
+
+/// Which half of a fork the caller is.
+#[derive(Debug)]
+pub enum Daemon {
+    /// The started process; the child has reported and this is the exit code to return.
+    Parent(u8),
+    /// The daemon, which reports through the value when it is ready.
+    Child(ReadyReport),
+}
+
+/// The daemon's way to tell its parent that it is ready; dropped without it = failed.
+#[derive(Debug)]
+pub struct ReadyReport(File);
+
+impl ReadyReport {
+    /// Lets the parent return success, and leaves the terminal.
+    pub fn ready(mut self) {
+        let _ = self.0.write_all(&[0]);
+        if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+            for standard in 0..3 {
+                // SAFETY: dup2 takes no pointers; both numbers are open descriptors of this process
+                // (the standard ones may be closed, dup2 opens them then).
+                let _ = unsafe { libc::dup2(null.as_raw_fd(), standard) };
+            }
+        }
+    }
+}
+
+/// Forks. Must be called before any thread is started. The parent waits until the child is ready or
+/// has ended.
+pub fn daemonize() -> io::Result<Daemon> {
+    let (receiver, sender) = io::pipe()?;
+    // SAFETY: no other thread exists yet (the caller's duty, kept by `process::run`, which forks before
+    // it starts any), so the child may allocate and lock like any program.
+    let forked = unsafe { fork() }?;
+    match forked {
+        ForkResult::Child => {
+            drop(receiver);
+            let _ = setsid();
+            Ok(Daemon::Child(ReadyReport(File::from(OwnedFd::from(
+                sender,
+            )))))
+        }
+        ForkResult::Parent { child } => {
+            drop(sender);
+            let mut report = [0u8; 1];
+            if matches!(File::from(OwnedFd::from(receiver)).read(&mut report), Ok(1)) {
+                return Ok(Daemon::Parent(report[0]));
+            }
+            Ok(Daemon::Parent(match nix::sys::wait::waitpid(child, None) {
+                Ok(nix::sys::wait::WaitStatus::Exited(_, code)) => u8::try_from(code).unwrap_or(1),
+                _ => 1,
+            }))
+        }
+    }
+}
+
+/// Tells the service manager a state (`READY=1`, `STOPPING=1`) if one listens (`NOTIFY_SOCKET`).
+pub fn notify_service(state: &str) {
+    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    let text = name.to_string_lossy();
+    let address = match text.strip_prefix('@') {
+        Some(abstract_name) => SocketAddr::from_abstract_name(abstract_name.as_bytes()),
+        None => SocketAddr::from_pathname(Path::new(&name)),
+    };
+    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
+        // A manager that doesn't read must not hold the start up.
+        let _ = socket.set_nonblocking(true);
+        let _ = socket.send_to_addr(state.as_bytes(), &address);
+    }
+}

@@ -1,0 +1,273 @@
+//! Listening sockets: options, bind, listen, adoption of inherited ones.
+//!
+//! Options are set on the listening socket before `listen`, because accepted sockets inherit them
+//! (TCP_NODELAY, keep-alive, buffer sizes, TCP_USER_TIMEOUT): the data plane then makes no
+//! `setsockopt` call per connection.
+
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+/// Options of a listening socket.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ListenOptions {
+    /// Length of the accept queue asked for.
+    pub backlog: u32,
+    /// TCP_DEFER_ACCEPT: the connection is seen when its first data is there.
+    pub defer_accept: bool,
+    /// IPV6_V6ONLY; `None` = the system's default.
+    pub v6only: Option<bool>,
+    /// TCP_USER_TIMEOUT, milliseconds, 0 = none.
+    pub tcp_user_timeout_ms: u32,
+    /// SO_KEEPALIVE with its idle seconds, interval seconds and count (`None` = the system's).
+    pub keepalive: Option<[Option<u32>; 3]>,
+    /// SO_RCVBUF in bytes.
+    pub rcvbuf: Option<u32>,
+    /// SO_SNDBUF in bytes.
+    pub sndbuf: Option<u32>,
+}
+
+/// Listens on a TCP address with one socket for each of `members` (at least 1), which share the
+/// connections (SO_REUSEPORT).
+///
+/// The first socket binds and listens *without* SO_REUSEPORT, so that another program on the address,
+/// even one of the same user that has set it, gives EADDRINUSE; of two that start at once, `listen`
+/// lets one pass. Then the option is set and the others join: Linux looks at it when they bind.
+pub fn listen_tcp(
+    address: SocketAddr,
+    options: &ListenOptions,
+    members: usize,
+) -> io::Result<Vec<OwnedFd>> {
+    let first = open_tcp(address, options)?;
+    first.bind(&SockAddr::from(address))?;
+    first.listen(backlog(options))?;
+    set_option(&first, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    // With port 0 the kernel has chosen one for the first.
+    let address = first.local_addr()?.as_socket().unwrap_or(address);
+    let mut group = vec![OwnedFd::from(first)];
+    for _ in 1..members {
+        group.push(join_tcp(address, options)?);
+    }
+    Ok(group)
+}
+
+/// A further member of a group that this process already has.
+pub fn join_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
+    let socket = open_tcp(address, options)?;
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    socket.bind(&SockAddr::from(address))?;
+    socket.listen(backlog(options))?;
+    Ok(socket.into())
+}
+
+fn backlog(options: &ListenOptions) -> i32 {
+    i32::try_from(options.backlog).unwrap_or(i32::MAX)
+}
+
+fn open_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    let set = |level, name, value: u32| {
+        set_option(
+            &socket,
+            level,
+            name,
+            i32::try_from(value).unwrap_or(i32::MAX),
+        )
+    };
+    if let (SocketAddr::V6(_), Some(only)) = (address, options.v6only) {
+        socket.set_only_v6(only)?;
+    }
+    set(libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    if options.defer_accept {
+        set(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 1)?;
+    }
+    if options.tcp_user_timeout_ms > 0 {
+        set(
+            libc::IPPROTO_TCP,
+            libc::TCP_USER_TIMEOUT,
+            options.tcp_user_timeout_ms,
+        )?;
+    }
+    if let Some(bytes) = options.rcvbuf {
+        set(libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)?;
+    }
+    if let Some(bytes) = options.sndbuf {
+        set(libc::SOL_SOCKET, libc::SO_SNDBUF, bytes)?;
+    }
+    if let Some(keepalive) = options.keepalive {
+        set(libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+        let names = [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT];
+        for (name, value) in names.into_iter().zip(keepalive) {
+            if let Some(value) = value {
+                set(libc::IPPROTO_TCP, name, value)?;
+            }
+        }
+    }
+    Ok(socket)
+}
+
+fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let pointer: *const i32 = &raw const value;
+    let length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the descriptor is open while `socket` is borrowed; `pointer` is to a local i32 that
+    // outlives the call, and `length` is its size.
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, pointer.cast(), length) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// A Unix socket that listens, and how to recognise its file later.
+#[derive(Debug)]
+pub struct UnixListening {
+    /// The socket.
+    pub socket: OwnedFd,
+    /// Device and inode of the socket file.
+    pub file: (u64, u64),
+}
+
+/// Listens on a Unix path: binds a temporary name, sets mode and owner, and renames it over the path,
+/// so that clients find either the old socket or a ready one. A path on which somebody listens gives
+/// `AddrInUse`; a socket left behind is replaced, any other file is not.
+pub fn listen_unix(
+    path: &Path,
+    backlog: u32,
+    mode: Option<u32>,
+    uid: Option<u32>,
+    gid: Option<u32>,
+) -> io::Result<UnixListening> {
+    use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
+    if let Ok(found) = std::fs::symlink_metadata(path) {
+        if !found.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "not a socket"));
+        }
+        if is_served(path) {
+            return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
+        }
+    }
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = Path::new(&name);
+    let _ = std::fs::remove_file(temporary);
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(temporary)?)?;
+    let finish = || -> io::Result<(u64, u64)> {
+        if let Some(mode) = mode {
+            std::fs::set_permissions(temporary, std::fs::Permissions::from_mode(mode))?;
+        }
+        if uid.is_some() || gid.is_some() {
+            chown(temporary, uid, gid)?;
+        }
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        let file = std::fs::symlink_metadata(temporary)?;
+        std::fs::rename(temporary, path)?;
+        Ok((file.dev(), file.ino()))
+    };
+    match finish() {
+        Ok(file) => Ok(UnixListening {
+            socket: socket.into(),
+            file,
+        }),
+        Err(error) => {
+            let _ = std::fs::remove_file(temporary);
+            Err(error)
+        }
+    }
+}
+
+/// Whether somebody listens on a Unix path. A full queue (EAGAIN) means yes.
+fn is_served(path: &Path) -> bool {
+    match UnixStream::connect(path) {
+        Ok(_) => true,
+        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Removes a socket file if it is still the one that was bound.
+pub fn unlink_unix(path: &Path, file: (u64, u64)) {
+    use std::os::unix::fs::MetadataExt;
+    if std::fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == file) {
+        let _ = std::fs::remove_file(path);
+    }
+}
+
+/// Takes over a listening socket inherited as descriptor `number`.
+pub fn adopt_listener(number: RawFd) -> io::Result<OwnedFd> {
+    let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
+    if number < 0 {
+        return Err(invalid("not a listening socket"));
+    }
+    // SAFETY: fcntl with F_GETFD takes no pointers and only looks the number up.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the number is open (just checked) and stays so while borrowed: nothing else runs yet.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    let reference = socket2::SockRef::from(&borrowed);
+    if !reference
+        .is_listener()
+        .map_err(|_| invalid("not a listening socket"))?
+    {
+        return Err(invalid("not a listening socket"));
+    }
+    reference.set_nonblocking(true)?;
+    reference.set_cloexec(true)?;
+    // SAFETY: the descriptor was passed to this program for this purpose, is open, and the registry
+    // adopts every number once, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn a_group_is_closed_to_others_and_gets_every_connection() {
+        let options = ListenOptions {
+            backlog: 64,
+            ..ListenOptions::default()
+        };
+        let group = listen_tcp("127.0.0.1:0".parse().unwrap(), &options, 1).unwrap();
+        let first = TcpListener::from(group.into_iter().next().unwrap());
+        let address = first.local_addr().unwrap();
+        let second = TcpListener::from(join_tcp(address, &options).unwrap());
+        let refused = listen_tcp(address, &options, 2).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        let clients: Vec<_> = (0..64)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        let count = |listener: &TcpListener| {
+            std::iter::from_fn(|| listener.accept().ok().map(|(stream, _)| stream))
+                .inspect(|stream| assert!(stream.nodelay().unwrap(), "NODELAY is inherited"))
+                .count()
+        };
+        let counts = [count(&first), count(&second)];
+        assert_eq!(counts.iter().sum::<usize>(), clients.len());
+        assert!(counts.iter().all(|n| *n > 8), "{counts:?}");
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let path = std::env::temp_dir().join(format!("tidegate-unit-{}.sock", std::process::id()));
+        let first = listen_unix(&path, 8, Some(0o600), None, None).unwrap();
+        let error = listen_unix(&path, 8, None, None, None).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
+        let stale = first.file;
+        drop(first);
+        let second = listen_unix(&path, 8, None, None, None).unwrap();
+        unlink_unix(&path, (stale.0, stale.1.wrapping_add(1)));
+        assert!(path.exists());
+        unlink_unix(&path, second.file);
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,769 @@
+//! The configuration layer from outside: texts and files in, plans and exact messages out.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use tidegate::base::address::Address;
+use tidegate::base::ids::{ListenerId, ProxyId, ServerId};
+use tidegate::base::receive::ReceiveStep;
+use tidegate::config::diagnostics::Severity;
+use tidegate::config::keywords;
+use tidegate::config::plan::{
+    Back, Balance, Endpoint, Front, HashType, KeepAlive, Level, LogFormat, LogSink, Plan,
+};
+use tidegate::config::{self, Diagnostic, Environment, Resolver};
+
+/// A made-up world: two names, two users, a few variables.
+struct World {
+    variables: BTreeMap<&'static str, &'static str>,
+    local: Vec<IpAddr>,
+}
+
+impl World {
+    fn new() -> World {
+        World {
+            variables: BTreeMap::from([
+                ("PORT", "8080"),
+                ("LIST", "check inter  3s"),
+                ("EMPTY", ""),
+            ]),
+            local: vec![IpAddr::from([192, 0, 2, 1])],
+        }
+    }
+}
+
+impl Resolver for World {
+    fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        match host {
+            "app1" => Ok(vec![IpAddr::from([10, 0, 0, 1])]),
+            "both" => Ok(vec![
+                IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
+                IpAddr::from([10, 0, 0, 2]),
+            ]),
+            _ => Err("name not known".to_owned()),
+        }
+    }
+}
+
+impl Environment for World {
+    fn variable(&self, name: &str) -> Option<String> {
+        self.variables.get(name).map(|value| (*value).to_owned())
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        std::fs::read(path)
+    }
+
+    fn user_id(&self, name: &str) -> Option<u32> {
+        (name == "www").then_some(33)
+    }
+
+    fn group_id(&self, name: &str) -> Option<u32> {
+        (name == "www").then_some(34)
+    }
+
+    fn local_addresses(&self) -> &[IpAddr] {
+        &self.local
+    }
+}
+
+fn load(text: &str) -> (Option<Plan>, Vec<Diagnostic>) {
+    config::load_text("t.cfg", text, &World::new())
+}
+
+#[test]
+fn every_shipped_config_loads() {
+    let directory = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conf");
+    let mut count = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "cfg") {
+            let (plan, messages) = config::load(std::slice::from_ref(&path), &World::new());
+            let texts: Vec<String> = messages.iter().map(|message| message.format(1)).collect();
+            assert!(
+                plan.is_some_and(|plan| plan.has_listener()),
+                "{path:?}: {texts:#?}"
+            );
+            let bad = messages
+                .iter()
+                .any(|message| message.severity != Severity::Notice);
+            assert!(!bad, "{path:?}: {texts:#?}");
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}
+
+/// A case of `tests/data/messages.txt`: `=== title`, a config, `---`, the messages it gets.
+struct Case {
+    title: String,
+    text: String,
+    expected: String,
+}
+
+fn cases() -> Vec<Case> {
+    let data = include_str!("data/messages.txt");
+    let case = |part: &str| {
+        let (title, rest) = part.split_once('\n').expect("a case has a title");
+        let (text, expected) = match rest.strip_prefix("---\n") {
+            Some(expected) => ("", expected),
+            None => {
+                let (text, expected) = rest.split_once("\n---\n").expect("a case has a ---");
+                (text, expected)
+            }
+        };
+        let text = if text.is_empty() {
+            String::new()
+        } else {
+            format!("{text}\n")
+        };
+        Case {
+            title: title.to_owned(),
+            text,
+            expected: expected.to_owned(),
+        }
+    };
+    data.split("=== ").skip(1).map(case).collect()
+}
+
+/// The messages as they are printed, less what is the same in all.
+fn printed(messages: &[Diagnostic]) -> String {
+    let line = |message: &Diagnostic| {
+        let text = message.format(7).replacen(" (7) : config : ", " ", 1);
+        format!("{text}\n")
+    };
+    messages.iter().map(line).collect()
+}
+
+/// The exact messages of every case. What they are now is left in the target directory, so that a
+/// wanted change of many messages can be looked at and copied.
+#[test]
+fn messages_are_exact() {
+    let mut now = String::new();
+    let mut wrong = Vec::new();
+    for Case {
+        title,
+        text,
+        expected,
+    } in cases()
+    {
+        let (plan, messages) = load(&text);
+        let got = printed(&messages);
+        assert_eq!(
+            plan.is_some(),
+            !messages.iter().any(Diagnostic::is_fatal),
+            "{title}"
+        );
+        now.push_str(&format!("=== {title}\n{text}---\n{got}"));
+        if got != expected {
+            wrong.push(format!("{title}\n--- expected\n{expected}--- got\n{got}"));
+        }
+    }
+    let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("messages.txt");
+    std::fs::write(&copy, now).unwrap();
+    assert!(
+        wrong.is_empty(),
+        "{}\nall as they are now: {}",
+        wrong.join("\n"),
+        copy.display()
+    );
+}
+
+/// The plan of a text that must load without an error.
+fn plan(text: &str) -> Plan {
+    let (plan, messages) = load(text);
+    plan.unwrap_or_else(|| panic!("{text}\n{}", printed(&messages)))
+}
+
+/// A proxy's front, from lines of a `listen`.
+fn front(lines: &str) -> (Front, Plan) {
+    let plan = plan(&format!("listen l\n{lines}\n"));
+    (plan.proxies[0].front.clone().unwrap(), plan)
+}
+
+/// A proxy's back, from lines of a `backend`.
+fn back(lines: &str) -> Back {
+    plan(&format!("backend b\n{lines}\n")).proxies[0]
+        .back
+        .clone()
+        .unwrap()
+}
+
+fn endpoints(bind: &str) -> Vec<String> {
+    let (_, plan) = front(&format!("bind {bind}"));
+    let text = |endpoint: &Endpoint| match endpoint {
+        Endpoint::Address(address) => address.to_string(),
+        Endpoint::Descriptor(number) => format!("fd@{number}"),
+    };
+    plan.listeners
+        .iter()
+        .map(|listener| text(&listener.endpoint))
+        .collect()
+}
+
+#[test]
+fn bind_addresses() {
+    let table: &[(&str, &[&str])] = &[
+        (":80", &["0.0.0.0:80"]),
+        ("*:80", &["0.0.0.0:80"]),
+        ("0.0.0.0:80", &["0.0.0.0:80"]),
+        ("127.0.0.1:80", &["127.0.0.1:80"]),
+        ("[::1]:80", &["[::1]:80"]),
+        ("::1:80", &["[::1]:80"]),
+        (":::80", &["[::]:80"]),
+        ("[::]:80", &["[::]:80"]),
+        ("ipv6@:80", &["[::]:80"]),
+        ("ipv6@*:80", &["[::]:80"]),
+        ("ipv4@:80", &["0.0.0.0:80"]),
+        ("tcp@127.0.0.1:80", &["127.0.0.1:80"]),
+        ("tcp6@[::1]:80", &["[::1]:80"]),
+        ("app1:80", &["10.0.0.1:80"]),
+        ("both:80", &["[2001:db8::1]:80"]),
+        ("ipv4@both:80", &["10.0.0.2:80"]),
+        ("unix@/run/a", &["unix@/run/a"]),
+        ("/run/a@b", &["unix@/run/a@b"]),
+        ("fd@3", &["fd@3"]),
+        (
+            ":80,:81,[::1]:82",
+            &["0.0.0.0:80", "0.0.0.0:81", "[::1]:82"],
+        ),
+        (":80-82", &["0.0.0.0:80", "0.0.0.0:81", "0.0.0.0:82"]),
+    ];
+    for (bind, expected) in table {
+        assert_eq!(endpoints(bind), *expected, "{bind}");
+    }
+}
+
+#[test]
+fn bind_parameters() {
+    let (front, plan) = front(
+        "maxconn 7\nbind :80 name n backlog 5 maxconn 6 defer-accept v4v6 tcp-ut 2s\n\
+         bind /run/a mode 660 user www group www\nbind :81 v6only",
+    );
+    assert_eq!(
+        front.listeners,
+        [ListenerId(0), ListenerId(1), ListenerId(2)]
+    );
+    let first = &plan.listeners[0];
+    assert_eq!(
+        (first.name.as_str(), first.backlog, first.maxconn),
+        ("n", 5, 6)
+    );
+    assert_eq!((first.defer_accept, first.v6only), (true, Some(false)));
+    assert_eq!(
+        (first.tcp_user_timeout_ms, first.place.as_str()),
+        (2_000, "t.cfg:3")
+    );
+    let second = &plan.listeners[1];
+    assert_eq!(
+        (second.unix_mode, second.unix_uid, second.unix_gid),
+        (Some(0o660), Some(33), Some(34))
+    );
+    // Without a backlog of its own a listener has its proxy's maxconn.
+    assert_eq!((second.backlog, second.maxconn), (7, 0));
+    assert_eq!(plan.listeners[2].v6only, Some(true));
+}
+
+#[test]
+fn front_settings() {
+    let (plain, _) = front("bind :80");
+    assert_eq!(
+        (
+            plain.maxconn,
+            plain.timeout_client_ms,
+            plain.timeout_client_fin_ms
+        ),
+        (0, 0, 0)
+    );
+    assert_eq!(
+        (plain.keepalive, plain.tcplog, plain.dontlognull),
+        (None, false, false)
+    );
+    // A listen is its own backend.
+    assert_eq!(plain.default_backend, Some(ProxyId(0)));
+    let (set, plan) = front(
+        "bind :80\nmaxconn 9\nbacklog 8\ntimeout client 1m\ntimeout client-fin 5s\noption tcplog\n\
+         option dontlognull\noption clitcpka\nclitcpka-idle 2m\nclitcpka-intvl 10\nclitcpka-cnt 3",
+    );
+    assert_eq!(
+        (
+            set.maxconn,
+            set.timeout_client_ms,
+            set.timeout_client_fin_ms
+        ),
+        (9, 60_000, 5_000)
+    );
+    let keepalive = KeepAlive {
+        idle_s: Some(120),
+        interval_s: Some(10),
+        count: Some(3),
+    };
+    assert_eq!(
+        (set.keepalive, set.tcplog, set.dontlognull),
+        (Some(keepalive), true, true)
+    );
+    assert_eq!(plan.listeners[0].backlog, 8);
+    let (both, plan) = front("bind :80\noption tcpka");
+    assert_eq!(both.keepalive, Some(KeepAlive::default()));
+    assert_eq!(
+        plan.proxies[0].back.as_ref().unwrap().keepalive,
+        Some(KeepAlive::default())
+    );
+}
+
+#[test]
+fn back_settings() {
+    let plain = back("");
+    assert_eq!(
+        (plain.balance, plain.retries, plain.redispatch),
+        (Balance::RoundRobin, 3, None)
+    );
+    assert_eq!((plain.timeout_connect_ms, plain.timeout_queue_ms), (0, 0));
+    let set = back(
+        "balance leastconn\nretries 0\noption redispatch\ntimeout connect 1\ntimeout server 2s\n\
+         timeout server-fin 3s\ntimeout queue 4s\noption srvtcpka\nsrvtcpka-cnt 2",
+    );
+    assert_eq!(
+        (set.balance, set.retries, set.redispatch),
+        (Balance::LeastConn, 0, Some(-1))
+    );
+    assert_eq!((set.timeout_connect_ms, set.timeout_server_ms), (1, 2_000));
+    assert_eq!(
+        (set.timeout_server_fin_ms, set.timeout_queue_ms),
+        (3_000, 4_000)
+    );
+    assert_eq!(
+        set.keepalive,
+        Some(KeepAlive {
+            count: Some(2),
+            ..KeepAlive::default()
+        })
+    );
+    assert_eq!(
+        back("balance source").balance,
+        Balance::Source(HashType::MapBased)
+    );
+    let consistent = back("hash-type consistent sdbm\nbalance source").balance;
+    assert_eq!(consistent, Balance::Source(HashType::Consistent));
+    for (interval, expected) in [("1", Some(1)), ("-2", Some(-2)), ("0", None)] {
+        assert_eq!(
+            back(&format!("option redispatch {interval}")).redispatch,
+            expected
+        );
+    }
+    assert_eq!(
+        back("option redispatch\nno option redispatch").redispatch,
+        None
+    );
+    assert_eq!(
+        back("option redispatch\ndefault option redispatch").redispatch,
+        None
+    );
+}
+
+#[test]
+fn servers() {
+    let back = back(
+        "default-server weight 5 check inter 3s\nserver a app1:80\n\
+         default-server rise 7\nserver b [::1]:81 weight 0 no-check maxconn 4 tcp-ut 1s disabled\n\
+         server c unix@/run/c enabled fall 9\nserver d 10.0.0.9:82 port 83 addr 10.0.0.8",
+    );
+    let address = |text: &str| Address::Ip(text.parse().unwrap());
+    let [a, b, c, d] = back.servers.as_slice() else {
+        panic!("four servers")
+    };
+    assert_eq!((a.server_id, a.sid, &*a.name), (ServerId(0), 1, "a"));
+    assert_eq!(
+        (&a.address, a.address_text.as_str()),
+        (&address("10.0.0.1:80"), "app1:80")
+    );
+    assert_eq!(
+        (a.weight, a.maxconn, a.disabled, a.place.as_str()),
+        (5, 0, false, "t.cfg:3")
+    );
+    let check = a.check.clone().unwrap();
+    assert_eq!(
+        (check.address, check.inter_ms),
+        (address("10.0.0.1:80"), 3_000)
+    );
+    assert_eq!((check.fall, check.rise), (3, 2));
+    assert_eq!(
+        (b.server_id, b.sid, b.check.clone()),
+        (ServerId(1), 2, None)
+    );
+    assert_eq!((b.weight, b.maxconn, b.disabled), (0, 4, true));
+    assert_eq!(b.tcp_user_timeout_ms, 1_000);
+    let check = c.check.clone().unwrap();
+    assert_eq!(
+        (check.address, check.fall, check.rise),
+        (Address::Unix("/run/c".into()), 9, 7)
+    );
+    assert_eq!(d.check.clone().unwrap().address, address("10.0.0.8:83"));
+}
+
+#[test]
+fn the_bound_of_a_check() {
+    let bound = |lines: &str| {
+        let back = back(&format!("{lines}\nserver a 1.1.1.1:80 check inter 2s"));
+        back.servers[0].check.clone().unwrap().timeout_ms
+    };
+    assert_eq!(bound(""), 2_000);
+    assert_eq!(bound("timeout connect 1s"), 1_000);
+    assert_eq!(bound("timeout connect 5s"), 2_000);
+    assert_eq!(bound("timeout connect 1s\ntimeout check 4s"), 4_000);
+}
+
+#[test]
+fn global_settings() {
+    let plan = plan(
+        "global\nmaxconn 5\nnbthread 3\ndaemon\npidfile /run/p\nhard-stop-after 1h\nlog-tag t\n\
+         stats socket /run/s mode 600 uid 1 gid 2 level admin\nstats socket 127.0.0.1:99\n\
+         stats timeout 2m\nstats maxconn 4\ntune.rcvbuf.client 1k\ntune.sndbuf.client 2k\n\
+         tune.rcvbuf.server 3k\ntune.sndbuf.server 0\ntune.ring.receive plain\n\
+         tune.ring.buffers 16\ntune.memory 1G\n",
+    );
+    let global = &plan.global;
+    assert_eq!(
+        (global.maxconn, global.nbthread, global.daemon),
+        (Some(5), Some(3), true)
+    );
+    assert_eq!(global.pidfile.as_deref(), Some(Path::new("/run/p")));
+    assert_eq!(
+        (global.hard_stop_after_ms, global.log_tag.as_str()),
+        (Some(3_600_000), "t")
+    );
+    assert_eq!(
+        (global.stats_timeout_ms, global.stats_maxconn),
+        (120_000, 4)
+    );
+    let [first, second] = global.stats_sockets.as_slice() else {
+        panic!("two sockets")
+    };
+    assert_eq!(
+        (first.mode, first.uid, first.gid),
+        (Some(0o600), Some(1), Some(2))
+    );
+    assert_eq!((first.level, second.level), (Level::Admin, Level::Operator));
+    assert_eq!(second.address.to_string(), "127.0.0.1:99");
+    assert_eq!(
+        (global.rcvbuf_client, global.sndbuf_client),
+        (Some(1_024), Some(2_048))
+    );
+    assert_eq!(
+        (global.rcvbuf_server, global.sndbuf_server),
+        (Some(3_072), None)
+    );
+    assert_eq!(
+        (global.receive_step, global.ring_buffers),
+        (Some(ReceiveStep::Plain), 16)
+    );
+    assert_eq!(global.memory_bytes, Some(1 << 30));
+    assert!(!plan.has_listener());
+}
+
+#[test]
+fn logs() {
+    let sinks = [
+        ("127.0.0.1", LogSink::Udp("127.0.0.1:514".parse().unwrap())),
+        (
+            "127.0.0.1:99",
+            LogSink::Udp("127.0.0.1:99".parse().unwrap()),
+        ),
+        ("udp@app1", LogSink::Udp("10.0.0.1:514".parse().unwrap())),
+        ("[::1]:99", LogSink::Udp("[::1]:99".parse().unwrap())),
+        ("/dev/log", LogSink::UnixDatagram("/dev/log".into())),
+        ("stdout", LogSink::Stdout),
+        ("stderr", LogSink::Stderr),
+        ("fd@2", LogSink::Descriptor(2)),
+    ];
+    for (text, sink) in sinks {
+        let plan = plan(&format!("global\nlog {text} daemon\n"));
+        let log = &plan.global.logs[0];
+        assert_eq!(
+            (&log.sink, log.facility, log.format),
+            (&sink, 3, LogFormat::Rfc3164),
+            "{text}"
+        );
+        assert_eq!((log.length_max, log.level_max, log.level_min), (1024, 7, 0));
+    }
+    let plan = plan(
+        "global\nlog stdout len 80 format raw local7 info err\ndefaults\nlog global\n\
+         frontend a\nlog stderr format short local0\nfrontend b\nno log\n",
+    );
+    let log = &plan.global.logs[0];
+    assert_eq!(
+        (log.length_max, log.facility, log.format),
+        (80, 23, LogFormat::Raw)
+    );
+    assert_eq!((log.level_max, log.level_min), (6, 3));
+    assert_eq!(plan.proxies[0].logs.len(), 2);
+    assert_eq!(plan.proxies[0].logs[0], *log);
+    assert!(plan.proxies[1].logs.is_empty());
+}
+
+#[test]
+fn defaults_are_inherited() {
+    let plan = plan(
+        "defaults one\ntimeout client 1s\nretries 1\ndefaults two\ntimeout client 2s\n\
+         defaults three from one\nretries 9\nlisten a from one\nlisten b\nlisten c from two\n\
+         defaults\nlisten d\n",
+    );
+    let values: Vec<_> = plan
+        .proxies
+        .iter()
+        .map(|proxy| {
+            let (front, back) = (proxy.front.as_ref().unwrap(), proxy.back.as_ref().unwrap());
+            (&*proxy.name, front.timeout_client_ms, back.retries)
+        })
+        .collect();
+    assert_eq!(
+        values,
+        [
+            ("a", 1_000, 1),
+            ("b", 1_000, 9),
+            ("c", 2_000, 3),
+            ("d", 0, 3)
+        ]
+    );
+    let ids: Vec<_> = plan
+        .proxies
+        .iter()
+        .map(|proxy| (proxy.proxy_id, proxy.iid))
+        .collect();
+    assert_eq!(ids[..2], [(ProxyId(0), 2), (ProxyId(1), 3)]);
+}
+
+#[test]
+fn disabled_proxies_have_no_listener_and_no_usable_server() {
+    let plan = plan("listen l\ndisabled\nbind :80\nserver a 1.1.1.1:80 check\n");
+    assert!(!plan.has_listener());
+    let server = &plan.proxies[0].back.as_ref().unwrap().servers[0];
+    assert!(server.disabled && server.check.is_none());
+    assert_eq!(plan.servers_count, 1);
+}
+
+#[test]
+fn a_frontend_finds_its_backend() {
+    let plan = plan("frontend f\ndefault_backend b\nbackend a\nbackend b\n");
+    assert_eq!(
+        plan.proxies[0].front.as_ref().unwrap().default_backend,
+        Some(ProxyId(2))
+    );
+    assert!(plan.proxies[0].back.is_none() && plan.proxies[2].front.is_none());
+}
+
+#[test]
+fn words() {
+    let tag = |word: &str| plan(&format!("global\nlog-tag {word}\n")).global.log_tag;
+    let table = [
+        (r"plain", "plain"),
+        (r"'single $PORT \n'", r"single $PORT \n"),
+        (r#"a"b c"d'e f'"#, "ab cde f"),
+        (r#""$PORT""#, "8080"),
+        (r#""${PORT}x""#, "8080x"),
+        (r#""${UNSET-de fault}""#, "de fault"),
+        (r#""${PORT-default}""#, "8080"),
+        (r#"x"$UNSET""#, "x"),
+        (r"$PORT", "$PORT"),
+        (r#""\$PORT""#, "$PORT"),
+        (r"\$PORT", r"\$PORT"),
+        (r"a\ b\\c\#d\'e\x41", r"a b\c#d'eA"),
+        (r"a\tb", "a\tb"),
+        (r"\q\1", r"\q\1"),
+        (r"end\", r"end\"),
+        (r"a#b", "a"),
+        ("tag\r", "tag"),
+        ("\ttag \t ", "tag"),
+    ];
+    for (word, expected) in table {
+        assert_eq!(tag(word), expected, "{word}");
+    }
+    let server = back(r#"server a 1.1.1.1:80 "${LIST[*]}" weight 3"#).servers[0].clone();
+    assert_eq!(
+        (server.check.clone().unwrap().inter_ms, server.weight),
+        (3_000, 3)
+    );
+}
+
+#[test]
+fn bytes_that_are_no_text() {
+    let messages = |bytes: &[u8]| printed(&config::load_text("t.cfg", bytes, &World::new()).1);
+    let first = |bytes: &[u8]| messages(bytes).lines().next().map(str::to_owned);
+    let cases: &[(&[u8], &str)] = &[
+        (
+            b"global\n maxconn 3",
+            "Missing LF on last line, file might have been truncated at position 11.",
+        ),
+        (
+            b"global\n max\0conn 3\n",
+            "Stray NUL character at position 5.",
+        ),
+        (
+            b"global\n log-tag a\rb\n",
+            "Stray carriage return at position 11.",
+        ),
+        (
+            b"global\n log-tag \xff\n",
+            "word at position 10 is not valid UTF-8.",
+        ),
+    ];
+    for (bytes, expected) in cases {
+        let line = 2;
+        let expected = format!("[ALERT]    parsing [t.cfg:{line}]: {expected}");
+        assert_eq!(first(bytes).as_deref(), Some(expected.as_str()));
+    }
+    assert_eq!(messages(b"global\r\n maxconn 3\r\n# \xff\r\n\r\n"), "");
+    let long = format!("global\n log-tag {}\n", "x".repeat(70_000));
+    let expected = "[ALERT]    parsing [t.cfg:2]: line is longer than 65536 bytes.";
+    assert_eq!(first(long.as_bytes()).as_deref(), Some(expected));
+}
+
+#[test]
+fn files_are_read_as_one() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (first, second) = (directory.join("a.cfg"), directory.join("b.cfg"));
+    std::fs::write(
+        &first,
+        "defaults\n timeout client 3s\nfrontend f\n default_backend b\n foo\n",
+    )
+    .unwrap();
+    std::fs::write(&second, " bar\nbackend b\nlisten l\n bind :80\n baz\n").unwrap();
+    let missing = directory.join("missing.cfg");
+    let (plan, messages) = config::load(
+        &[first.clone(), second.clone(), missing.clone()],
+        &World::new(),
+    );
+    assert!(plan.is_none());
+    let (first, second) = (first.display(), second.display());
+    let expected = format!(
+        "[ALERT]    parsing [{first}:5] : unknown keyword 'foo' in 'frontend' section\n\
+         [ALERT]    parsing [{second}:1]: unknown keyword 'bar' out of section.\n\
+         [ALERT]    parsing [{second}:5] : unknown keyword 'baz' in 'listen' section\n\
+         [ALERT]    Could not open configuration file {} : No such file or directory (os error 2)\n\
+         [ALERT]    Error(s) found in configuration file : {first}\n\
+         [ALERT]    Error(s) found in configuration file : {second}\n\
+         [ALERT]    Fatal errors found in configuration.\n",
+        missing.display()
+    );
+    assert_eq!(printed(&messages), expected);
+}
+
+#[test]
+fn messages_have_haproxys_form() {
+    let (_, messages) = load("global\n foo\n ulimit-n 3\n");
+    let word = messages[0].word.clone().unwrap();
+    assert_eq!((word.text.as_str(), word.column), ("foo", 1));
+    let line =
+        "[ALERT]    (42) : config : parsing [t.cfg:2] : unknown keyword 'foo' in 'global' section";
+    assert_eq!(messages[0].format(42), line);
+    assert!(
+        messages[1]
+            .format(42)
+            .starts_with("[WARNING]  (42) : config : parsing [t.cfg:3] : ")
+    );
+}
+
+/// `conf/full.cfg` shows every keyword and every parameter that works.
+#[test]
+fn full_config_has_every_keyword() {
+    let text = include_str!("../conf/full.cfg");
+    let lines = || text.lines().map(str::trim_start);
+    for keyword in keywords::KEYWORDS {
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ") + " ";
+        let wanted = format!("{} ", keyword.name);
+        assert!(
+            lines().any(|line| words(line).starts_with(&wanted)),
+            "{}",
+            keyword.name
+        );
+        assert!(!keyword.help.is_empty());
+        assert_eq!(
+            keyword.args_max == 0,
+            keyword.syntax.is_empty(),
+            "{}",
+            keyword.name
+        );
+    }
+    let has = |starts: &[&str], name: &str| {
+        let mut wanted = lines().map(|line| line.trim_start_matches("# "));
+        wanted.any(|line| {
+            let mut words = line.split_whitespace();
+            words.next().is_some_and(|word| starts.contains(&word))
+                && words.any(|word| word == name)
+        })
+    };
+    for parameter in keywords::bind_parameters() {
+        assert!(has(&["bind"], parameter.name), "bind {}", parameter.name);
+    }
+    for parameter in keywords::server_parameters() {
+        assert!(
+            has(&["server", "default-server"], parameter.name),
+            "server {}",
+            parameter.name
+        );
+    }
+}
+
+/// A small generator (xorshift64*), so that a failure can be repeated from its seed.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound.max(1) as u64) as usize
+    }
+}
+
+/// Whatever the bytes, loading gives a plan or says why not, and never panics.
+#[test]
+fn no_input_panics() {
+    let mut lines: Vec<Vec<u8>> = Vec::new();
+    for text in [
+        include_str!("../conf/full.cfg"),
+        include_str!("data/messages.txt"),
+    ] {
+        lines.extend(text.lines().map(|line| line.as_bytes().to_vec()));
+    }
+    let special = b" \t\"'\\$#{}[]*-@:/,.0129\r\n\0\x80\xffxnk";
+    for seed in 1..=400u64 {
+        let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let mut bytes = Vec::new();
+        if seed % 4 == 0 {
+            let length = random.below(4_000);
+            bytes.extend((0..length).map(|_| special[random.below(special.len())]));
+        } else {
+            for _ in 0..random.below(60) {
+                let mut line = lines[random.below(lines.len())].clone();
+                for _ in 0..random.below(4) {
+                    let at = random.below(line.len() + 1);
+                    match random.below(4) {
+                        0 => line.insert(at, special[random.below(special.len())]),
+                        1 if at < line.len() => drop(line.remove(at)),
+                        2 => line.truncate(at),
+                        _ => {
+                            let word = lines[random.below(lines.len())].clone();
+                            line.splice(at..at, word);
+                        }
+                    }
+                }
+                bytes.extend(line);
+                bytes.push(b'\n');
+            }
+        }
+        let (plan, messages) = config::load_text("t.cfg", &bytes, &World::new());
+        assert_eq!(
+            plan.is_some(),
+            !messages.iter().any(Diagnostic::is_fatal),
+            "seed {seed}"
+        );
+        assert!(messages.len() < 1_000, "seed {seed}");
+    }
+}
