@@ -1,5 +1,5 @@
-//! The configs of `conf/` that describe real deployments, run as they stand: only addresses and the path
-//! of the runtime socket are replaced by the test's own.
+//! The configs of `conf/` that describe real deployments, run as they stand: only addresses, the path of
+//! the runtime socket and the connections of the process are replaced by the test's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ use crate::spread::{count_sequential, owners, sorted};
 use crate::support::balancer::TempDir;
 use crate::support::client::{self, local};
 use crate::support::port::free_port;
-use crate::support::{Balancer, MockServer, StopOnDrop, Stopwatch, is_tidegate, turn, wait_for};
+use crate::support::{Balancer, MockServer, StopOnDrop, Stopwatch, turn, wait_for};
 
 /// Probes of the shipped configs are seconds apart.
 const CHECKS_BOUND: Duration = Duration::from_secs(20);
@@ -71,8 +71,10 @@ fn adopt(text: &str, dir: &TempDir, servers: &[SocketAddr]) -> (String, BTreeMap
         let words: Vec<&str> = line.split_whitespace().collect();
         let mut line = line.to_owned();
         match words.as_slice() {
-            // Where descriptors are few HAProxy would refuse to start, Tidegate warns.
-            ["global"] if !is_tidegate() => line.push_str("\n    no strict-limits"),
+            // As many descriptors as the deployment has, a test host need not have.
+            ["maxconn", connections] if section.is_empty() => {
+                line = line.replace(connections, "2000");
+            }
             ["listen" | "frontend" | "backend", name, ..] => section = (*name).to_owned(),
             ["stats", "socket", path, ..] => {
                 line = line.replace(path, &dir.path().join("stats").display().to_string());
