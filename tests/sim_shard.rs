@@ -28,7 +28,10 @@ fn no_byte_is_lost_and_nothing_leaks() {
     let mut total = sim::Summary::default();
     let mut failed = Vec::new();
     for seed in 0..seeds {
-        match sim::run(seed, false) {
+        let t = std::time::Instant::now();
+        let r = sim::run(seed, false);
+        if std::env::var("SIMT").is_ok() { eprintln!("T {seed} {:?} {:?}", t.elapsed(), r); }
+        match r {
             Some(summary) => total.add(&summary),
             None => failed.push(seed),
         }
