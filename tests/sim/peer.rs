@@ -299,6 +299,8 @@ impl Peer {
         }
         let burst = network.random.between(1, self.script.burst_max);
         let length = burst.min(allowed - self.sent);
+        // One byte more than there is room for finds the socket full as well as many more do.
+        let length = length.min(network.room(socket) + 1);
         let bytes: Vec<u8> = (self.sent..self.sent + length)
             .map(|at| content(socket, at))
             .collect();

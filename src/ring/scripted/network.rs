@@ -512,6 +512,11 @@ impl Network {
         self.socket(id).take_error()
     }
 
+    /// Bytes that a socket's queue has room for.
+    pub fn room(&self, id: SocketId) -> u64 {
+        self.at(id).room() as u64
+    }
+
     /// Bytes that the owner of a socket has sent.
     pub fn sent(&self, id: SocketId) -> u64 {
         self.at(id).sent
