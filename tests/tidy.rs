@@ -270,7 +270,11 @@ fn unsafe_stands_only_in_sys_and_ring() {
     for source in rust_files() {
         // A tool under bench/ has a `sys.rs` of its own for it.
         let tool = source.name.starts_with("bench/") && source.name.ends_with("/sys.rs");
-        if tool || ["src/sys/", "src/ring/"].iter().any(|place| source.name.starts_with(place)) {
+        if tool
+            || ["src/sys/", "src/ring/"]
+                .iter()
+                .any(|place| source.name.starts_with(place))
+        {
             continue;
         }
         for (number, line) in source.code() {

@@ -394,7 +394,10 @@ impl Balancer {
         }
         // Fewer is no leak: a probe or the runtime socket may have had one open at the start.
         if descriptors > self.descriptors_idle + self.descriptors_late {
-            left.push(format!("{descriptors} descriptors, {} at start", self.descriptors_idle));
+            left.push(format!(
+                "{descriptors} descriptors, {} at start",
+                self.descriptors_idle
+            ));
         }
         left
     }
