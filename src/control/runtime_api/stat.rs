@@ -5,27 +5,15 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::table::{HEADER, Row};
 use crate::base::limits::LimitKey;
-use crate::config::plan::{Balance, HashType, Level, Proxy};
+use crate::config::plan::{Level, Proxy};
 use crate::control::Shared;
 use crate::control::probe::status_text;
 use crate::control::stats::{Subject, backend_active};
 use crate::lb::{Admin, Backend, Health, Server, ServerCounter};
 use crate::shard::{FrontCounter, Frontend};
 use crate::sys::clock;
-
-/// The static columns, then the `-` that ends them.
-const HEADER: &str = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,\
-eresp,wretr,wredis,status,weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,\
-throttle,lbtot,tracked,type,rate,rate_lim,rate_max,check_status,check_code,check_duration,hrsp_1xx,\
-hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,hanafail,req_rate,req_rate_max,req_tot,cli_abrt,\
-srv_abrt,comp_in,comp_out,comp_byp,comp_rsp,lastsess,last_chk,last_agt,qtime,ctime,rtime,ttime,\
-agent_status,agent_code,agent_duration,check_desc,agent_desc,check_rise,check_fall,check_health,\
-agent_rise,agent_fall,agent_health,addr,cookie,mode,algo,conn_rate,conn_rate_max,conn_tot,\
-intercepted,dcon,dses,wrew,connect,reuse,cache_lookups,cache_hits,srv_icur,src_ilim,qtime_max,\
-ctime_max,rtime_max,ttime_max,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,need_conn_est,uweight,\
-agg_server_status,agg_server_check_status,agg_check_status,srid,sess_other,h1sess,h2sess,h3sess,\
-req_other,h1req,h2req,h3req,proto,priv_idle_cur,reqbin,reqbout,resbin,resbout,cache_hint_hits";
 
 /// Bits of the `type` argument.
 const TYPE_FRONTEND: i64 = 1;
@@ -119,50 +107,6 @@ fn matches_proxy(proxy: &Proxy, wanted: Option<&str>) -> bool {
     })
 }
 
-/// One line of the table.
-struct Row {
-    values: Vec<String>,
-}
-
-impl Row {
-    fn new(proxy: &Proxy, name: &str, kind: u8, sid: u32) -> Row {
-        let mut row = Row {
-            values: vec![String::new(); HEADER.split(',').count()],
-        };
-        row.set("pxname", &*proxy.name);
-        row.set("svname", name);
-        row.set("type", kind);
-        row.set("pid", 1);
-        row.set("iid", proxy.iid);
-        row.set("sid", sid);
-        row.set("mode", "tcp");
-        row
-    }
-
-    /// Sets a column by its name; the tests make sure that every name used here exists.
-    fn set(&mut self, column: &str, value: impl ToString) {
-        let index = HEADER.split(',').position(|name| name == column);
-        debug_assert!(index.is_some(), "no column {column}");
-        if let Some(cell) = index.and_then(|index| self.values.get_mut(index)) {
-            *cell = value.to_string();
-        }
-    }
-
-    fn write(self, out: &mut String) {
-        for value in self.values {
-            if value.contains(['"', ',', '\r', '\n']) {
-                out.push('"');
-                out.push_str(&value.replace('"', "\"\""));
-                out.push('"');
-            } else {
-                out.push_str(&value);
-            }
-            out.push(',');
-        }
-        out.push_str("-,\n");
-    }
-}
-
 fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
     let world = &shared.world;
     let sum = |counter: FrontCounter| front.counters.sum(counter as usize);
@@ -207,7 +151,7 @@ fn server_row(shared: &Shared, backend: &Backend, server: &Server, level: Level)
     let mut row = Row::new(&backend.proxy, &server.plan.name, 2, server.plan.sid);
     let sessions = sum(ServerCounter::Sessions);
     let rate = shared.rates.of(Subject::Server(server.id));
-    row.set("qcur", 0);
+    row.set("qcur", backend.queued_for(server.id));
     row.set("qmax", 0);
     row.set("scur", server.active());
     row.set("smax", server.active_peak());
@@ -340,7 +284,7 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     let sessions = sum(FrontCounter::Sessions);
     let rate = shared.rates.of(Subject::Backend(id));
     row.set("qcur", backend.queued());
-    row.set("qmax", 0);
+    row.set("qmax", backend.queued_peak());
     row.set("scur", backend_active(world, id));
     row.set("smax", shared.rates.backend_peak(world, id));
     row.set("slim", world.limits.max(world.process_limit).div_ceil(10));
@@ -356,17 +300,12 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     row.set("eresp", sum(FrontCounter::ResponseErrors));
     row.set("wretr", sum(FrontCounter::Retries));
     row.set("wredis", sum(FrontCounter::Redispatches));
-    let usable: Vec<_> = backend
-        .servers
-        .iter()
-        .filter(|server| server.usable())
-        .collect();
-    let up = !usable.is_empty();
-    let weight: u32 = usable.iter().map(|server| server.weight()).sum();
+    let weight = backend.usable_weight();
+    let up = backend.usable_servers() > 0;
     row.set("status", if up { "UP" } else { "DOWN" });
     row.set("weight", weight);
     row.set("uweight", weight);
-    row.set("act", usable.len());
+    row.set("act", backend.usable_servers());
     row.set("bck", 0);
     row.set(
         "lastchg",
@@ -392,10 +331,8 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
         sum(FrontCounter::ConnectTimeUs),
         sum(FrontCounter::SessionTimeMs),
     );
-    if level >= Level::Operator
-        && let Some(back) = &backend.proxy.back
-    {
-        row.set("algo", algorithm(back.balance));
+    if level >= Level::Operator {
+        row.set("algo", backend.algorithm());
     }
     row
 }
@@ -425,36 +362,9 @@ fn seconds_since(unix_ms: u64) -> i64 {
     i64::try_from(clock::unix_ms().saturating_sub(unix_ms) / 1000).unwrap_or(i64::MAX)
 }
 
-fn algorithm(balance: Balance) -> &'static str {
-    match balance {
-        Balance::RoundRobin => "roundrobin",
-        Balance::LeastConn => "leastconn",
-        Balance::Source(HashType::MapBased | HashType::Consistent) => "source",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_header_has_its_columns_at_their_places() {
-        let names: Vec<&str> = HEADER.split(',').collect();
-        assert_eq!(names.len(), 119);
-        for (index, name) in [
-            (0, "pxname"),
-            (17, "status"),
-            (32, "type"),
-            (36, "check_status"),
-            (73, "addr"),
-            (89, "src_ilim"),
-            (100, "agg_server_status"),
-            (105, "h1sess"),
-            (118, "cache_hint_hits"),
-        ] {
-            assert_eq!(names[index], name);
-        }
-    }
 
     #[test]
     fn filters() {
@@ -465,15 +375,5 @@ mod tests {
         );
         assert_eq!(parse(&["-1", "4", "-1", "up"]).unwrap().proxy, None);
         assert!(parse(&["fe"]).is_err() && parse(&["json"]).is_err());
-    }
-
-    #[test]
-    fn a_value_with_a_comma_is_quoted() {
-        let mut out = String::new();
-        Row {
-            values: vec!["a,\"b".to_owned(), "c".to_owned()],
-        }
-        .write(&mut out);
-        assert_eq!(out, "\"a,\"\"b\",c,-,\n");
     }
 }
