@@ -78,11 +78,7 @@ fn send_grants(shared: &Shared, grants: Vec<Grant>) {
 }
 
 fn report_transition(shared: &Shared, backend: &Arc<Backend>, result: &ProbeResult, to: Health) {
-    let usable = backend
-        .servers
-        .iter()
-        .filter(|server| server.usable())
-        .count();
+    let usable = backend.usable_servers();
     let Some(server) = backend.servers.get(result.server_index) else {
         return;
     };

@@ -6,7 +6,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use crate::base::limits::LimitKey;
-use crate::config::plan::{Balance, HashType, Level, Proxy};
+use crate::config::plan::{Level, Proxy};
 use crate::control::Shared;
 use crate::control::probe::status_text;
 use crate::control::stats::{Subject, backend_active};
@@ -207,7 +207,7 @@ fn server_row(shared: &Shared, backend: &Backend, server: &Server, level: Level)
     let mut row = Row::new(&backend.proxy, &server.plan.name, 2, server.plan.sid);
     let sessions = sum(ServerCounter::Sessions);
     let rate = shared.rates.of(Subject::Server(server.id));
-    row.set("qcur", 0);
+    row.set("qcur", backend.queued_for(server.id));
     row.set("qmax", 0);
     row.set("scur", server.active());
     row.set("smax", server.active_peak());
@@ -340,7 +340,7 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     let sessions = sum(FrontCounter::Sessions);
     let rate = shared.rates.of(Subject::Backend(id));
     row.set("qcur", backend.queued());
-    row.set("qmax", 0);
+    row.set("qmax", backend.queued_peak());
     row.set("scur", backend_active(world, id));
     row.set("smax", shared.rates.backend_peak(world, id));
     row.set("slim", world.limits.max(world.process_limit).div_ceil(10));
@@ -356,17 +356,12 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     row.set("eresp", sum(FrontCounter::ResponseErrors));
     row.set("wretr", sum(FrontCounter::Retries));
     row.set("wredis", sum(FrontCounter::Redispatches));
-    let usable: Vec<_> = backend
-        .servers
-        .iter()
-        .filter(|server| server.usable())
-        .collect();
-    let up = !usable.is_empty();
-    let weight: u32 = usable.iter().map(|server| server.weight()).sum();
+    let weight = backend.usable_weight();
+    let up = backend.usable_servers() > 0;
     row.set("status", if up { "UP" } else { "DOWN" });
     row.set("weight", weight);
     row.set("uweight", weight);
-    row.set("act", usable.len());
+    row.set("act", backend.usable_servers());
     row.set("bck", 0);
     row.set(
         "lastchg",
@@ -392,10 +387,8 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
         sum(FrontCounter::ConnectTimeUs),
         sum(FrontCounter::SessionTimeMs),
     );
-    if level >= Level::Operator
-        && let Some(back) = &backend.proxy.back
-    {
-        row.set("algo", algorithm(back.balance));
+    if level >= Level::Operator {
+        row.set("algo", backend.algorithm());
     }
     row
 }
@@ -423,14 +416,6 @@ fn seconds_since(unix_ms: u64) -> i64 {
         return -1;
     }
     i64::try_from(clock::unix_ms().saturating_sub(unix_ms) / 1000).unwrap_or(i64::MAX)
-}
-
-fn algorithm(balance: Balance) -> &'static str {
-    match balance {
-        Balance::RoundRobin => "roundrobin",
-        Balance::LeastConn => "leastconn",
-        Balance::Source(HashType::MapBased | HashType::Consistent) => "source",
-    }
 }
 
 #[cfg(test)]
