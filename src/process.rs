@@ -37,6 +37,8 @@ pub struct Settings {
     pub pidfile: Option<PathBuf>,
     /// Connections of the process.
     pub maxconn: Option<u32>,
+    /// Once it runs, no messages go to standard error: its owner draws on that terminal.
+    pub silent: bool,
 }
 
 /// What the main thread waits for.
@@ -46,8 +48,33 @@ enum Event {
     ShardEnded(ShardId, io::Result<()>),
 }
 
+/// The running process, for an owner inside the program.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// What its threads share.
+    pub shared: Arc<Shared>,
+    events: Sender<Event>,
+}
+
+impl Handle {
+    /// Ends the process's threads at once, as SIGTERM does.
+    pub fn stop(&self) {
+        let _ = self.events.send(Event::Signal(Signal::SIGTERM));
+    }
+}
+
 /// Runs a plan until the process is told to end; returns its exit code.
 pub fn run(plan: Plan, settings: Settings, console: &Console) -> u8 {
+    run_owned(plan, settings, console, |_| ())
+}
+
+/// The same for an owner: `started` is called once everything runs, and must not block.
+pub fn run_owned(
+    plan: Plan,
+    settings: Settings,
+    console: &Console,
+    started: impl FnOnce(Handle),
+) -> u8 {
     let report = if settings.daemon {
         match system::daemonize() {
             Ok(Daemon::Parent(code)) => return code,
@@ -61,7 +88,10 @@ pub fn run(plan: Plan, settings: Settings, console: &Console) -> u8 {
         None
     };
     match Running::start(plan, settings, console, report) {
-        Ok(running) => running.supervise(),
+        Ok(running) => {
+            started(running.handle());
+            running.supervise()
+        }
         Err(text) => {
             for line in text.lines() {
                 console.alert(line);
@@ -78,6 +108,8 @@ struct Running {
     api_files: ApiSockets,
     log: LogThread,
     events: Receiver<Event>,
+    /// The other end, for a handle.
+    sender: Sender<Event>,
     pidfile: Option<PathBuf>,
     shards_left: usize,
     phase: Phase,
@@ -121,7 +153,7 @@ impl Running {
 
         let world = world(plan, shards, &budget, memory).map_err(text("make the shards' ports"))?;
         let shared = Arc::new(Shared::new(world, facts(&budget)));
-        let on_console = !console.is_quiet() && report.is_none();
+        let on_console = !console.is_quiet() && report.is_none() && !settings.silent;
         let log = LogThread::start(Arc::clone(&shared), on_console, report.is_none())
             .map_err(text("start the log thread"))?;
         control::start(&shared, api.take()).map_err(text("start the control threads"))?;
@@ -144,7 +176,7 @@ impl Running {
             )
             .map_err(text("start a shard"))?;
         }
-        start_signals(signals, sender).map_err(text("start the signal thread"))?;
+        start_signals(signals, sender.clone()).map_err(text("start the signal thread"))?;
 
         let pidfile = settings
             .pidfile
@@ -163,11 +195,19 @@ impl Running {
             api_files: api,
             log,
             events,
+            sender,
             pidfile,
             shards_left: usize::from(shards),
             phase: Phase::Running,
             exit_code: 0,
         })
+    }
+
+    fn handle(&self) -> Handle {
+        Handle {
+            shared: Arc::clone(&self.shared),
+            events: self.sender.clone(),
+        }
     }
 
     /// Waits for signals and ending shards until nothing runs any more.
