@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::config;
 use crate::config::diagnostics::Severity;
 use crate::config::plan::{Global, Plan};
-use crate::control::resolve::SystemEnvironment;
 use crate::control::messages::Console;
+use crate::control::resolve::{SystemEnvironment, config_files};
 use crate::demo;
 use crate::process::{self, Settings};
 use crate::ring::Caps;
@@ -224,7 +224,7 @@ fn parse_demo(arguments: &[String]) -> Result<Invocation, String> {
 }
 
 /// Prints a text to standard output.
-#[expect(clippy::disallowed_macros, reason = "this is the command line")]
+#[expect(clippy::print_stdout, reason = "this is the command line")]
 pub fn print(text: &str) -> u8 {
     println!("{}", text.trim_end());
     0
@@ -305,7 +305,14 @@ pub fn run(options: Options) -> u8 {
 
 /// Loads the files and prints what there is to say about them.
 fn load(options: &Options, console: &Console) -> Option<Plan> {
-    let (plan, diagnostics) = config::load(&options.files, &SystemEnvironment::new());
+    let files = match config_files(&options.files) {
+        Ok(files) => files,
+        Err(error) => {
+            console.alert(&format!("Cannot read a configuration directory: {error}"));
+            return None;
+        }
+    };
+    let (plan, diagnostics) = config::load(&files, &SystemEnvironment::new());
     let pid = std::process::id();
     let mut warned = false;
     for diagnostic in &diagnostics {

@@ -6,11 +6,11 @@
 //! runtime. They know of `shard` only what it exports.
 
 mod apply;
-pub mod resolve;
 pub mod listeners;
 pub mod log;
 pub mod messages;
 pub mod probe;
+pub mod resolve;
 pub mod runtime_api;
 pub mod stats;
 

@@ -18,6 +18,8 @@ use crate::base::address::Address;
 use crate::base::ids::ProxyId;
 use crate::base::time::Moment;
 use crate::config::plan::Check;
+use crate::health::Outcome::{Failed, Passed};
+use crate::health::{Rules, Transition};
 use crate::lb::{Admin, Health, Server};
 use crate::limits;
 use crate::shard::World;
@@ -118,7 +120,7 @@ async fn probe_server(
     first: Moment,
     results: Sender<ProbeResult>,
 ) {
-    let mut rules = Rules::new(check.rise, check.fall);
+    let mut rules = Rules::of(&check);
     let mut due = first;
     loop {
         tokio::time::sleep(due - clock::now()).await;
@@ -137,8 +139,15 @@ async fn probe_server(
         }
         let passed = outcome == Outcome::Connected;
         let counts = !matches!(outcome, Outcome::LocalError(_));
-        let was_failing = rules.health() == 0;
-        let transition = if counts { rules.observe(passed) } else { None };
+        let failure_counts = rules.counts_failure();
+        let transition = match &outcome {
+            Outcome::LocalError(_) => None,
+            _ => rules.observe(if passed { Passed } else { Failed }),
+        };
+        let transition = transition.map(|transition| match transition {
+            Transition::Up => Health::Up,
+            Transition::Down => Health::Down,
+        });
         let (status, description) = match outcome {
             Outcome::Connected => ("L4OK", String::new()),
             Outcome::Failed(text) => ("L4CON", text),
@@ -151,7 +160,7 @@ async fn probe_server(
             status,
             duration_ms,
             description,
-            counted_failure: counts && !passed && !was_failing,
+            counted_failure: counts && !passed && failure_counts,
             health: rules.health(),
             transition,
         };
@@ -224,51 +233,6 @@ fn is_local(error: &io::Error) -> bool {
     error
         .raw_os_error()
         .is_some_and(|number| local.contains(&number))
-}
-
-/// The rise/fall machine, counting as HAProxy does: 0 is down, `rise` and above is up, a server starts
-/// at `rise`, up but down at its first failure.
-#[derive(Debug)]
-struct Rules {
-    rise: u16,
-    fall: u16,
-    health: u16,
-}
-
-impl Rules {
-    fn new(rise: u16, fall: u16) -> Rules {
-        let (rise, fall) = (rise.max(1), fall.max(1));
-        Rules {
-            rise,
-            fall,
-            health: rise,
-        }
-    }
-
-    fn health(&self) -> u16 {
-        self.health
-    }
-
-    /// Takes a probe's outcome; returns the new health if it changed.
-    fn observe(&mut self, passed: bool) -> Option<Health> {
-        let was_up = self.health >= self.rise;
-        if passed {
-            self.health = self.health.saturating_add(1);
-            if self.health >= self.rise {
-                self.health = self.rise.saturating_add(self.fall) - 1;
-            }
-        } else {
-            self.health = self.health.saturating_sub(1);
-            if self.health < self.rise {
-                self.health = 0;
-            }
-        }
-        match (was_up, self.health >= self.rise) {
-            (true, false) => Some(Health::Down),
-            (false, true) => Some(Health::Up),
-            (true, true) | (false, false) => None,
-        }
-    }
 }
 
 #[cfg(test)]

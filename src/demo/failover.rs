@@ -50,7 +50,7 @@ impl Failover {
         let mut lines = Vec::new();
         let name = upstreams::name(VICTIM);
         let health = backend.servers[VICTIM].health();
-        let mut say = |text: String| lines.push(format!("{:>6}  {text}", seconds(now - self.began)));
+        let mut say = |text: String| lines.push(format!("{:>8}  {text}", seconds(now - self.began)));
         if self.killed.is_none() && now >= self.kill_at {
             self.redispatched_before = redispatched(backend);
             load.kill_begins();

@@ -97,7 +97,7 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
     let time = (now - last.at).as_secs_f64().max(0.001);
     let rate = |count: u64| (count as f64 / time).round() as u64;
     let mut text = format!(
-        "{:>6}  {} conn/s  {} exchanges/s  failed {}  connection p50 {} p99 {} p99.9 {} ms\n",
+        "{:>8}  {} conn/s  {} exchanges/s  failed {}  connection p50 {} p99 {} p99.9 {} ms\n",
         seconds(elapsed),
         grouped(rate(seen.answered - last.seen.answered)),
         grouped(rate(seen.exchanges - last.seen.exchanges)),
@@ -108,7 +108,7 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
     );
     let _ = writeln!(
         text,
-        "        {:<4} {:<16} {:<5} {:>6} {:>9} {:>7} {:>6} {:>16} {:>9}",
+        "          {:<4} {:<16} {:<5} {:>6} {:>9} {:>7} {:>6} {:>16} {:>9}",
         "", "address", "state", "active", "total", "conn/s", "share", "connect p50/p99", "bytes/s"
     );
     let readings: Vec<Reading> = backend.servers.iter().map(|s| Reading::of(s)).collect();
@@ -128,18 +128,14 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
         };
         let _ = writeln!(
             text,
-            "        {:<4} {:<16} {state:<5} {:>6} {:>9} {:>7} {:>6} {:>16} {:>9}",
+            "          {:<4} {:<16} {state:<5} {:>6} {:>9} {:>7} {:>6} {:>16} {:>9}",
             &*server.plan.name,
             server.plan.address.to_string(),
             server.active(),
             grouped(reading.sessions),
             grouped(rate(new[index])),
             share(new[index], all),
-            format!(
-                "<{} / <{} us",
-                bound(&connects, 0.5),
-                bound(&connects, 0.99)
-            ),
+connect_times(&connects),
             grouped(rate(reading.bytes - before.bytes)),
         );
     }
@@ -161,6 +157,14 @@ pub(super) fn ms_at(latencies: &Latencies<u64>, quantile: f64) -> String {
     }
     let us = latencies.value_at_quantile(quantile);
     format!("{:.2}", us as f64 / 1000.0)
+}
+
+/// Median and 99th percentile of connect times, as upper bounds.
+fn connect_times(connects: &[u64; BUCKETS]) -> String {
+    if connects.iter().all(|count| *count == 0) {
+        return "-".to_owned();
+    }
+    format!("<{} / <{} us", bound(connects, 0.5), bound(connects, 0.99))
 }
 
 /// The upper end of the bucket that a quantile falls into, plus one: the value is below it.

@@ -62,8 +62,8 @@ pub(super) fn summary(
     );
     let _ = writeln!(
         text,
-        "  kept         {} exchanges of 64 B, p50 {} p99 {} p99.9 {} ms; {} kept connections broke \
-         with their upstream and were opened again",
+        "  kept         {} exchanges of 64 B, p50 {} p99 {} p99.9 {} ms; broken with their upstream and \
+         opened again: {}",
         grouped(seen.exchanges),
         ms_at(&seen.exchange_us, 0.5),
         ms_at(&seen.exchange_us, 0.99),

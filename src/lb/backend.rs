@@ -649,7 +649,7 @@ mod tests {
     /// the newcomer gets it, whichever way the two interleave.
     #[test]
     fn a_release_and_an_arrival_never_miss_each_other() {
-        const ROUNDS: usize = 300_000;
+        const ROUNDS: usize = 100_000;
         let backend = &backend(Balance::RoundRobin, &[server(1, 1)]);
         let (begun, ended) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
         let queued = &AtomicBool::new(false);
@@ -707,7 +707,7 @@ mod tests {
     #[test]
     fn everyone_who_waits_is_served_and_no_bound_is_exceeded() {
         const SHARDS: u16 = 8;
-        const SESSIONS: u32 = 10_000;
+        const SESSIONS: u32 = 2_000;
         for (balance, publishes) in testing::ALL
             .into_iter()
             .flat_map(|b| [(b, false), (b, true)])

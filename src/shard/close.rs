@@ -15,9 +15,12 @@ use crate::flow::{Arm, Cause, Close, Direction, Phase, Reading, Side, Who, Writi
 use crate::lb::{Outcome, ServerCounter};
 use crate::ring::{Fd, Kernel, Op, Token};
 
-/// How long the bytes before a reset may take to the other peer. Ten seconds carry a socket buffer of
-/// 4 MiB over 3.4 Mbit/s.
-const RESET_FLUSH_MS: u64 = 10_000;
+/// How long the bytes before a client's reset may rest on their way to the server: it has lost whom to
+/// answer, and a client's end has to show within a second.
+const STALL_SERVER_MS: u64 = 500;
+/// How long the bytes before a server's reset may rest on their way to the client, which may still want
+/// the whole answer.
+const STALL_CLIENT_MS: u64 = 10_000;
 /// How long a client may go on sending to a server that is gone, after it has the whole answer.
 const DRAIN_MS: u64 = 30_000;
 
@@ -52,6 +55,20 @@ impl<K: Kernel> Shard<K> {
             Reading::Ended | Reading::Broken => self.mark_dirty(slot, from),
         }
         self.mark_dirty(slot, into);
+    }
+
+    /// A client that ends its stream without a byte before it is connected wants nothing any more, as
+    /// HAProxy has it. (With a request before the FIN, it waits for the answer.)
+    pub(super) fn client_ended_early(&mut self, slot: u32) {
+        let session = self.sessions.at(slot).expect("a live session");
+        if session.halves[Direction::Up as usize].bytes_in == 0 {
+            let close = Close {
+                who: Who::Client,
+                phase: phase(session),
+                cause: Cause::Aborted,
+            };
+            self.begin_close(slot, close);
+        }
     }
 
     /// The client had sent its FIN and is now gone: the server is told by a reset.
@@ -103,18 +120,23 @@ impl<K: Kernel> Shard<K> {
         let session = self.sessions.at_mut(slot).expect("a live session");
         session.state = State::Flushing {
             side,
+            left: u64::MAX,
+            moved_at: now,
             check_at: now,
-            give_up_at: now.after_ms(RESET_FLUSH_MS),
         };
         self.mark_dirty(slot, side.writes());
     }
 
-    /// Looks whether the bytes before a reset have arrived, and then resets.
+    /// Looks whether the bytes before a reset have arrived, and then resets. Bytes that don't move for a
+    /// while are given up.
     pub(super) fn flushing(&mut self, slot: u32) {
         let now = self.now;
         let session = self.sessions.at_mut(slot).expect("a live session");
         let State::Flushing {
-            side, give_up_at, ..
+            side,
+            left: left_before,
+            moved_at,
+            ..
         } = session.state
         else {
             return;
@@ -125,19 +147,24 @@ impl<K: Kernel> Shard<K> {
         if half.writing == Writing::Broken {
             return self.begin_close(slot, close);
         }
-        let sent = half.held == 0 && session.pieces[into].is_empty();
-        let arrived = sent && self.kernel.unacknowledged(session.fd(side)) == 0;
-        if arrived || now >= give_up_at {
+        debug_assert!(session.pieces[into].is_empty(), "flushed before");
+        let left = u64::from(half.held) + self.kernel.unacknowledged(session.fd(side)) as u64;
+        let moved_at = if left < left_before { now } else { moved_at };
+        let stall_ms = match side {
+            Side::Server => STALL_SERVER_MS,
+            Side::Client => STALL_CLIENT_MS,
+        };
+        if left == 0 || now >= moved_at.after_ms(stall_ms) {
             session.resets[side as usize] = true;
             return self.begin_close(slot, close);
         }
-        // Look again after half the time it has taken so far, 1 to 50 ms.
-        let began = Moment(give_up_at.0.saturating_sub(RESET_FLUSH_MS * 1_000_000));
-        let step = (now.ms_since(began) / 2).clamp(1, 50);
+        // Look again after half the time it has rested so far, 1 to 50 ms.
+        let step = (now.ms_since(moved_at) / 2).clamp(1, 50);
         session.state = State::Flushing {
             side,
+            left,
+            moved_at,
             check_at: now.after_ms(step),
-            give_up_at,
         };
         self.retime(slot);
     }
@@ -309,14 +336,20 @@ impl<K: Kernel> Shard<K> {
             return;
         }
         let limits = &self.world.limits;
+        // Who gave up in the queue has waited until now.
+        let left_queue_at = match close.phase {
+            Phase::Queue => Some(self.now),
+            Phase::Request | Phase::Connect | Phase::Data => session.assigned_at,
+        };
         let ms = |at: Option<Moment>, from: Moment| {
             at.map_or(-1, |at| {
                 i64::try_from(at.ms_since(from)).unwrap_or(i64::MAX)
             })
         };
+        // The backend's and the server's count are those without this session, as HAProxy logs them.
         let backend_now = session.backend.as_ref().map_or(0, |backend| {
             let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
-            u32::try_from(counters.sum(FrontCounter::Active as usize)).unwrap_or(0) + 1
+            u32::try_from(counters.sum(FrontCounter::Active as usize)).unwrap_or(0)
         });
         let record = SessionRecord {
             accepted_unix_ms: self.unix_ms() - self.now.ms_since(session.accepted_at),
@@ -326,7 +359,7 @@ impl<K: Kernel> Shard<K> {
             client: session.client,
             local: session.local,
             at_accept: false,
-            queue_ms: ms(session.assigned_at, session.accepted_at),
+            queue_ms: ms(left_queue_at, session.accepted_at),
             connect_ms: ms(
                 session.connected_at,
                 session.assigned_at.unwrap_or(session.accepted_at),
@@ -339,7 +372,10 @@ impl<K: Kernel> Shard<K> {
                 limits.current(self.world.process_limit),
                 limits.current(session.frontend.limit),
                 backend_now,
-                session.server.as_ref().map_or(0, |server| server.active()),
+                session
+                    .server
+                    .as_ref()
+                    .map_or(0, |server| server.active().saturating_sub(1)),
             ],
             retries: session.retries,
             redispatched: session.redispatched,

@@ -319,7 +319,10 @@ impl<K: Kernel> Shard<K> {
             Reading::Open => self.arm_next(slot, direction),
             Reading::Broken => self.source_broken(slot, direction),
             Reading::Ended => {
-                if half.may_finish() && session.connected() {
+                if half.may_finish() {
+                    if !session.connected() {
+                        return self.client_ended_early(slot);
+                    }
                     self.pass_end(slot, direction);
                 }
                 self.end_if_done(slot);

@@ -48,10 +48,12 @@ pub(super) enum State {
     Flushing {
         /// Who is reset at the end.
         side: Side,
-        /// When to look next whether the peer has acknowledged everything.
+        /// Bytes that had not arrived at the last look.
+        left: u64,
+        /// When that became less for the last time.
+        moved_at: Moment,
+        /// When to look next.
         check_at: Moment,
-        /// When to stop waiting for it.
-        give_up_at: Moment,
     },
     /// Everything is cancelled; waiting for the last completion.
     Closing,

@@ -110,11 +110,7 @@ fn next_deadline(session: &Session, now: Moment) -> Moment {
         State::Prelude | State::ConnectEnding { .. } | State::Closing => Moment::NEVER,
         State::Waiting { deadline } | State::Connecting { deadline } => deadline,
         State::Resting { until } => until,
-        State::Flushing {
-            check_at,
-            give_up_at,
-            ..
-        } => check_at.min(give_up_at),
+        State::Flushing { check_at, .. } => check_at,
         State::Relaying => {
             let client = side_deadline(session, Side::Client);
             let server = side_deadline(session, Side::Server);

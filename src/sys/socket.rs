@@ -203,7 +203,7 @@ pub fn unlink_unix(path: &Path, file: (u64, u64)) {
 /// Takes over a listening socket inherited as descriptor `number`.
 pub fn adopt_listener(number: RawFd) -> io::Result<OwnedFd> {
     let invalid = |text: &str| io::Error::new(io::ErrorKind::InvalidInput, text.to_owned());
-    if number <= 2 {
+    if number < 0 {
         return Err(invalid("not a listening socket"));
     }
     // SAFETY: fcntl with F_GETFD takes no pointers and only looks the number up.

@@ -7,6 +7,8 @@
 
 mod format;
 mod sink;
+#[cfg(test)]
+mod testing;
 
 use crossbeam::queue::ArrayQueue;
 use std::io;
@@ -365,5 +367,83 @@ fn send_to_routes(
         line.extend_from_slice(body);
         line.truncate(usize::from(target.length_max).max(1));
         sinks[route.sink].push(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::plan::LogFormat;
+    use crate::control::Facts;
+    use std::net::UdpSocket;
+    use std::os::unix::net::UnixDatagram;
+    use std::time::Duration;
+
+    /// Datagrams that didn't fit into the buffer of a UDP socket, because its reader had no CPU: the
+    /// last column of its line in the kernel's table.
+    fn lost_in_kernel(port: u16) -> usize {
+        let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+        let local = format!("0100007F:{port:04X}");
+        let line = table.lines().find(|line| line.contains(&local)).unwrap();
+        line.split_whitespace().last().unwrap().parse().unwrap()
+    }
+
+    /// 20 records each millisecond for a second, to a live UDP and a live Unix syslog: all are handed to the kernel.
+    #[test]
+    fn twenty_thousand_lines_a_second_arrive() {
+        const LINES: usize = 20_000;
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let path = std::env::temp_dir().join(format!("tidegate-rate-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let unix = UnixDatagram::bind(&path).unwrap();
+        let target = |sink| LogTarget {
+            sink,
+            length_max: 1024,
+            format: LogFormat::Rfc3164,
+            facility: 16,
+            level_max: 7,
+            level_min: 0,
+        };
+        let logs = vec![
+            target(LogSink::Udp(udp.local_addr().unwrap())),
+            target(LogSink::UnixDatagram(path.clone())),
+        ];
+        let facts = Facts {
+            started: clock::now(),
+            started_unix_s: 0,
+            descriptors_max: 0,
+            descriptors_needed: 0,
+        };
+        let shared = Arc::new(Shared::new(testing::world(logs), facts));
+        let record = testing::record_in(&shared.world);
+        let wait = Some(Duration::from_millis(500));
+        udp.set_read_timeout(wait).unwrap();
+        unix.set_read_timeout(wait).unwrap();
+        let count = |receive: &dyn Fn(&mut [u8]) -> io::Result<usize>| {
+            let mut line = [0u8; 2048];
+            std::iter::from_fn(|| receive(&mut line).ok()).count()
+        };
+        let port = udp.local_addr().unwrap().port();
+        let by_udp = std::thread::spawn(move || {
+            let received = count(&|line| udp.recv(line));
+            received + lost_in_kernel(port)
+        });
+        let by_unix = std::thread::spawn(move || count(&|line| unix.recv(line)));
+        let mut log = LogThread::start(Arc::clone(&shared), false, true).unwrap();
+        let began = clock::now();
+        for sent in 0..LINES {
+            if sent % 20 == 0 {
+                shared.world.log_queue.notify();
+                let due = began.after_ms(u64::try_from(sent / 20).unwrap());
+                std::thread::park_timeout(due - clock::now());
+            }
+            shared.world.log_queue.push(record.clone());
+        }
+        shared.world.log_queue.notify();
+        log.stop();
+        assert_eq!(shared.messages.dropped(), 0);
+        assert_eq!(by_unix.join().unwrap(), LINES);
+        assert_eq!(by_udp.join().unwrap(), LINES);
+        let _ = std::fs::remove_file(&path);
     }
 }

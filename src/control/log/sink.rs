@@ -2,7 +2,7 @@
 //!
 //! No call here blocks. A Unix datagram socket whose reader is behind (its queue is short: 10 to 512
 //! datagrams) makes lines wait in the backlog, so a live but busy syslog loses nothing; a UDP target
-//! takes a bounded burst per millisecond, because a receiver's full buffer drops without a word.
+//! takes so many lines per millisecond, because a receiver's full buffer drops without a word.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -24,7 +24,7 @@ enum Kind {
     Udp {
         socket: UdpSocket,
         burst_left: usize,
-        burst_began: Moment,
+        paid_at: Moment,
     },
     Unix {
         path: PathBuf,
@@ -66,8 +66,8 @@ impl Sink {
         let kind = match sink {
             LogSink::Udp(address) => open_udp(address).map_or(Kind::Nowhere, |socket| Kind::Udp {
                 socket,
-                burst_left: limits::LOG_UDP_BURST_MAX,
-                burst_began: Moment(0),
+                burst_left: 0,
+                paid_at: Moment(0),
             }),
             LogSink::UnixDatagram(path) => Kind::Unix {
                 path: path.clone(),
@@ -118,10 +118,12 @@ impl Sink {
                 Kind::Udp {
                     socket,
                     burst_left,
-                    burst_began,
+                    paid_at,
                 } => {
-                    if now.us_since(*burst_began) >= 1000 {
-                        (*burst_began, *burst_left) = (now, limits::LOG_UDP_BURST_MAX);
+                    let earned = now.us_since(*paid_at) * limits::LOG_UDP_LINES_PER_MS / 1000;
+                    if let Ok(earned @ 1..) = usize::try_from(earned) {
+                        *paid_at = now;
+                        *burst_left = (*burst_left + earned).min(limits::LOG_UDP_BURST_MAX);
                     }
                     if *burst_left == 0 {
                         return;
@@ -355,6 +357,6 @@ mod tests {
         assert_eq!(sink.take_counts().0, limits::LOG_UDP_BURST_MAX as u64);
         assert_eq!(sink.retry_in_ms(), Some(1));
         sink.flush(Moment(0).after_ms(11));
-        assert!(!sink.has_pending());
+        assert_eq!(sink.take_counts().0, limits::LOG_UDP_LINES_PER_MS);
     }
 }

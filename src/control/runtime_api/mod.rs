@@ -8,6 +8,7 @@ mod activity;
 mod commands;
 mod info;
 mod stat;
+mod table;
 
 use std::io;
 use std::os::fd::OwnedFd;

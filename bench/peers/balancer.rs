@@ -1,0 +1,211 @@
+//! A running balancer, and the end point process: started, watched and ended by pid.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::sample::{Context, Void};
+use crate::server::Service;
+use crate::sys;
+use crate::target::{Route, Target};
+use crate::usage;
+
+/// The balancer has a CPU of its own; everything else shares the other one.
+pub(crate) const BALANCER_CPU: usize = 0;
+pub(crate) const LOAD_CPU: usize = 1;
+
+/// How long a balancer may take until its listeners answer, and until it is gone.
+const START_MAX: Duration = Duration::from_secs(5);
+const STOP_MAX: Duration = Duration::from_secs(3);
+
+/// A balancer process (with its workers) that listens.
+pub(crate) struct Balancer {
+    target: Target,
+    child: Child,
+    messages: PathBuf,
+    routes: Vec<Route>,
+}
+
+impl Balancer {
+    /// Starts it on its CPU and waits until every listener accepts.
+    pub(crate) fn start(
+        target: Target,
+        program: &Path,
+        server_ports: &[u16],
+        connections: u64,
+        directory: &Path,
+    ) -> Result<Balancer, Void> {
+        let routes = routes(server_ports)?;
+        let config = directory.join(format!("{}.cfg", target.name()));
+        fs::write(
+            &config,
+            target.config(program, &routes, connections, directory),
+        )?;
+        let messages = directory.join(format!("{}.messages", target.name()));
+        let mut command = target.command(program, &config);
+        command
+            .stdin(Stdio::null())
+            .stdout(File::create(&messages)?);
+        command.stderr(File::options().append(true).open(&messages)?);
+        // A child inherits the CPU of the thread that starts it.
+        sys::pin(BALANCER_CPU).context("pin to the balancer's CPU")?;
+        let spawned = command.spawn();
+        sys::pin(LOAD_CPU).context("pin to the load's CPU")?;
+        let child = spawned.context(format!("start {}", program.display()))?;
+        let mut balancer = Balancer {
+            target,
+            child,
+            messages,
+            routes,
+        };
+        balancer.wait_until_ready()?;
+        Ok(balancer)
+    }
+
+    pub(crate) fn address(&self, service: Service) -> SocketAddr {
+        let route = self.routes.iter().find(|route| route.service == service);
+        let port = route.expect("every service has a route").listen_port;
+        SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+    }
+
+    /// The process and its workers.
+    pub(crate) fn pids(&self) -> Vec<u32> {
+        usage::family(self.child.id())
+    }
+
+    /// An error with the last words of the program, if it has ended.
+    pub(crate) fn check_alive(&mut self) -> Result<(), Void> {
+        let Some(status) = self.child.try_wait()? else {
+            return Ok(());
+        };
+        let text = fs::read_to_string(&self.messages).unwrap_or_default();
+        let mut last: Vec<&str> = text.lines().rev().take(3).collect();
+        last.reverse();
+        Err(Void(format!(
+            "{} ended ({status}): {}",
+            self.target.name(),
+            last.join(" / ")
+        )))
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), Void> {
+        let deadline = Instant::now() + START_MAX;
+        for service in Service::ALL {
+            while TcpStream::connect(self.address(service)).is_err() {
+                self.check_alive()?;
+                if Instant::now() > deadline {
+                    return Err(Void(format!(
+                        "{} does not listen after 5 s",
+                        self.target.name()
+                    )));
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        let family = usage::family(self.child.id());
+        end(&mut self.child, &family);
+    }
+}
+
+/// Listen ports that nobody has now, one per service.
+fn routes(server_ports: &[u16]) -> Result<Vec<Route>, Void> {
+    let mut held = Vec::new();
+    let mut routes = Vec::new();
+    for (service, server_port) in Service::ALL.into_iter().zip(server_ports) {
+        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let listen_port = listener.local_addr()?.port();
+        routes.push(Route {
+            service,
+            listen_port,
+            server_port: *server_port,
+        });
+        held.push(listener);
+    }
+    Ok(routes)
+}
+
+/// Asks a child to end, waits, and kills what is left of its family.
+pub(crate) fn end(child: &mut Child, family: &[u32]) {
+    let signal = |pid: u32, signal: Signal| {
+        // A pid that is gone already is what we want.
+        let _ = kill(Pid::from_raw(pid as i32), signal);
+    };
+    if let Ok(None) = child.try_wait() {
+        signal(child.id(), Signal::SIGTERM);
+    }
+    let deadline = Instant::now() + STOP_MAX;
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
+        thread::sleep(Duration::from_millis(5));
+    }
+    for pid in family {
+        // Workers that outlived the process that started them have the same pid still; the list was
+        // made while they ran, seconds ago.
+        if *pid != child.id() || matches!(child.try_wait(), Ok(None)) {
+            signal(*pid, Signal::SIGKILL);
+        }
+    }
+    let _ = child.wait();
+}
+
+/// The end points, in a process of their own on the load's CPU.
+pub(crate) struct EndPoints {
+    child: Child,
+    pub(crate) ports: Vec<u16>,
+}
+
+impl EndPoints {
+    pub(crate) fn start(realtime: bool) -> Result<EndPoints, Void> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(["--role", "server"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        if realtime {
+            command.arg("--realtime");
+        }
+        let mut child = command.spawn().context("start the end points")?;
+        let mut line = String::new();
+        let output = child.stdout.take().expect("it was asked to be piped");
+        BufReader::new(output).read_line(&mut line)?;
+        let ports: Vec<u16> = line.split_whitespace().flat_map(str::parse).collect();
+        let end_points = EndPoints { child, ports };
+        if end_points.ports.len() != Service::ALL.len() {
+            return Err(Void("the end points did not start".to_owned()));
+        }
+        Ok(end_points)
+    }
+
+    pub(crate) fn address(&self, service: Service) -> SocketAddr {
+        let place = Service::ALL.iter().position(|other| *other == service);
+        SocketAddr::from((
+            Ipv4Addr::LOCALHOST,
+            self.ports[place.expect("the list is complete")],
+        ))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for EndPoints {
+    fn drop(&mut self) {
+        // Its input closes, on which it ends.
+        drop(self.child.stdin.take());
+        let family = [self.child.id()];
+        end(&mut self.child, &family);
+    }
+}

@@ -1,0 +1,75 @@
+//! Load generators: single-threaded event loops that count what they did.
+//!
+//! Each has `run_until(deadline)`, called once to warm up and once to measure, and `reset()` between
+//! the two. The first error ends a generator and voids the run: there are no retries to hide behind.
+
+pub(crate) mod bulk;
+pub(crate) mod connects;
+pub(crate) mod exchange;
+
+use std::net::SocketAddr;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
+
+use crate::sample::{Context, Sample, Void};
+
+/// Bytes of a small message, both ways.
+pub(crate) const MESSAGE_BYTES: usize = 64;
+
+/// A generator that hears nothing for this long gives up: somebody lost a byte or a wake-up.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Latencies from a microsecond to a minute to three digits.
+pub(crate) fn latency_histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("the bounds are constants")
+}
+
+/// Writes the usual percentiles of a histogram of nanoseconds, in microseconds.
+pub(crate) fn set_percentiles(sample: &mut Sample, latency: &Histogram<u64>) {
+    for (name, quantile) in [("p50_us", 0.5), ("p99_us", 0.99), ("p999_us", 0.999)] {
+        sample.set(name, latency.value_at_quantile(quantile) as f64 / 1e3);
+    }
+    sample.set("max_us", latency.max() as f64 / 1e3);
+}
+
+/// A connection that is open and has no delay on small messages.
+pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream, Void> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(3)).context("connect")?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A message that no other connection or turn sends.
+pub(crate) fn message(connection: u32, sequence: u64) -> [u8; MESSAGE_BYTES] {
+    let mut message = [connection as u8 ^ 0x5a; MESSAGE_BYTES];
+    message[..8].copy_from_slice(&sequence.to_le_bytes());
+    message[8..12].copy_from_slice(&connection.to_le_bytes());
+    message
+}
+
+/// Waits for events, at most until the deadline; an empty slice means that it has come.
+fn wait<'e>(
+    epoll: &Epoll,
+    events: &'e mut [EpollEvent],
+    deadline: Instant,
+) -> Result<&'e [EpollEvent], Void> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Ok(&[]);
+    }
+    let bound = left.min(SILENCE_MAX);
+    // Rounded up, so that the last wait does not turn into a spin.
+    let timeout = EpollTimeout::try_from(bound + Duration::from_millis(1)).context("wait")?;
+    match epoll.wait(events, timeout) {
+        Ok(0) if bound == SILENCE_MAX => {
+            Err(Void(format!("no progress for {} s", SILENCE_MAX.as_secs())))
+        }
+        Ok(count) => Ok(&events[..count]),
+        Err(Errno::EINTR) => Ok(&[]),
+        Err(errno) => Err(errno.into()),
+    }
+}

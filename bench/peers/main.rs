@@ -1,0 +1,112 @@
+//! Side-by-side bench of Tidegate, haproxy and nginx (stream), with the bare end points as a ceiling.
+//!
+//! One command plays every workload against every balancer, interleaved round by round. Each
+//! measurement is a fresh process of this program (`--role run`) in a network namespace of its own,
+//! which starts the end points (`--role server`) on CPU 1 and the balancer on CPU 0, drives the load
+//! from CPU 1 and prints one JSON sample. What the workloads are and how to read the table is in
+//! `bench/README.md`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `rounds` | the parent: rounds, time limits, what is left out |
+//! | `report` | medians, ratios, the table and the result file |
+//! | `workload` | the list of workloads, their columns, how each is measured |
+//! | `run` | one measurement: namespace, end points, balancer, CPU window |
+//! | `target`, `balancer` | what is compared: its config text; the running process |
+//! | `server`, `load/` | the end points: services and load generators |
+//! | `usage`, `sys`, `sample` | /proc readers; system calls; the value of one measurement |
+//!
+//! Nothing here may use the library of the crate: the bench sees Tidegate as it sees its peers, as a
+//! program with a config file.
+#![deny(unsafe_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "clocks, sleeps and printing are what a bench is made of"
+)]
+
+mod balancer;
+mod load;
+mod report;
+mod rounds;
+mod run;
+mod sample;
+mod server;
+#[allow(unsafe_code)]
+mod sys;
+mod target;
+mod usage;
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, ValueEnum};
+
+use target::Target;
+use workload::Workload;
+
+/// What this process is: the parent by default, else one of its own children.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Role {
+    Run,
+    Server,
+}
+
+/// Side-by-side bench of Tidegate and its peers.
+#[derive(Debug, Parser)]
+#[command(name = "peers")]
+struct Arguments {
+    /// One short round of everything, under a minute.
+    #[arg(long)]
+    quick: bool,
+    /// Rounds; the table shows medians over them [default: 5, quick: 1].
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Measured seconds of one run, warm-up not counted [default: 1.5, quick: 0.4].
+    #[arg(long)]
+    seconds: Option<f64>,
+    /// Play only these workloads (may be given several times).
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Workload>,
+    /// Compare only these (may be given several times).
+    #[arg(long, value_delimiter = ',')]
+    target: Vec<Target>,
+    /// Tidegate program to measure instead of the one that was just built.
+    #[arg(long, default_value = env!("CARGO_BIN_EXE_tidegate"), hide_default_value = true)]
+    tidegate: PathBuf,
+    /// haproxy program.
+    #[arg(long, default_value = "haproxy")]
+    haproxy: PathBuf,
+    /// nginx program with the stream module.
+    #[arg(long, default_value = "nginx")]
+    nginx: PathBuf,
+    /// Write the results to FILE; a bare name goes into bench/results/.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Given by `cargo bench`; absent when `cargo test --all-targets` runs this file.
+    #[arg(long, hide = true)]
+    bench: bool,
+    #[arg(long, hide = true)]
+    role: Option<Role>,
+    #[arg(long, hide = true, default_value = ".")]
+    directory: PathBuf,
+    #[arg(long, hide = true)]
+    realtime: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match arguments.role {
+        Some(Role::Server) => server::serve(arguments.realtime),
+        Some(Role::Run) => {
+            println!("{}", run::run(&arguments).to_json());
+            ExitCode::SUCCESS
+        }
+        None if !arguments.bench => {
+            println!("peers: nothing measured; run it as `cargo bench --bench peers`");
+            ExitCode::SUCCESS
+        }
+        None => rounds::play(&arguments),
+    }
+}

@@ -1,0 +1,221 @@
+//! The parent: who takes part, the rounds, the time limits.
+//!
+//! Within a round every workload goes over all targets before the next one begins, and the order of
+//! the targets turns from round to round, so that a slow spell of the machine hits all of them.
+
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+
+use crate::Arguments;
+use crate::balancer;
+use crate::report::{self, Results};
+use crate::sample::{Sample, Void};
+use crate::target::Target;
+use crate::usage;
+use crate::workload::Workload;
+
+/// How much of everything is measured.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) rounds: usize,
+    pub(crate) seconds: f64,
+    pub(crate) workloads: Vec<Workload>,
+    /// With the version line of its program.
+    pub(crate) targets: Vec<(Target, String)>,
+}
+
+/// Pause after a connection-rate run, in which the kernel takes its namespace with up to 100,000
+/// TIME_WAIT entries apart.
+const NAMESPACE_CLEANUP: Duration = Duration::from_millis(300);
+
+/// A run process that is this much over its time is ended, with everything it has started.
+const POLL: Duration = Duration::from_millis(10);
+
+/// A directory for config files that goes away at the end.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub(crate) fn play(arguments: &Arguments) -> ExitCode {
+    let scratch =
+        Scratch(std::env::temp_dir().join(format!("tidegate-peers-{}", std::process::id())));
+    if let Err(error) = fs::create_dir_all(&scratch.0) {
+        eprintln!("peers: cannot make {}: {error}", scratch.0.display());
+        return ExitCode::FAILURE;
+    }
+    let wanted = if arguments.target.is_empty() {
+        Target::ALL.to_vec()
+    } else {
+        arguments.target.clone()
+    };
+    let targets: Vec<(Target, String)> = wanted
+        .iter()
+        .filter_map(|target| Some((*target, admit(arguments, *target, &scratch.0)?)))
+        .collect();
+    let complete = targets.len() == wanted.len();
+    let plan = Plan {
+        rounds: arguments
+            .rounds
+            .unwrap_or(if arguments.quick { 1 } else { 5 })
+            .max(1),
+        seconds: arguments
+            .seconds
+            .unwrap_or(if arguments.quick { 0.4 } else { 1.5 })
+            .clamp(0.05, 60.0),
+        workloads: match arguments.only.is_empty() {
+            true => Workload::value_variants().to_vec(),
+            false => arguments.only.clone(),
+        },
+        targets,
+    };
+    let started_at = Instant::now();
+    let results = play_rounds(arguments, &plan, &scratch.0);
+    eprintln!("peers: {:.0} s for all", started_at.elapsed().as_secs_f64());
+    report::print(&plan, &results);
+    if let Some(file) = &arguments.json {
+        match report::write_json(file, &plan, &results) {
+            Ok(path) => println!("\nresults written to {}", path.display()),
+            Err(error) => {
+                eprintln!("peers: cannot write {}: {error}", file.display());
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let void = results
+        .values()
+        .flatten()
+        .any(|sample| sample.void.is_some());
+    if void || !complete {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Asks a target for its version and tries it once; None, and a loud line, if it cannot be measured.
+fn admit(arguments: &Arguments, target: Target, scratch: &Path) -> Option<String> {
+    let refuse = |reason: &str| {
+        eprintln!(
+            "peers: *** {} IS LEFT OUT: {reason} ***",
+            target.name().to_uppercase()
+        );
+        None
+    };
+    let version = match target.program(arguments) {
+        None => String::new(),
+        Some(program) => match target.version(program) {
+            None => return refuse(&format!("cannot start {}", program.display())),
+            Some(version) => version,
+        },
+    };
+    match run_child(arguments, Workload::Rr1, target, 0.05, scratch).void {
+        None => Some(version),
+        Some(reason) => refuse(&reason),
+    }
+}
+
+fn play_rounds(arguments: &Arguments, plan: &Plan, scratch: &Path) -> Results {
+    let mut results = Results::new();
+    for round in 0..plan.rounds {
+        for workload in &plan.workloads {
+            for place in 0..plan.targets.len() {
+                let (target, _) = &plan.targets[(place + round) % plan.targets.len()];
+                if !workload.applies_to(*target) {
+                    continue;
+                }
+                let sample = run_child(arguments, *workload, *target, plan.seconds, scratch);
+                let first = workload.columns()[0];
+                let outcome = match (&sample.void, sample.get(first.metric)) {
+                    (Some(reason), _) => format!("VOID: {reason}"),
+                    (None, value) => format!(
+                        "{:.*} {}",
+                        first.decimals,
+                        value.unwrap_or(0.0),
+                        first.heading
+                    ),
+                };
+                let (of, name) = (plan.rounds, workload.name());
+                eprintln!(
+                    "round {}/{of} {name:9} {:9} {outcome}",
+                    round + 1,
+                    target.name()
+                );
+                results
+                    .entry((*workload, *target))
+                    .or_default()
+                    .push(sample);
+            }
+        }
+    }
+    results
+}
+
+/// Measures once, in a fresh process.
+fn run_child(
+    arguments: &Arguments,
+    workload: Workload,
+    target: Target,
+    seconds: f64,
+    scratch: &Path,
+) -> Sample {
+    let outcome = try_run_child(arguments, workload, target, seconds, scratch);
+    if matches!(workload, Workload::Crs64 | Workload::Crc64) {
+        thread::sleep(NAMESPACE_CLEANUP);
+    }
+    outcome.unwrap_or_else(|Void(reason)| Sample::voided(reason))
+}
+
+fn try_run_child(
+    arguments: &Arguments,
+    workload: Workload,
+    target: Target,
+    seconds: f64,
+    scratch: &Path,
+) -> Result<Sample, Void> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args([
+        "--role",
+        "run",
+        "--only",
+        &workload.name(),
+        "--target",
+        target.name(),
+    ]);
+    command.args(["--seconds", &seconds.to_string()]);
+    command.arg("--directory").arg(scratch);
+    command.arg("--tidegate").arg(&arguments.tidegate);
+    command.arg("--haproxy").arg(&arguments.haproxy);
+    command.arg("--nginx").arg(&arguments.nginx);
+    if arguments.quick {
+        command.arg("--quick");
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let deadline = Instant::now() + workload.time_limit(seconds);
+    while child.try_wait()?.is_none() {
+        if Instant::now() > deadline {
+            let family = usage::family(child.id());
+            balancer::end(&mut child, &family);
+            return Ok(Sample::voided("over its time limit"));
+        }
+        thread::sleep(POLL);
+    }
+    // One line, which fits into the pipe: nothing is lost by reading it only now.
+    let mut line = String::new();
+    if let Some(mut output) = child.stdout.take() {
+        output.read_to_string(&mut line)?;
+    }
+    Ok(Sample::from_line(&line))
+}
