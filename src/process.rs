@@ -11,6 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use crate::base::ids::ShardId;
@@ -156,8 +157,6 @@ impl Running {
         let on_console = !console.is_quiet() && report.is_none() && !settings.silent;
         let log = LogThread::start(Arc::clone(&shared), on_console, report.is_none())
             .map_err(text("start the log thread"))?;
-        control::start(&shared, api.take()).map_err(text("start the control threads"))?;
-
         let (sender, events) = bounded(usize::from(limits::SHARDS_MAX) + 16);
         let pinned = usize::from(shards) <= cpus.len();
         for index in 0..shards {
@@ -176,6 +175,9 @@ impl Running {
             )
             .map_err(text("start a shard"))?;
         }
+        wait_for_shards(&shared, &events)?;
+        // Last, so that whoever can reach the runtime socket sees a process that is complete.
+        control::start(&shared, api.take()).map_err(text("start the control threads"))?;
         start_signals(signals, sender.clone()).map_err(text("start the signal thread"))?;
 
         let pidfile = settings
@@ -402,6 +404,23 @@ fn start_shard(
         .name(format!("shard-{}", id.0))
         .spawn(body)
         .map(drop)
+}
+
+/// Waits until every shard has its ring and its listeners armed.
+fn wait_for_shards(shared: &Shared, events: &Receiver<Event>) -> Result<(), String> {
+    let started = |shared: &Shared| {
+        let mut ports = shared.world.ports.iter();
+        ports.all(|port| port.gauges.turns.load(Relaxed) > 0)
+    };
+    while !started(shared) {
+        match events.recv_timeout(Duration::from_millis(1)) {
+            Ok(Event::ShardEnded(shard, Err(error))) => {
+                return Err(format!("Shard {} can't start: {error}", shard.0));
+            }
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(())
 }
 
 fn start_signals(signals: SigSet, events: Sender<Event>) -> io::Result<()> {

@@ -21,7 +21,7 @@
 #![deny(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,
-    clippy::disallowed_macros,
+    clippy::print_stdout,
     reason = "clocks, sleeps and printing are what a bench is made of"
 )]
 

@@ -154,8 +154,9 @@ impl Connections {
     }
 }
 
-/// Echo and farewell, on edges: a message is far smaller than the buffer, so one receive takes all that
-/// an edge stands for, and whatever comes later is an edge of its own. A connection that fails is closed: the client notices and voids the run.
+/// Echo and farewell, on edges: a message is far smaller than the buffer, so one receive takes all
+/// that an edge stands for, and whatever comes later is an edge of its own. A connection that fails
+/// is closed: the client notices and voids the run.
 fn answer(listener: &TcpListener, service: Service) -> io::Result<()> {
     let mut connections = Connections::new(listener)?;
     let mut events = [EpollEvent::empty(); EVENTS];

@@ -3,6 +3,7 @@
 
 mod close;
 mod half;
+pub mod transform;
 
 pub use close::{Cause, Close, Phase, Who};
 pub use half::{Arm, FrozenHalf, Half, Limits, Reading, Wish, Writing};

@@ -90,48 +90,50 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    /// Arms an idle or paused acceptor, if its limits have room.
+    /// Admits what is parked and arms the acceptor, as far as its limits have room now.
     fn arm_acceptor(&mut self, index: usize) {
-        let acceptor = &mut self.acceptors[index];
-        match acceptor.accepting {
-            Accepting::Idle | Accepting::Paused => {}
-            Accepting::Resting { until } if until <= self.now => {}
-            Accepting::Resting { .. }
-            | Accepting::Armed { .. }
-            | Accepting::Ending
-            | Accepting::Closed => return,
-        }
-        if self.draining {
-            return self.empty_and_close(index);
-        }
-        let limits = &self.world.limits;
-        let free = |acceptor: &Acceptor| {
-            acceptor
-                .limits
-                .iter()
-                .map(|id| limits.free(*id))
-                .min()
-                .unwrap_or(0)
-        };
-        if free(acceptor) == 0 || !acceptor.parked.is_empty() {
+        loop {
+            self.admit_parked(index);
+            let acceptor = &mut self.acceptors[index];
+            let may_arm = match acceptor.accepting {
+                Accepting::Idle | Accepting::Paused => true,
+                Accepting::Resting { until } => until <= self.now,
+                Accepting::Armed { .. } | Accepting::Ending | Accepting::Closed => false,
+            };
+            if may_arm && self.draining {
+                return self.empty_and_close(index);
+            }
+            if acceptor.parked.is_empty() && !may_arm {
+                return;
+            }
+            let limits = &self.world.limits;
+            let room = |id: &LimitId| limits.free(*id);
+            let free = acceptor.limits.iter().map(room).min().unwrap_or(0);
+            if free > 0 && acceptor.parked.is_empty() {
+                return self.arm_accept(index, free >= MULTISHOT_ROOM);
+            }
             for id in acceptor.limits {
                 if limits.free(id) == 0 {
                     limits.pause(id, self.id);
                 }
             }
-            // A unit given back since the first look would wake nobody: look again.
-            if free(acceptor) == 0 || !acceptor.parked.is_empty() {
-                if acceptor.accepting != Accepting::Paused {
+            // A unit given back before the pause was noted would wake nobody: look again.
+            let free = acceptor.limits.iter().map(room).min().unwrap_or(0);
+            if free == 0 {
+                if may_arm && acceptor.accepting != Accepting::Paused {
+                    acceptor.accepting = Accepting::Paused;
                     self.gauges().accept_pauses.fetch_add(1, Relaxed);
-                    self.acceptors[index].accepting = Accepting::Paused;
                 }
                 return;
             }
         }
-        let multishot = free(acceptor) >= MULTISHOT_ROOM;
+    }
+
+    fn arm_accept(&mut self, index: usize, multishot: bool) {
+        let acceptor = &mut self.acceptors[index];
         acceptor.accepting = Accepting::Armed { multishot };
-        let token = Token::plain(Op::Accept, u32::try_from(index).expect("few listeners"));
         let fd = acceptor.fd;
+        let token = Token::plain(Op::Accept, u32::try_from(index).expect("few listeners"));
         self.kernel.accept(fd, multishot, token);
     }
 
@@ -188,10 +190,13 @@ impl<K: Kernel> Shard<K> {
             self.parked += 1;
             return;
         }
+        self.begin_session(index, client);
+    }
+
+    fn begin_session(&mut self, index: usize, client: Fd) {
         let frontend = Arc::clone(&self.acceptors[index].frontend);
-        frontend
-            .counters
-            .add(self.id, FrontCounter::Connections as usize, 1);
+        let connections = FrontCounter::Connections as usize;
+        frontend.counters.add(self.id, connections, 1);
         self.start_session(index, frontend, client);
     }
 
@@ -225,19 +230,18 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn resume_accepting(&mut self) {
         self.accept_rest_until = Moment::NEVER;
         for index in 0..self.acceptors.len() {
-            while !self.acceptors[index].parked.is_empty() && self.take_limits(index) {
-                let client = self.acceptors[index].parked.pop_front().expect("not empty");
-                self.parked -= 1;
-                let frontend = Arc::clone(&self.acceptors[index].frontend);
-                frontend
-                    .counters
-                    .add(self.id, FrontCounter::Connections as usize, 1);
-                self.start_session(index, frontend, client);
-            }
             if let Accepting::Resting { .. } = self.acceptors[index].accepting {
                 self.acceptors[index].accepting = Accepting::Idle;
             }
             self.arm_acceptor(index);
+        }
+    }
+
+    fn admit_parked(&mut self, index: usize) {
+        while !self.acceptors[index].parked.is_empty() && self.take_limits(index) {
+            let client = self.acceptors[index].parked.pop_front().expect("not empty");
+            self.parked -= 1;
+            self.begin_session(index, client);
         }
     }
 
@@ -274,6 +278,8 @@ impl<K: Kernel> Shard<K> {
         }
         self.acceptors[index].accepting = Accepting::Closed;
         self.kernel.close(fd);
+        // Who is parked still waits for room.
+        self.arm_acceptor(index);
     }
 
     /// Closes parked connections (at a hard stop).

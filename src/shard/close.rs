@@ -198,6 +198,12 @@ impl<K: Kernel> Shard<K> {
             self.leave_queue(key);
         }
         for direction in Direction::BOTH {
+            let session = self.sessions.at_mut(slot).expect("a live session");
+            let half = &session.halves[direction as usize];
+            if half.held > 0 && half.writing == Writing::Open {
+                // A stream that is cut short must not look complete.
+                session.resets[direction.sink() as usize] = true;
+            }
             self.drop_unsent(slot, direction);
             let session = self.sessions.at_mut(slot).expect("a live session");
             let reserved = std::mem::take(&mut session.halves[direction as usize].reserved);

@@ -10,6 +10,7 @@
 mod accept;
 mod close;
 mod connect;
+mod frozen;
 mod pick;
 mod pieces;
 mod port;
@@ -20,6 +21,7 @@ mod session;
 mod timers;
 mod world;
 
+pub use frozen::FrozenDirection;
 pub use port::{Gauges, Message, ShardPort};
 pub use record::{LogQueue, SessionRecord};
 pub use world::{FrontCounter, Frontend, ProxyCounters, World};
@@ -36,6 +38,7 @@ use crate::base::limits::ShardSet;
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::base::wheel::Wheel;
+use crate::flow::transform::Transform;
 use crate::flow::{Cause, Close, Direction, Limits, Phase, Side, Who};
 use crate::lb::{Backend, Grant};
 use crate::ring::{
@@ -95,6 +98,9 @@ pub fn run(
     Ok(())
 }
 
+/// Makes the transform of a direction.
+pub type MakeTransform = fn(Direction) -> Box<dyn Transform>;
+
 /// Who moved data lately, for the bulk bound.
 #[derive(Debug)]
 struct Activity {
@@ -143,6 +149,10 @@ pub struct Shard<K> {
     server_heads: Vec<u32>,
     /// Scratch: pieces of one completion.
     taken: Vec<Piece>,
+    /// Scratch: what a transform made of a piece.
+    transformed: Vec<u8>,
+    /// Makes the transforms of new sessions; none until something asks for bytes to be changed.
+    transforms: Option<MakeTransform>,
     /// Scratch: timers that are due.
     due: Vec<u32>,
     completions: u64,
@@ -199,6 +209,8 @@ impl<K: Kernel> Shard<K> {
             grants: VecDeque::new(),
             server_heads: Vec::new(),
             taken: Vec::new(),
+            transformed: Vec::new(),
+            transforms: None,
             due: Vec::new(),
             completions: 0,
             logged: false,
@@ -212,6 +224,11 @@ impl<K: Kernel> Shard<K> {
     /// Adds a listener by its bare descriptor (simulation).
     pub fn listen(&mut self, listener_id: ListenerId, fd: Fd) {
         self.add_acceptor_fd(listener_id, fd);
+    }
+
+    /// Has every new session's bytes transformed.
+    pub fn transform_by(&mut self, make: MakeTransform) {
+        self.transforms = Some(make);
     }
 
     /// Arms the listeners and the wake-up poll.

@@ -29,6 +29,9 @@ impl<K: Kernel> Shard<K> {
         };
         let index = u16::try_from(acceptor).expect("few listeners");
         let mut session = Session::new(key, index, Arc::clone(&frontend), client, self.now);
+        if let Some(make) = self.transforms {
+            session.transforms = Direction::BOTH.map(|direction| Some(make(direction)));
+        }
         let backend = frontend_backend(&self.world, &frontend);
         let front = frontend.proxy.front.as_ref().expect("a frontend");
         let logs = !frontend.proxy.logs.is_empty();

@@ -17,6 +17,7 @@ use super::pieces;
 use super::session::State;
 use super::world::FrontCounter;
 use crate::base::time::Moment;
+use crate::flow::transform::{EXPANSION, OVERHEAD};
 use crate::flow::{Arm, Direction, Reading, Side, Wish, Writing};
 use crate::lb::ServerCounter;
 use crate::ring::{Completion, Errno, Group, Interest, Kernel, Op, ReceiveError, SendError, Token};
@@ -39,18 +40,21 @@ impl<K: Kernel> Shard<K> {
         let length = u32::try_from(completion.result).unwrap_or(0);
         let closing = session.state == State::Closing || half.writing == Writing::Broken;
         if let Some(used) = completion.buffer {
-            let (kernel, pieces) = (&mut self.kernel, &mut self.pieces);
             let list = &mut session.pieces[d];
-            let buffers = kernel.buffers(group);
+            let buffers = self.kernel.buffers(group);
             self.taken.clear();
-            buffers.take(used.buffer, length, used.more, |piece| {
-                self.taken.push(piece)
-            });
+            buffers.take(used.buffer, length, used.more, |piece| self.taken.push(piece));
             for piece in &self.taken {
                 if closing {
                     buffers.release(piece.buffer, piece.length);
+                } else if let Some(transform) = &mut session.transforms[d] {
+                    self.transformed.clear();
+                    transform.push(buffers.bytes(*piece), &mut self.transformed);
+                    buffers.release(piece.buffer, piece.length);
+                    self.private.append(&mut session.chunks[d], &self.transformed);
+                    half.held += u32::try_from(self.transformed.len()).expect("bounded");
                 } else {
-                    pieces.push(list, group, *piece);
+                    self.pieces.push(list, group, *piece);
                 }
             }
         }
@@ -69,6 +73,7 @@ impl<K: Kernel> Shard<K> {
         }
         if completion.result == 0 {
             session.halves[d].ended();
+            self.finish_transform(slot, direction);
         } else if completion.result < 0 {
             self.receive_failed(slot, direction, Errno(-completion.result));
         }
@@ -90,6 +95,19 @@ impl<K: Kernel> Shard<K> {
                 session.halves[direction as usize].reading = Reading::Broken;
                 self.unexpected("receive", errno);
             }
+        }
+    }
+
+    /// The stream has ended: what its transform has kept follows.
+    fn finish_transform(&mut self, slot: u32, direction: Direction) {
+        let d = direction as usize;
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        if let Some(mut transform) = session.transforms[d].take() {
+            self.transformed.clear();
+            transform.finish(&mut self.transformed);
+            self.private
+                .append(&mut session.chunks[d], &self.transformed);
+            session.halves[d].held += u32::try_from(self.transformed.len()).expect("bounded");
         }
     }
 
@@ -313,6 +331,7 @@ impl<K: Kernel> Shard<K> {
             | State::Relaying => {}
         }
         self.settle_reservation(slot, direction);
+        self.freeze_if_asked(slot, direction);
         let session = self.sessions.at(slot).expect("a live session");
         let half = &session.halves[direction as usize];
         match half.reading {
@@ -354,10 +373,14 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn arm_next(&mut self, slot: u32, direction: Direction) {
         let d = direction as usize;
         let session = self.sessions.at_mut(slot).expect("a live session");
-        if session.starved[d] || session.queued[d] {
+        if session.starved[d] || session.queued[d] || session.freezing[d] {
             return;
         }
-        match session.halves[d].wish(&self.limits) {
+        let wish = session.halves[d].wish(&self.limits);
+        if session.transforms[d].is_some() {
+            return self.arm_transformed(slot, direction, wish);
+        }
+        match wish {
             Wish::Nothing => {
                 // Held back: only the sticky poll can tell of the source's death now.
                 if !session.halves[d].listens() && session.halves[d].reading == Reading::Open {
@@ -383,6 +406,16 @@ impl<K: Kernel> Shard<K> {
                 }
             }
         }
+    }
+
+    /// A transformed direction holds its output: it receives little enough that the most its transform
+    /// can make of it fits what the direction owns, and only when it is empty.
+    fn arm_transformed(&mut self, slot: u32, direction: Direction, wish: Wish) {
+        if wish == Wish::Nothing || session_held(self, slot, direction) > 0 {
+            return self.watch(slot, direction.source());
+        }
+        let limit = (self.limits.small - OVERHEAD) / EXPANSION;
+        self.receive(slot, direction, Arm::Small(limit));
     }
 
     fn receive(&mut self, slot: u32, direction: Direction, arm: Arm) {

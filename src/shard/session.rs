@@ -8,6 +8,7 @@ use super::private::ChunkList;
 use super::world::Frontend;
 use crate::base::ids::SessionKey;
 use crate::base::time::Moment;
+use crate::flow::transform::Transform;
 use crate::flow::{Close, Half, Side};
 use crate::lb::{Backend, Server};
 use crate::ring::{ConnectError, Fd};
@@ -74,6 +75,10 @@ pub(super) struct Session {
     pub(super) chunks: [ChunkList; 2],
     /// Received pieces by direction, empty between turns.
     pub(super) pieces: [PieceList; 2],
+    /// Byte transforms by direction.
+    pub(super) transforms: [Option<Box<dyn Transform>>; 2],
+    /// Direction is to be frozen as soon as nothing of it is in flight.
+    pub(super) freezing: [bool; 2],
     /// Direction is in the list of directions to flush.
     pub(super) dirty: [bool; 2],
     /// Direction is in the queue of bulk receives.
@@ -143,6 +148,8 @@ impl Session {
             halves: [Half::new(true), Half::new(false)],
             chunks: [ChunkList::EMPTY; 2],
             pieces: [PieceList::EMPTY; 2],
+            transforms: [None, None],
+            freezing: [false; 2],
             dirty: [false; 2],
             queued: [false; 2],
             starved: [false; 2],

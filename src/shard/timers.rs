@@ -89,10 +89,6 @@ impl<K: Kernel> Shard<K> {
         } else {
             return self.retime(slot);
         };
-        let truncated = [1, 0].map(|direction: usize| session.halves[direction].held > 0);
-        let session = self.sessions.at_mut(slot).expect("a live session");
-        // A stream that is cut short must not look complete.
-        session.resets = truncated;
         self.begin_close(
             slot,
             Close {

@@ -25,10 +25,15 @@ struct Pair {
 impl Pair {
     /// A balancer with a server whose ends the test plays.
     fn new(server: MockServer) -> Self {
+        Pair::with(server, "")
+    }
+
+    /// The same with more lines of config.
+    fn with(server: MockServer, rest: &str) -> Self {
         let (port, syslog) = (free_port(), Syslog::start());
         let body = format!(
             "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    option tcplog\n    \
-             retries 0\n    server s {}\n",
+             retries 0\n{rest}    server s {}\n",
             syslog.address(),
             server.address(),
         );
@@ -218,16 +223,15 @@ fn a_client_that_resets_while_the_connect_is_pending_is_noticed() {
     pair.balancer.settle();
 }
 
+/// A FIN alone may be a client that only listens or one that has gone: either way the session ends, by
+/// the connect timeout at the latest.
 #[test]
-fn a_client_that_closes_while_the_connect_is_pending_is_noticed() {
+fn a_client_that_closes_while_the_connect_is_pending_leaves_nothing() {
     let _turn = turn::shared();
-    let pair = Pair::new(MockServer::black_hole());
-    let watch = Stopwatch::start();
+    let pair = Pair::with(MockServer::black_hole(), "    timeout connect 700ms\n");
     drop(connect_port(pair.port));
-    let line = pair.syslog.take_session();
-    watch.assert_within(0, NOTICED_MS, "close during the connect");
-    assert_eq!(line.end, "CC");
-    pair.balancer.settle();
+    let end = pair.ended();
+    assert!(end == "CC" || end == "sC", "{end}");
 }
 
 /// A request with its FIN is complete: it waits for the server.

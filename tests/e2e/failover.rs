@@ -9,8 +9,8 @@ use crate::spread::named;
 use crate::support::client::{self, ask_name, connect_port, local};
 use crate::support::port::free_port;
 use crate::support::{
-    Balancer, MockServer, Stopwatch, Syslog, balancer::Setup, balancer::TempDir, eventually,
-    is_tidegate, stream, turn, wait_for,
+    Balancer, MockServer, StopOnDrop, Stopwatch, Syslog, balancer::Setup, balancer::TempDir,
+    eventually, is_tidegate, stream, turn, wait_for,
 };
 
 #[test]
@@ -148,6 +148,7 @@ pub(crate) fn rolling_restart(port: u16, servers: &mut [MockServer], rounds: u32
     let (served, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&done);
         for _ in 0..4 {
             scope.spawn(|| {
                 while !done.load(Relaxed) {
@@ -172,7 +173,6 @@ pub(crate) fn rolling_restart(port: u16, servers: &mut [MockServer], rounds: u32
             let before = server.accepted();
             eventually("the server is back", || server.accepted() > before + 5);
         }
-        done.store(true, Relaxed);
     });
     let failures = failures.into_inner().unwrap();
     assert!(
@@ -218,6 +218,7 @@ fn busy_shards_and_a_blocked_log_take_nobody_out() {
     let balancer = Balancer::start(body);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&done);
         for _ in 0..4 {
             scope.spawn(|| {
                 let mut stream = connect_port(port);
@@ -238,7 +239,6 @@ fn busy_shards_and_a_blocked_log_take_nobody_out() {
         wait_for(Duration::from_millis(3_500), || {
             (watch.ms() > 3_000).then_some(())
         });
-        done.store(true, Relaxed);
     });
     // HAProxy resets before its handshake is over, which a server never sees.
     if is_tidegate() {

@@ -13,8 +13,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 use crate::support::client::{self, End, local};
 use crate::support::port::free_port;
 use crate::support::{
-    Balancer, MockServer, Stopwatch, balancer::Setup, balancer::TempDir, eventually, is_tidegate,
-    stream, turn, wait_for,
+    Balancer, MockServer, StopOnDrop, Stopwatch, balancer::Setup, balancer::TempDir, eventually,
+    is_tidegate, stream, turn, wait_for,
 };
 
 /// What each slow reader is sent: with 2,000 of them 500 MiB, which stays below the memory at which the
@@ -220,6 +220,7 @@ fn eight_bulk_streams_share_a_shard_equally() {
     let done = AtomicBool::new(false);
     let snapshot = || received.each_ref().map(|bytes| bytes.load(Relaxed));
     let moved = std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&done);
         for mine in &received {
             let done = &done;
             scope.spawn(move || {
@@ -235,16 +236,14 @@ fn eight_bulk_streams_share_a_shard_equally() {
             snapshot().iter().all(|bytes| *bytes > 1 << 20)
         });
         let begin = snapshot();
-        let measured = wait_for(Duration::from_secs(30), || {
+        wait_for(Duration::from_secs(30), || {
             let moved: Vec<u64> = snapshot()
                 .iter()
                 .zip(begin)
                 .map(|(now, then)| now - then)
                 .collect();
             (moved.iter().sum::<u64>() >= MEASURED).then_some(moved)
-        });
-        done.store(true, Relaxed);
-        measured
+        })
     });
     let moved = moved.expect("2 GiB within 30 s");
     let total: u64 = moved.iter().sum();

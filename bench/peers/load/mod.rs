@@ -23,6 +23,9 @@ pub(crate) const MESSAGE_BYTES: usize = 64;
 /// A generator that hears nothing for this long gives up: somebody lost a byte or a wake-up.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
+/// How much longer it listens before it says so.
+const SECOND_LOOK_MS: u16 = 250;
+
 /// Latencies from a microsecond to a minute to three digits.
 pub(crate) fn latency_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("the bounds are constants")
@@ -64,9 +67,16 @@ fn wait<'e>(
     let bound = left.min(SILENCE_MAX);
     // Rounded up, so that the last wait does not turn into a spin.
     let timeout = EpollTimeout::try_from(bound + Duration::from_millis(1)).context("wait")?;
-    match epoll.wait(events, timeout) {
+    let mut outcome = epoll.wait(events, timeout);
+    if bound == SILENCE_MAX && outcome == Ok(0) {
+        // A machine that was frozen meanwhile wakes up with this timer expired and everything else still
+        // to happen: silence counts only if it goes on.
+        outcome = epoll.wait(events, SECOND_LOOK_MS);
+    }
+    match outcome {
         Ok(0) if bound == SILENCE_MAX => {
-            Err(Void(format!("no progress for {} s", SILENCE_MAX.as_secs())))
+            let seconds = SILENCE_MAX.as_secs();
+            Err(Void(format!("no progress for {seconds} s")))
         }
         Ok(count) => Ok(&events[..count]),
         Err(Errno::EINTR) => Ok(&[]),

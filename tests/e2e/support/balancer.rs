@@ -162,11 +162,14 @@ impl Setup {
 #[derive(Debug)]
 pub(crate) struct Balancer {
     child: Child,
-    dir: TempDir,
+    _dir: TempDir,
     stats_path: PathBuf,
     stderr: Arc<Mutex<String>>,
     /// Descriptors it had when it was ready and idle.
     descriptors_idle: usize,
+    /// Descriptors that it opens for good at a later time: the sockets of Unix log targets at the first
+    /// line; HAProxy's of all log targets.
+    descriptors_late: usize,
 }
 
 impl Balancer {
@@ -197,12 +200,17 @@ impl Balancer {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start the balancer");
         let stderr = collect(child.stderr.take().expect("stderr is piped"));
+        let unix_logs = text
+            .lines()
+            .filter(|line| line.trim().starts_with("log /"))
+            .count();
         let mut balancer = Balancer {
             child,
-            dir,
+            _dir: dir,
             stats_path,
             stderr,
             descriptors_idle: 0,
+            descriptors_late: if is_tidegate() { unix_logs } else { 4 },
         };
         balancer.wait_ready(text);
         balancer.descriptors_idle = balancer.descriptors();
@@ -228,6 +236,19 @@ impl Balancer {
             "not ready in {bound:?}\n{text}\n{}",
             self.stderr()
         );
+        if is_tidegate() {
+            // A shard that has an operation in the kernel has all its descriptors.
+            let armed = || {
+                self.activity()
+                    .nonzero_on_all_shards("operations")
+                    .then_some(())
+            };
+            assert!(
+                wait_for(bound, armed).is_some(),
+                "a shard does not run: {}",
+                self.stderr()
+            );
+        }
         for address in bound_addresses(text) {
             let listening = match address.rsplit_once(':') {
                 Some((_, port)) if port.parse::<u16>().is_ok() => {
@@ -242,11 +263,6 @@ impl Balancer {
     /// Its process id.
     pub(crate) fn pid(&self) -> i32 {
         i32::try_from(self.child.id()).expect("a process id")
-    }
-
-    /// Its directory.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Path of its runtime socket.
@@ -364,10 +380,8 @@ impl Balancer {
             left.push(format!("{open} sessions in show stat"));
         }
         let descriptors = self.descriptors();
-        // Fewer is no leak: a probe or the runtime socket may have had one open at the start. HAProxy
-        // opens its log sockets at the first line.
-        let lazily = if is_tidegate() { 0 } else { 4 };
-        if descriptors > self.descriptors_idle + lazily {
+        // Fewer is no leak: a probe or the runtime socket may have had one open at the start.
+        if descriptors > self.descriptors_idle + self.descriptors_late {
             left.push(format!(
                 "{descriptors} descriptors, {} at start",
                 self.descriptors_idle

@@ -1,6 +1,21 @@
 //! Waiting with a bound, and measuring.
 
+// The program's own clock is for what can be simulated; tests measure the real one.
+#![allow(clippy::disallowed_methods)]
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+
+/// Tells threads to stop when it goes out of scope, also by a failed assertion: a scope that waits for
+/// threads which nobody stops would turn a failure into a hang.
+#[derive(Debug)]
+pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, SeqCst);
+    }
+}
 
 /// Time since something began.
 #[derive(Clone, Copy, Debug)]

@@ -14,6 +14,6 @@ pub(crate) mod syslog;
 pub(crate) mod turn;
 
 pub(crate) use balancer::{Balancer, is_tidegate, skip};
-pub(crate) use clock::{Stopwatch, eventually, wait_for};
+pub(crate) use clock::{StopOnDrop, Stopwatch, eventually, wait_for};
 pub(crate) use server::MockServer;
 pub(crate) use syslog::Syslog;

@@ -111,6 +111,21 @@ impl Activity {
         sum
     }
 
+    /// Whether every shard has a number other than zero: `name: SUM [ OF EACH ]`.
+    pub(crate) fn nonzero_on_all_shards(&self, name: &str) -> bool {
+        let text = self.text.as_deref().unwrap_or("");
+        let each = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let each = each
+            .and_then(|rest| rest.split_once('['))
+            .map_or("", |(_, each)| each);
+        let mut numbers = each
+            .split_whitespace()
+            .filter_map(|word| word.parse::<u64>().ok());
+        numbers.next().is_some_and(|first| first > 0) && numbers.all(|number| number > 0)
+    }
+
     /// What must be zero when nothing is open and is not, in words.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let Some(text) = &self.text else {
