@@ -107,6 +107,7 @@ impl Failover {
             ),
         };
         let back = match (self.started, self.up) {
+            (None, _) if self.killed.is_none() => "the show ended before that".to_owned(),
             (None, _) => format!("{name} was not started again"),
             (Some(_), None) => format!("{name} was started again; it was not UP before the end"),
             (Some(started), Some(up)) => {
