@@ -65,6 +65,11 @@ fn a_failover_is_shown_and_no_new_connection_fails() {
         let answers = row.split_whitespace().nth(1).unwrap();
         assert!(number(answers) > 0, "{row}");
     }
+    let (before, _) = text.split_once("Summary of").unwrap();
+    let mut rows = before
+        .lines()
+        .filter(|line| line.ends_with("bytes/s") || line.contains(" UP "));
+    assert!(rows.all(|row| row.len() < 80), "{before}");
     place(&format!("curl http://127.0.0.1:{port}/"));
 }
 

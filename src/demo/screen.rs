@@ -93,11 +93,12 @@ fn write(text: &str) {
     let _ = out.flush();
 }
 
+/// The table, narrower than 80 columns: a line that wraps could not be drawn over.
 fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &Last) -> String {
     let time = (now - last.at).as_secs_f64().max(0.001);
     let rate = |count: u64| (count as f64 / time).round() as u64;
     let mut text = format!(
-        "{:>8}  {} conn/s  {} exchanges/s  failed {}  connection p50 {} p99 {} p99.9 {} ms\n",
+        "{:>8}  {} conn/s  {} exchanges/s  failed {}\n          latency of new connections p50 {} p99 {} p99.9 {} ms\n",
         seconds(elapsed),
         grouped(rate(seen.answered - last.seen.answered)),
         grouped(rate(seen.exchanges - last.seen.exchanges)),
@@ -108,8 +109,9 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
     );
     let _ = writeln!(
         text,
-        "          {:<4} {:<16} {:<5} {:>6} {:>9} {:>7} {:>6} {:>16} {:>9}",
-        "", "address", "state", "active", "total", "conn/s", "share", "connect p50/p99", "bytes/s"
+        "  {:<2} {:<15} {:<4} {:>6} {:>8} {:>6} {:>7} {:>13} {:>8}",
+        "",
+        "address", "state", "active", "total", "conn/s", "share", "connect 50/99", "bytes/s"
     );
     let readings: Vec<Reading> = backend.servers.iter().map(|s| Reading::of(s)).collect();
     let new: Vec<u64> = readings
@@ -128,7 +130,7 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
         };
         let _ = writeln!(
             text,
-            "          {:<4} {:<16} {state:<5} {:>6} {:>9} {:>7} {:>6} {:>16} {:>9}",
+            "  {:<2} {:<15} {state:<4} {:>6} {:>8} {:>6} {:>7} {:>13} {:>8}",
             &*server.plan.name,
             server.plan.address.to_string(),
             server.active(),
@@ -164,7 +166,7 @@ fn connect_times(connects: &[u64; BUCKETS]) -> String {
     if connects.iter().all(|count| *count == 0) {
         return "-".to_owned();
     }
-    format!("<{} / <{} us", bound(connects, 0.5), bound(connects, 0.99))
+    format!("<{}/<{} us", bound(connects, 0.5), bound(connects, 0.99))
 }
 
 /// The upper end of the bucket that a quantile falls into, plus one: the value is below it.
