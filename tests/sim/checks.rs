@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Simulation;
 use super::peer::Peer;
+use tidegate::base::address::Address;
 
 impl Simulation {
     /// After every turn.
@@ -17,14 +18,25 @@ impl Simulation {
             "{held} private bytes of {}",
             self.world.memory_max
         );
+        let reserved = self.world.memory_reserved.load(Relaxed);
+        assert!(reserved <= self.world.memory_max, "{reserved} reserved");
+        let network = self.network.borrow();
         for backend in self.world.backends.iter().flatten() {
             for server in &backend.servers {
-                assert!(server.active() <= server.maxconn(), "maxconn of a server");
+                let Address::Ip(address) = server.plan.address else {
+                    panic!("all servers have addresses");
+                };
+                let open = network.connections(address)[1];
+                let most = server.maxconn();
+                assert!(open <= most as usize, "{open} connections of {most}");
             }
         }
-        let limits = &self.world.limits;
-        let process = self.world.process_limit;
-        assert!(limits.current(process) <= limits.max(process));
+        // Those parked are held back, not let in.
+        let gauges = self.world.ports.iter().map(|port| &port.gauges);
+        let parked: u64 = gauges.map(|gauges| gauges.parked.load(Relaxed)).sum();
+        let open = network.connections(self.scenario.listeners[0])[0] as u64;
+        let most = u64::from(self.scenario.maxconn);
+        assert!(open <= most + parked, "{open} sessions of {most}");
     }
 
     /// What the peers have seen, once nothing happens any more.
@@ -57,6 +69,7 @@ impl Simulation {
         let record = self.records.get(&address);
         let may_be_refused = self.scenario.connects_fail
             || !self.scenario.strict()
+            || !self.scenario.admin_us.is_empty()
             || self.scenario.drain_us.is_some();
         // A client that ends its stream without a byte before the connect counts as gone.
         let left = client.sent == 0 && record.is_some_and(|r| r.termination[0] == b'C');
@@ -65,6 +78,16 @@ impl Simulation {
             "a client was not served: {client:?} {:?}",
             record.map(|record| record.termination)
         );
+    }
+
+    /// Whether the proxy may have ended a session by itself.
+    fn may_decide(&self, letters: [u8; 2]) -> bool {
+        let scenario = &self.scenario;
+        match &letters {
+            b"sC" | b"RC" => scenario.connects_fail || scenario.times_out,
+            [b'K', _] => scenario.stop_us.is_some() || !scenario.admin_us.is_empty(),
+            _ => !scenario.strict(),
+        }
     }
 
     fn check_pair(&self, client: &Peer, server: &Peer) {
@@ -77,7 +100,7 @@ impl Simulation {
         // The proxy's own decision: a timeout, or the end of the process.
         let decided = matches!(letters[0], b'c' | b's' | b'K' | b'P' | b'R');
         assert!(
-            !decided || !self.scenario.strict(),
+            !decided || self.may_decide(letters),
             "{} though nothing times out: {client:?} {server:?}",
             String::from_utf8_lossy(&letters)
         );

@@ -16,6 +16,7 @@ use plan::Scenario;
 use tidegate::base::ids::{ListenerId, ShardId};
 use tidegate::base::time::Moment;
 use tidegate::config::plan::Endpoint;
+use tidegate::lb::{Admin, Backend};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
 use tidegate::shard::{LogQueue, Message, SessionRecord, Shard, ShardPort, World};
@@ -27,6 +28,10 @@ const TIME_MAX_MS: u64 = 3_600_000;
 /// Timers of the simulation's own.
 const TIMER_DRAIN: u32 = u32::MAX;
 const TIMER_STOP: u32 = u32::MAX - 1;
+const TIMER_ADMIN: u32 = u32::MAX - 2;
+const TIMER_READY: u32 = u32::MAX - 3;
+/// Turns in a row that find nothing to do: a few happen when buffers or timers come late.
+const IDLE_TURNS_MAX: u32 = 50;
 
 /// What a run was, for statistics.
 #[derive(Default, Debug)]
@@ -58,6 +63,8 @@ pub struct Simulation {
     by_socket: BTreeMap<SocketId, usize>,
     records: BTreeMap<SocketAddr, SessionRecord>,
     turns: u64,
+    /// Turns without a completion since time last went on, by shard.
+    idle_turns: Vec<u32>,
     traced: bool,
 }
 
@@ -129,6 +136,7 @@ impl Simulation {
             shards.push(shard);
         }
         Simulation {
+            idle_turns: vec![0; shards.len()],
             scenario,
             random,
             network,
@@ -158,6 +166,12 @@ impl Simulation {
             self.peers.push(Peer::new(number, true, script));
             let at = self.random.below(self.scenario.arrivals_us + 1);
             network.timer(at, number);
+        }
+        for us in &self.scenario.admin_us {
+            network.timer(*us, TIMER_ADMIN);
+        }
+        if let Some(us) = self.scenario.admin_us.iter().max() {
+            network.timer(us + 2_000_000, TIMER_READY);
         }
         if let Some(us) = self.scenario.drain_us {
             network.timer(us, TIMER_DRAIN);
@@ -218,7 +232,13 @@ impl Simulation {
     fn turn(&mut self, index: usize) {
         self.turns += 1;
         assert!(self.turns < TURNS_MAX, "too many turns");
+        let completions = &self.world.ports[index].gauges.completions;
+        let before = completions.load(Relaxed);
         let result = self.shards[index].turn();
+        let idle = result.is_ok() && completions.load(Relaxed) == before;
+        let in_a_row = &mut self.idle_turns[index];
+        *in_a_row = if idle { *in_a_row + 1 } else { 0 };
+        assert!(*in_a_row < IDLE_TURNS_MAX, "a shard runs hot");
         if self.traced {
             let text = match &result {
                 Ok(()) => format!("shard {index} has run"),
@@ -249,6 +269,15 @@ impl Simulation {
             Notice::Nothing => {}
             Notice::Timer(TIMER_DRAIN) => self.tell_all(|| Message::Drain),
             Notice::Timer(TIMER_STOP) => self.tell_all(|| Message::Stop),
+            Notice::Timer(TIMER_ADMIN) => self.change_a_server(),
+            Notice::Timer(TIMER_READY) => {
+                for backend in self.world.backends.iter().flatten() {
+                    for server in &backend.servers {
+                        server.set_admin(Admin::Ready);
+                    }
+                    self.publish(backend);
+                }
+            }
             Notice::Timer(number) => {
                 let index = number as usize;
                 if self.peers[index].socket.is_none() {
@@ -275,6 +304,31 @@ impl Simulation {
             }
         }
         self.print_trace();
+    }
+
+    /// What an operator or a probe may do to a server.
+    fn change_a_server(&mut self) {
+        let backends: Vec<_> = self.world.backends.iter().flatten().collect();
+        let backend = backends[self.random.place(backends.len())];
+        let server = &backend.servers[self.random.place(backend.servers.len())];
+        match self.random.below(4) {
+            0 => server.set_admin(Admin::Drain),
+            1 => server.set_admin(Admin::Maintenance),
+            _ => server.set_admin(Admin::Ready),
+        }
+        if self.random.chance(400) {
+            for port in &self.world.ports {
+                port.send(Message::EndSessions(server.id)).expect("room");
+            }
+        }
+        self.publish(backend);
+    }
+
+    fn publish(&self, backend: &Backend) {
+        for grant in backend.publish() {
+            let port = &self.world.ports[usize::from(grant.waiter.shard.0)];
+            port.send(Message::Grant(grant)).expect("room");
+        }
     }
 
     fn tell_all(&mut self, message: impl Fn() -> Message) {

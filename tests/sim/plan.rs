@@ -32,6 +32,8 @@ pub struct Scenario {
     pub connects_fail: bool,
     /// Timeouts are short: sessions may end by them.
     pub times_out: bool,
+    /// Servers are taken out of service and back, and their sessions ended, at these times.
+    pub admin_us: Vec<u64>,
     /// When the shards are told to drain or to stop.
     pub drain_us: Option<u64>,
     pub stop_us: Option<u64>,
@@ -42,7 +44,7 @@ impl Scenario {
     pub fn new(random: &mut Random) -> Scenario {
         let connects_fail = random.chance(350);
         let times_out = random.chance(150);
-        let shards = if random.chance(250) { 2 } else { 1 };
+        let shards = if random.chance(300) { 2 } else { 1 };
         let maxconn = random.pick(&[2, 4, 8, 40, 40, 5_000]);
         let (text, listeners) = configuration(random, maxconn, connects_fail, times_out);
         let plan = config::load_text("sim.cfg", &text, &Nothing).0;
@@ -51,6 +53,10 @@ impl Scenario {
         let entries_max = random.pick(&[8, 8, 64, 2048]);
         let floor = u64::from(maxconn) * 16 * 1024;
         let memory_max = floor + random.pick(&[0, 256 << 10, 2 << 20, 64 << 20]);
+        let mut admin_us: Vec<u64> = Vec::new();
+        if random.chance(200) {
+            admin_us.extend((0..random.between(1, 12)).map(|_| random.below(5_000_000)));
+        }
         let ending = random.below(10);
         let ends_us = random.below(3_000_000);
         Scenario {
@@ -69,6 +75,7 @@ impl Scenario {
             bytes_max: random.pick(&[2_000, 60_000, 300_000, 1_000_000]),
             connects_fail,
             times_out,
+            admin_us,
             drain_us: (ending == 0).then_some(ends_us),
             stop_us: (ending == 1).then_some(ends_us),
         }

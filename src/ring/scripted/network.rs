@@ -236,6 +236,21 @@ impl Network {
         [count(false), count(true)]
     }
 
+    /// Connections of shards that are open now: those they accepted, and those to an address.
+    pub fn connections(&self, to: SocketAddr) -> [usize; 2] {
+        let open = self.descriptors.iter().flatten();
+        let streams = open.filter_map(|descriptor| match descriptor.target {
+            Target::Stream(id) => Some(self.at(id)),
+            Target::Listener(_) => None,
+        });
+        let mut counts = [0; 2];
+        for socket in streams {
+            counts[0] += usize::from(!socket.connects);
+            counts[1] += usize::from(socket.connects && socket.remote == to);
+        }
+        counts
+    }
+
     fn open_descriptor(&mut self, target: Target) -> Option<i32> {
         let open = self.descriptors.iter().flatten().count();
         if open >= self.settings.descriptors_max {
@@ -388,6 +403,7 @@ impl Network {
         };
         self.note(|| format!("connecting {id:?} as {fd} to {to}"));
         self.socket(id).connecting = true;
+        self.socket(id).connects = true;
         let immediate = self.random.chance(settings.connect_immediate);
         if immediate {
             let notice = self.connect_done(id);
@@ -450,6 +466,10 @@ impl Network {
             most = self.random.pick(&[0, 1, 100, 4096]);
             let soon = self.random.between(1, 3_000);
             self.schedule(soon, Event::Space(id));
+            let socket = self.at(id);
+            if most == 0 && socket.error == 0 && !socket.dead && self.random.chance(500) {
+                return Err(self.random.pick(&[libc::ENOBUFS, libc::ENOMEM]));
+            }
         }
         let written = self.socket(id).write(parts, most);
         if written.is_ok() {

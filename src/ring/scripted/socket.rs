@@ -36,6 +36,8 @@ pub(super) struct Socket {
     /// Belongs to a scripted peer, not to the shard.
     pub(super) scripted: bool,
     pub(super) connecting: bool,
+    /// A shard has made it, to connect.
+    pub(super) connects: bool,
     /// Somebody holds a descriptor of it.
     pub(super) open: bool,
     /// Reset, refused or timed out: nothing moves any more.
@@ -73,6 +75,7 @@ impl Socket {
             local,
             scripted: false,
             connecting: false,
+            connects: false,
             open: true,
             dead: false,
             error: 0,
