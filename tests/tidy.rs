@@ -330,8 +330,9 @@ fn lines_are_at_most_100_wide() {
     {
         for (index, line) in source.text.lines().enumerate() {
             let width = line.chars().count();
-            // A path or an address can't be broken.
-            if width > WIDTH_MAX && !line.contains("://") {
+            // An address can't be broken, nor does rustfmt break a text or a table of them.
+            let whole = line.contains("://") || without_comment(line).contains('"');
+            if width > WIDTH_MAX && !whole {
                 places.push(format!("{}:{}: {width}", source.name, index + 1));
             }
         }
