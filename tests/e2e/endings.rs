@@ -147,8 +147,8 @@ fn a_reset_after_the_servers_half_close_is_passed_on() {
     assert_eq!(pair.ended(), "CD");
 }
 
-/// The server's last bytes are in the balancer's kernel when its reset arrives: they were received and
-/// belong to the client, and then the reset does.
+/// The server's last bytes are in the balancer's kernel when its reset arrives: they were received
+/// and belong to the client, and then the reset does.
 #[test]
 fn bytes_received_before_a_reset_are_delivered_before_it() {
     const ANSWER: u64 = 256 << 10;
@@ -198,7 +198,8 @@ fn a_server_that_resets_while_the_client_is_blocked_is_noticed() {
     let (client, server) = pair.open();
     fill(&server);
     reset(server);
-    // What was received before the reset is still the client's, so the session lasts until it reads on.
+    // What was received before the reset is still the client's, so the session lasts until it reads
+    // on.
     let (bytes, end) = read_end(&client);
     assert!(!bytes.is_empty());
     assert_reset(end);
@@ -223,8 +224,8 @@ fn a_client_that_resets_while_the_connect_is_pending_is_noticed() {
     pair.balancer.settle();
 }
 
-/// A FIN alone may be a client that only listens or one that has gone: either way the session ends, by
-/// the connect timeout at the latest.
+/// A FIN alone may be a client that only listens or one that has gone: either way the session ends,
+/// by the connect timeout at the latest.
 #[test]
 fn a_client_that_closes_while_the_connect_is_pending_leaves_nothing() {
     let _turn = turn::shared();

@@ -1,4 +1,5 @@
-//! What can be listened on and connected to: IPv6, both families, Unix sockets, inherited descriptors.
+//! What can be listened on and connected to: IPv6, both families, Unix sockets, inherited
+//! descriptors.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener};

@@ -1,4 +1,5 @@
-//! Probes take servers out and back in time, and servers restart under load without a failed connection.
+//! Probes take servers out and back in time, and servers restart under load without a failed
+//! connection.
 
 use std::os::unix::net::UnixDatagram;
 use std::sync::Mutex;
@@ -142,8 +143,8 @@ fn a_rolling_restart_fails_nobody() {
     assert_eq!(stat.number("l", "FRONTEND", "stot"), served);
 }
 
-/// Restarts each server `rounds` times under the load of four clients and returns how many connections
-/// were served; fails if one was not.
+/// Restarts each server `rounds` times under the load of four clients and returns how many
+/// connections were served; fails if one was not.
 pub(crate) fn rolling_restart(port: u16, servers: &mut [MockServer], rounds: u32) -> u64 {
     let (served, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let failures = Mutex::new(Vec::new());

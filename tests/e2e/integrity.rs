@@ -123,8 +123,8 @@ fn bytes_sent_before_the_server_is_connected_arrive_first() {
     balancer.settle();
 }
 
-/// The server answers 1 MiB and closes at once while the client still uploads: closing a socket with
-/// unread input turns the answer into a reset unless the balancer keeps draining.
+/// The server answers 1 MiB and closes at once while the client still uploads: closing a socket
+/// with unread input turns the answer into a reset unless the balancer keeps draining.
 #[test]
 fn an_answer_survives_a_server_that_closes_during_the_upload() {
     const ANSWER: u64 = 1 << 20;

@@ -227,7 +227,8 @@ fn a_drain_loses_no_queued_connection() {
         balancer.signal(Signal::SIGUSR1);
         connecting.join().unwrap()
     });
-    // A connection whose handshake ends while the listener closes is the kernel's to lose: one per shard.
+    // A connection whose handshake ends while the listener closes is the kernel's to lose: one per
+    // shard.
     let lost = clients.iter().filter(|client| !echoes(client)).count();
     let bound = if crate::support::is_tidegate() {
         2

@@ -9,11 +9,11 @@ use crate::support::{
     Balancer, MockServer, Stopwatch, Syslog, balancer::Setup, eventually, turn, wait_for,
 };
 
-// The backlog defaults to the limit: without one of its own the kernel would drop the SYNs of whom this
-// test wants to see waiting.
+// The backlog defaults to the limit: without one of its own the kernel would drop the SYNs of whom
+// this test wants to see waiting.
 
-/// Opens three times as many connections as fit, sees that no more than `limit` reach the server, then
-/// lets them through one by one: each client must be answered.
+/// Opens three times as many connections as fit, sees that no more than `limit` reach the server,
+/// then lets them through one by one: each client must be answered.
 fn served_in_turn(balancer: &Balancer, port: u16, server: &MockServer, limit: u64) {
     let total = limit * 3;
     let clients: Vec<TcpStream> = (0..total)
@@ -83,7 +83,8 @@ fn bind_maxconn_is_reached_and_released() {
     let _turn = turn::shared();
     let (server, port, other) = (MockServer::hold(), free_port(), free_port());
     let balancer = Balancer::start(format!(
-        "listen l\n    bind 127.0.0.1:{port} backlog 999 maxconn 4\n    bind 127.0.0.1:{other}\n    \
+        "listen l\n    bind 127.0.0.1:{port} backlog 999 maxconn 4\n    \
+         bind 127.0.0.1:{other}\n    \
          server s {}\n",
         server.address()
     ));

@@ -108,7 +108,8 @@ fn severities_above_the_targets_are_left_out() {
     let (mut server, port) = (MockServer::named("s"), free_port());
     let (all, urgent) = (Syslog::start(), Syslog::start());
     let balancer = Balancer::start(format!(
-        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0 debug\n    log {} local1 alert\n    \
+        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0 debug\n    \
+         log {} local1 alert\n    \
          option tcplog\n    server s {} check inter 100 fall 2\n",
         all.address(),
         urgent.address(),
@@ -148,7 +149,8 @@ fn the_tag_can_be_chosen() {
     balancer.settle();
 }
 
-/// Eight targets get each line, so that 2,500 sessions a second are 20,000 lines: none may be missing.
+/// Eight targets get each line, so that 2,500 sessions a second are 20,000 lines: none may be
+/// missing.
 #[test]
 fn twenty_thousand_lines_a_second_arrive() {
     const TARGETS: u64 = 8;
@@ -187,7 +189,8 @@ fn every_session_has_its_line() {
     let _turn = turn::shared();
     let (server, syslog, port) = (MockServer::exchange(), Syslog::start(), free_port());
     let balancer = Balancer::start(format!(
-        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    option tcplog\n    server s {}\n",
+        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    option tcplog\n    \
+         server s {}\n",
         syslog.address(),
         server.address()
     ));

@@ -1,8 +1,8 @@
 //! End-to-end tests: the real program between mock servers and clients, one behaviour per test.
 //!
-//! Each test starts a balancer of its own with ports of its own and ends with `settle`, which fails if
-//! anything of a past session is left. Set `TIDEGATE_BIN` to run them against another program that reads
-//! the same config; see `support::balancer`.
+//! Each test starts a balancer of its own with ports of its own and ends with `settle`, which fails
+//! if anything of a past session is left. Set `TIDEGATE_BIN` to run them against another program
+//! that reads the same config; see `support::balancer`.
 
 mod endings;
 mod endpoints;

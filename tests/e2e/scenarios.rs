@@ -1,5 +1,5 @@
-//! The configs of `conf/` that describe real deployments, run as they stand: only addresses, the path of
-//! the runtime socket and the connections of the process are replaced by the test's own.
+//! The configs of `conf/` that describe real deployments, run as they stand: only addresses, the
+//! path of the runtime socket and the connections of the process are replaced by the test's own.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
@@ -62,7 +62,8 @@ impl Scenario {
     }
 }
 
-/// The config with addresses replaced: the runtime socket's, each `bind`, each distinct server address.
+/// The config with addresses replaced: the runtime socket's, each `bind`, each distinct server
+/// address.
 fn adopt(text: &str, dir: &TempDir, servers: &[SocketAddr]) -> (String, BTreeMap<String, u16>) {
     let mut ports = BTreeMap::new();
     let mut mapped: BTreeMap<String, SocketAddr> = BTreeMap::new();
@@ -274,7 +275,8 @@ fn hft_loses_one_of_four_upstreams_under_load_and_takes_it_back() {
         let open = |name: &str| hft.balancer.stat().number("order_backends", name, "scur");
         assert_eq!(open("backend_2"), CLIENTS / 4, "{shares:?}");
 
-        // A server starts in the middle of the scale: three failures take it out once it is at the top.
+        // A server starts in the middle of the scale: three failures take it out once it is at the
+        // top.
         let health = || {
             hft.balancer
                 .stat()
@@ -288,8 +290,8 @@ fn hft_loses_one_of_four_upstreams_under_load_and_takes_it_back() {
         // Three failed probes a second apart: not out before two seconds, and out soon after three.
         watch.assert_within(1_500, 6_000, "out after three failed checks");
         assert_eq!(open("backend_2"), 0);
-        // Only those of the dead upstream were cut. A connect that it still gets before it is out is
-        // retried on another one.
+        // Only those of the dead upstream were cut. A connect that it still gets before it is out
+        // is retried on another one.
         assert_eq!(load.cut.load(Relaxed), CLIENTS / 4);
         assert_eq!(load.refused.load(Relaxed), 0);
 

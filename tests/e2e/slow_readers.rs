@@ -1,4 +1,5 @@
-//! Readers that stall must cost memory within the budget and nobody else anything; bulk streams share.
+//! Readers that stall must cost memory within the budget and nobody else anything; bulk streams
+//! share.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -17,8 +18,8 @@ use crate::support::{
     is_tidegate, stream, turn, wait_for,
 };
 
-/// What each slow reader is sent: with 2,000 of them 500 MiB, which stays below the memory at which the
-/// kernel itself would begin to drop segments.
+/// What each slow reader is sent: with 2,000 of them 500 MiB, which stays below the memory at which
+/// the kernel itself would begin to drop segments.
 const DOWNLOAD: u64 = 256 << 10;
 /// Budget of private memory, and what the rest of the process may grow by.
 const BUDGET_KIB: u64 = 64 << 10;
@@ -188,9 +189,9 @@ fn a_writer_that_did_not_read_gets_its_echo() {
     stage.balancer.settle();
 }
 
-/// The end points cost next to nothing (`sendfile` from the page cache, reading without a copy) and the
-/// balancer runs when nobody else wants to: so every stream always has bytes waiting and room behind, and
-/// the shares are the balancer's own choice.
+/// The end points cost next to nothing (`sendfile` from the page cache, reading without a copy) and
+/// the balancer runs when nobody else wants to: so every stream always has bytes waiting and room
+/// behind, and the shares are the balancer's own choice.
 #[test]
 fn eight_bulk_streams_share_a_shard_equally() {
     const STREAMS: usize = 8;

@@ -1,4 +1,5 @@
-//! Servers that refuse, hang, reset or are gone: what the client sees, how soon, and what is logged.
+//! Servers that refuse, hang, reset or are gone: what the client sees, how soon, and what is
+//! logged.
 
 use std::time::Duration;
 

@@ -167,8 +167,8 @@ pub(crate) struct Balancer {
     stderr: Arc<Mutex<String>>,
     /// Descriptors it had when it was ready and idle.
     descriptors_idle: usize,
-    /// Descriptors that it opens for good at a later time: the sockets of Unix log targets at the first
-    /// line; HAProxy's of all log targets.
+    /// Descriptors that it opens for good at a later time: the sockets of Unix log targets at the
+    /// first line; HAProxy's of all log targets.
     descriptors_late: usize,
 }
 
@@ -213,7 +213,7 @@ impl Balancer {
             descriptors_late: if is_tidegate() { unix_logs } else { 4 },
         };
         balancer.wait_ready(text);
-        balancer.descriptors_idle = balancer.descriptors();
+        balancer.descriptors_idle = balancer.descriptors_at_rest();
         balancer
     }
 
@@ -315,6 +315,17 @@ impl Balancer {
         std::fs::read_dir(path).map_or(0, std::iter::Iterator::count)
     }
 
+    /// The least that it has within a few milliseconds: the end of the last question to its runtime
+    /// socket may not have been closed yet.
+    fn descriptors_at_rest(&self) -> usize {
+        let mut least = usize::MAX;
+        wait_for(Duration::from_millis(15), || {
+            least = least.min(self.descriptors());
+            None::<()>
+        });
+        least
+    }
+
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
@@ -356,8 +367,8 @@ impl Balancer {
         }
     }
 
-    /// Waits until nothing of any session is left: every test ends with it. What is still there after
-    /// five seconds leaked.
+    /// Waits until nothing of any session is left: every test ends with it. What is still there
+    /// after five seconds leaked.
     pub(crate) fn settle(&self) {
         let settled = wait_for(Duration::from_secs(5), || {
             self.leftovers().is_empty().then_some(())
@@ -374,12 +385,13 @@ impl Balancer {
 
     /// What of past sessions is still there, in words.
     fn leftovers(&self) -> Vec<String> {
+        // Before the runtime socket is asked, which takes a descriptor itself.
+        let descriptors = self.descriptors();
         let mut left = self.activity().leftovers();
         let open = self.stat().total_sessions_open();
         if open != 0 {
             left.push(format!("{open} sessions in show stat"));
         }
-        let descriptors = self.descriptors();
         // Fewer is no leak: a probe or the runtime socket may have had one open at the start.
         if descriptors > self.descriptors_idle + self.descriptors_late {
             left.push(format!(

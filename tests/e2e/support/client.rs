@@ -8,8 +8,8 @@ use socket2::{Domain, SockRef, Socket, Type};
 
 use super::stream;
 
-/// A connect slower than this counts as failed: the kernel repeats a lost SYN after one second, so a
-/// later success would hide that the listener dropped the first.
+/// A connect slower than this counts as failed: the kernel repeats a lost SYN after one second, so
+/// a later success would hide that the listener dropped the first.
 const CONNECT_MAX: Duration = Duration::from_millis(900);
 
 /// Longest wait for any one read or write.
@@ -113,8 +113,8 @@ pub(crate) fn echo(stream: &TcpStream, bytes: &[u8]) {
     assert_eq!(read_bytes(stream, bytes.len()), bytes, "echo");
 }
 
-/// A checked exchange with `MockServer::exchange`: `up` bytes to it and `down` bytes from it at the same
-/// time, a half-close, and the server's verdict.
+/// A checked exchange with `MockServer::exchange`: `up` bytes to it and `down` bytes from it at the
+/// same time, a half-close, and the server's verdict.
 pub(crate) fn exchange(address: SocketAddr, up: u64, down: u64, seed: u64) -> Result<(), String> {
     let stream = try_connect(address).map_err(|e| format!("connect: {e}"))?;
     exchange_on(stream, up, down, seed)

@@ -6,8 +6,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-/// Tells threads to stop when it goes out of scope, also by a failed assertion: a scope that waits for
-/// threads which nobody stops would turn a failure into a hang.
+/// Tells threads to stop when it goes out of scope, also by a failed assertion: a scope that waits
+/// for threads which nobody stops would turn a failure into a hang.
 #[derive(Debug)]
 pub(crate) struct StopOnDrop<'a>(pub(crate) &'a AtomicBool);
 

@@ -1,7 +1,7 @@
 //! What the tests are made of: the balancer under test, mock servers, clients, a syslog receiver.
 //!
-//! Everything speaks to 127.0.0.0/8 or ::1 only and every wait has a bound. Nothing here sleeps for a
-//! result: waits poll a condition or block on a socket with a timeout.
+//! Everything speaks to 127.0.0.0/8 or ::1 only and every wait has a bound. Nothing here sleeps for
+//! a result: waits poll a condition or block on a socket with a timeout.
 
 pub(crate) mod balancer;
 pub(crate) mod client;

@@ -1,7 +1,7 @@
 //! Free ports, and who listens on them.
 //!
-//! Ports lie below the range that outgoing connections draw from: thousands of client sockets of these
-//! tests would otherwise now and then sit on the port that a stopped server wants back.
+//! Ports lie below the range that outgoing connections draw from: thousands of client sockets of
+//! these tests would otherwise now and then sit on the port that a stopped server wants back.
 
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use super::clock::wait_for;
 use std::time::Duration;
 
-/// First port that is handed out, and how many there are: above the well-known services, below 32,768.
+/// First port that is handed out, and how many there are: above the well-known services, below
+/// 32,768.
 const FIRST: u32 = 10_240;
 const COUNT: u32 = 22_000;
 
@@ -65,7 +66,8 @@ pub(crate) fn listeners_on(port: u16) -> usize {
     count
 }
 
-/// Waits until somebody listens on the port, without connecting to it: a connection would be counted.
+/// Waits until somebody listens on the port, without connecting to it: a connection would be
+/// counted.
 pub(crate) fn wait_listening(port: u16, bound: Duration) -> bool {
     wait_for(bound, || (listeners_on(port) > 0).then_some(())).is_some()
 }

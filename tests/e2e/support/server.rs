@@ -1,9 +1,9 @@
 //! Mock servers: an accepting thread each, and what to do with a connection.
 //!
 //! A test either gives a behaviour that runs on a thread of its own per connection, or takes the
-//! server's end of each connection itself (`MockServer::hold`, `next`) and plays the server line by line.
-//! The backlog is 4,096: a short one turns a burst of connects into SYN cookies and lost connections,
-//! which would be blamed on the balancer.
+//! server's end of each connection itself (`MockServer::hold`, `next`) and plays the server line by
+//! line. The backlog is 4,096: a short one turns a burst of connects into SYN cookies and lost
+//! connections, which would be blamed on the balancer.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -145,14 +145,15 @@ impl MockServer {
         self.shared.stop.store(true, SeqCst);
         if let Some((listener, thread)) = self.acceptor.take() {
             thread.join().expect("accepting thread");
-            // Not by a close alone: a balancer that another test is just starting holds a copy of the
-            // descriptor between fork and exec.
+            // Not by a close alone: a balancer that another test is just starting holds a copy of
+            // the descriptor between fork and exec.
             let _ = SockRef::from(&*listener).shutdown(Shutdown::Both);
         }
     }
 
-    /// Closes the listening socket so that no connection is lost: no new SYN is answered, handshakes
-    /// under way end, what is queued is accepted, then it closes. Waits for the open connections.
+    /// Closes the listening socket so that no connection is lost: no new SYN is answered,
+    /// handshakes under way end, what is queued is accepted, then it closes. Waits for the open
+    /// connections.
     pub(crate) fn stop_gracefully(&mut self) {
         // ldb [13]; and #SYN|ACK; jeq #SYN, drop, keep
         self.drop_packets(&[
@@ -282,8 +283,9 @@ pub(crate) fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// Server's side of the checked exchange: a head of three numbers (bytes up, bytes down, seed), then both
-/// streams at once, then one byte: 1 = all bytes from the client were right and its FIN came after them.
+/// Server's side of the checked exchange: a head of three numbers (bytes up, bytes down, seed),
+/// then both streams at once, then one byte: 1 = all bytes from the client were right and its FIN
+/// came after them.
 fn exchange(mut stream: TcpStream) {
     let mut head = [0; 24];
     if stream.read_exact(&mut head).is_err() {

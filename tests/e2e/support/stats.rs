@@ -1,4 +1,5 @@
-//! What the runtime socket answers, parsed: the table of `show stat`, the numbers of `show activity`.
+//! What the runtime socket answers, parsed: the table of `show stat`, the numbers of `show
+//! activity`.
 
 use std::collections::HashMap;
 
@@ -96,7 +97,8 @@ impl Activity {
         Activity { text: None }
     }
 
-    /// The first number after `name`, summed over the lines that have it; `None` where nothing has it.
+    /// The first number after `name`, summed over the lines that have it; `None` where nothing has
+    /// it.
     pub(crate) fn number(&self, name: &str) -> Option<u64> {
         let mut sum = None;
         for line in self.text.as_deref()?.lines() {

@@ -1,8 +1,9 @@
 //! Seeded byte streams that can be written and checked without generating them.
 //!
-//! A stream is a window of one fixed table of pseudo-random bytes, starting at a place that the seed
-//! says and wrapping at a prime length. Every received byte is compared with the one that belongs there,
-//! which finds loss, duplication, reordering and mixing of streams; the count finds truncation.
+//! A stream is a window of one fixed table of pseudo-random bytes, starting at a place that the
+//! seed says and wrapping at a prime length. Every received byte is compared with the one that
+//! belongs there, which finds loss, duplication, reordering and mixing of streams; the count finds
+//! truncation.
 
 use std::io::{self, Read, Write};
 use std::sync::OnceLock;

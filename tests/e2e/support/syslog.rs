@@ -121,7 +121,6 @@ fn receive(socket: &UdpSocket, shared: &Shared, keep: bool) {
     while !shared.stop.load(SeqCst) {
         match socket.recv(&mut buffer) {
             Ok(count) => {
-                shared.received.fetch_add(1, SeqCst);
                 if keep {
                     let line = String::from_utf8_lossy(&buffer[..count])
                         .trim_end()
@@ -132,6 +131,8 @@ fn receive(socket: &UdpSocket, shared: &Shared, keep: bool) {
                         .unwrap_or_else(PoisonError::into_inner)
                         .push(line);
                 }
+                // After the line is there: who waits for the number reads the lines next.
+                shared.received.fetch_add(1, SeqCst);
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => panic!("syslog receiver: {error}"),
