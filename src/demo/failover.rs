@@ -50,7 +50,8 @@ impl Failover {
         let mut lines = Vec::new();
         let name = upstreams::name(VICTIM);
         let health = backend.servers[VICTIM].health();
-        let mut say = |text: String| lines.push(format!("{:>8}  {text}", seconds(now - self.began)));
+        let mut say =
+            |text: String| lines.push(format!("{:>8}  {text}", seconds(now - self.began)));
         if self.killed.is_none() && now >= self.kill_at {
             self.redispatched_before = redispatched(backend);
             load.kill_begins();
@@ -111,7 +112,10 @@ impl Failover {
             (None, _) => format!("{name} was not started again"),
             (Some(_), None) => format!("{name} was started again; it was not UP before the end"),
             (Some(started), Some(up)) => {
-                format!("{name} was served again {} after its start", seconds(up - started))
+                format!(
+                    "{name} was served again {} after its start",
+                    seconds(up - started)
+                )
             }
         };
         [out, back]

@@ -208,7 +208,8 @@ impl Common {
 /// Opens a connection after the other, at this thread's share of the rate.
 fn connect_often(common: &Common, stopped: &Receiver<()>, index: u64) {
     let request = request("close");
-    let interval = Duration::from_nanos(1_000_000_000 * CONNECTING_THREADS / CONNECTIONS_PER_SECOND);
+    let interval =
+        Duration::from_nanos(1_000_000_000 * CONNECTING_THREADS / CONNECTIONS_PER_SECOND);
     let mut due = clock::now() + interval / 8 * u32::try_from(index).unwrap_or(0);
     while waited(stopped, due) {
         let began = clock::now();

@@ -22,8 +22,8 @@ use std::time::Duration;
 
 use crate::config::plan::Plan;
 use crate::config::{self, Environment, Resolver};
-use crate::control::resolve::SystemEnvironment;
 use crate::control::messages::Console;
+use crate::control::resolve::SystemEnvironment;
 use crate::lb::Backend;
 use crate::process::{self, Handle, Settings};
 use crate::sys::{clock, process as system};
@@ -69,7 +69,10 @@ pub fn run(options: Options) -> u8 {
     let code = process::run_owned(plan, settings, &console, |handle| {
         let stop = handle.clone();
         let body = move || Show::run(options, handle, upstreams, &socket);
-        match std::thread::Builder::new().name("show".to_owned()).spawn(body) {
+        match std::thread::Builder::new()
+            .name("show".to_owned())
+            .spawn(body)
+        {
             Ok(thread) => show = Some(thread),
             Err(_) => stop.stop(),
         }
@@ -99,8 +102,8 @@ fn is_taken(port: u16) -> bool {
 fn prepare(port: u16, console: &Console) -> Result<(Plan, Upstreams, PathBuf), String> {
     // Before the first thread: it would take the signals that the process waits for.
     system::block_signals().map_err(|error| format!("Cannot block signals: {error}"))?;
-    let upstreams =
-        Upstreams::start().map_err(|error| format!("Cannot start the demo's upstreams: {error}"))?;
+    let upstreams = Upstreams::start()
+        .map_err(|error| format!("Cannot start the demo's upstreams: {error}"))?;
     let name = format!("tidegate-demo-{}.sock", std::process::id());
     let socket = std::env::temp_dir().join(name);
     let environment = DemoEnvironment {

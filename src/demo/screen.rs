@@ -59,7 +59,11 @@ impl Screen {
 
     /// Writes lines that stay.
     pub(super) fn say(&mut self, text: &str) {
-        let table = if self.in_place { self.table.as_str() } else { "" };
+        let table = if self.in_place {
+            self.table.as_str()
+        } else {
+            ""
+        };
         write(&format!("{}{text}\n{table}", self.over()));
     }
 
@@ -110,8 +114,7 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
     let _ = writeln!(
         text,
         "  {:<2} {:<15} {:<5} {:>6} {:>8} {:>6} {:>7} {:>13} {:>7}",
-        "",
-        "address", "state", "active", "total", "conn/s", "share", "connect 50/99", "bytes/s"
+        "", "address", "state", "active", "total", "conn/s", "share", "connect 50/99", "bytes/s"
     );
     let readings: Vec<Reading> = backend.servers.iter().map(|s| Reading::of(s)).collect();
     let new: Vec<u64> = readings
@@ -137,7 +140,7 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
             grouped(reading.sessions),
             grouped(rate(new[index])),
             share(new[index], all),
-connect_times(&connects),
+            connect_times(&connects),
             grouped(rate(reading.bytes - before.bytes)),
         );
     }

@@ -98,8 +98,11 @@ fn per_upstream(text: &mut String, backend: &Backend, seen: &Seen) {
         "  {:<9} {:>10} {:>8} {:>12} {:>16} {:>14}",
         "upstream", "answers", "share", "connections", "failed connects", "bytes"
     );
-    let sessions =
-        |index: usize| backend.servers[index].counters.sum(ServerCounter::Sessions as usize);
+    let sessions = |index: usize| {
+        backend.servers[index]
+            .counters
+            .sum(ServerCounter::Sessions as usize)
+    };
     let all: u64 = (0..backend.servers.len()).map(sessions).sum();
     for (index, (server, answers)) in backend.servers.iter().zip(seen.by_upstream).enumerate() {
         let sum = |counter: ServerCounter| server.counters.sum(counter as usize);

@@ -249,10 +249,10 @@ async fn converse(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
 
 fn wants_close(head: &[u8]) -> bool {
     let text = String::from_utf8_lossy(head).to_ascii_lowercase();
-    text.lines()
-        .any(|line| line.split_once(':').is_some_and(|(name, value)| {
-            name == "connection" && value.trim() == "close"
-        }))
+    text.lines().any(|line| {
+        line.split_once(':')
+            .is_some_and(|(name, value)| name == "connection" && value.trim() == "close")
+    })
 }
 
 #[cfg(test)]
@@ -289,7 +289,10 @@ mod tests {
         assert!(matches!(kept.read(&mut [0]), Ok(0) | Err(_)));
         let refused = exchange(address).unwrap_err();
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
-        assert_eq!(who_answered(&exchange(upstreams.addresses[0]).unwrap()), Some(0));
+        assert_eq!(
+            who_answered(&exchange(upstreams.addresses[0]).unwrap()),
+            Some(0)
+        );
         upstreams.start_again(1).unwrap();
         assert_eq!(who_answered(&exchange(address).unwrap()), Some(1));
     }

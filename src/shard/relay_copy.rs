@@ -43,7 +43,9 @@ impl<K: Kernel> Shard<K> {
             let list = &mut session.pieces[d];
             let buffers = self.kernel.buffers(group);
             self.taken.clear();
-            buffers.take(used.buffer, length, used.more, |piece| self.taken.push(piece));
+            buffers.take(used.buffer, length, used.more, |piece| {
+                self.taken.push(piece)
+            });
             for piece in &self.taken {
                 if closing {
                     buffers.release(piece.buffer, piece.length);
@@ -51,7 +53,8 @@ impl<K: Kernel> Shard<K> {
                     self.transformed.clear();
                     transform.push(buffers.bytes(*piece), &mut self.transformed);
                     buffers.release(piece.buffer, piece.length);
-                    self.private.append(&mut session.chunks[d], &self.transformed);
+                    self.private
+                        .append(&mut session.chunks[d], &self.transformed);
                     half.held += u32::try_from(self.transformed.len()).expect("bounded");
                 } else {
                     self.pieces.push(list, group, *piece);
