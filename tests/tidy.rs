@@ -330,8 +330,13 @@ fn lines_are_at_most_100_wide() {
     {
         for (index, line) in source.text.lines().enumerate() {
             let width = line.chars().count();
-            // A path or an address can't be broken.
-            if width > WIDTH_MAX && !line.contains("://") {
+            // An address can't be broken, nor a row; rustfmt leaves texts as they are.
+            let row = line.trim_start_matches(['/', '!', ' ']).starts_with('|');
+            let whole = row
+                || line.ends_with('\\')
+                || line.contains("://")
+                || without_comment(line).contains('"');
+            if width > WIDTH_MAX && !whole {
                 places.push(format!("{}:{}: {width}", source.name, index + 1));
             }
         }

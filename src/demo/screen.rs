@@ -113,7 +113,7 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
     );
     let _ = writeln!(
         text,
-        "  {:<2} {:<15} {:<4} {:>6} {:>8} {:>6} {:>7} {:>13} {:>8}",
+        "  {:<2} {:<15} {:<5} {:>6} {:>8} {:>6} {:>7} {:>13} {:>7}",
         "", "address", "state", "active", "total", "conn/s", "share", "connect 50/99", "bytes/s"
     );
     let readings: Vec<Reading> = backend.servers.iter().map(|s| Reading::of(s)).collect();
@@ -133,7 +133,7 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
         };
         let _ = writeln!(
             text,
-            "  {:<2} {:<15} {state:<4} {:>6} {:>8} {:>6} {:>7} {:>13} {:>8}",
+            "  {:<2} {:<15} {state:<5} {:>6} {:>8} {:>6} {:>7} {:>13} {:>7}",
             &*server.plan.name,
             server.plan.address.to_string(),
             server.active(),

@@ -1,8 +1,8 @@
 //! Whose turn it is: ordinary tests run beside each other, heavy ones alone.
 //!
 //! `cargo test` runs tests on parallel threads of one process with one descriptor limit; the
-//! smallest supported host has two cores. A test that holds thousands of sockets, needs a quiet core
-//! or measures shares takes the turn `alone`.
+//! smallest supported host has two cores. A test that holds thousands of sockets, needs a quiet
+//! core or measures shares takes the turn `alone`.
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
