@@ -13,7 +13,7 @@ use super::world::FrontCounter;
 use crate::base::time::Moment;
 use crate::flow::{Arm, Cause, Close, Direction, Phase, Reading, Side, Who, Writing};
 use crate::lb::{Outcome, ServerCounter};
-use crate::ring::{Fd, Kernel, Op, Token};
+use crate::ring::{Errno, Fd, Kernel, Op, Token};
 
 /// How long the bytes before a client's reset may rest on their way to the server: it has lost whom to
 /// answer, and a client's end has to show within a second.
@@ -26,8 +26,10 @@ const DRAIN_MS: u64 = 30_000;
 
 impl<K: Kernel> Shard<K> {
     /// Writing to a side has failed, or its poll reports an error: it takes nothing any more. What it has
-    /// sent may still be readable.
-    pub(super) fn side_failed(&mut self, slot: u32, side: Side) {
+    /// sent may still be readable. `taken` is the error that a send took off the socket: then only it says
+    /// whether an end of stream that is read later is real. tcp_reset leaves EPIPE where the FIN was here
+    /// before the reset (CLOSE_WAIT), and ECONNRESET where it was not.
+    pub(super) fn side_failed(&mut self, slot: u32, side: Side, taken: Option<Errno>) {
         let (into, from) = (side.writes(), side.reads());
         let session = self.sessions.at_mut(slot).expect("a live session");
         if session.state == State::Closing {
@@ -41,7 +43,9 @@ impl<K: Kernel> Shard<K> {
         let f = from as usize;
         match session.halves[f].reading {
             Reading::Open => {
-                session.halves[f].source_failed = true;
+                let cut = taken.is_some_and(|errno| errno.0 != libc::EPIPE);
+                // A client that can't be answered any more is gone, whatever it sent last.
+                session.halves[f].source_failed |= cut || side == Side::Client;
                 let asked =
                     session.halves[f].arm != Arm::None || session.queued[f] || session.starved[f];
                 // The outstanding receive will say so itself, after the last bytes. A client that is

@@ -202,10 +202,10 @@ impl<K: Kernel> Shard<K> {
                 }
                 Err(errno) => match SendError::of(errno) {
                     SendError::Full => self.block(slot, direction),
-                    SendError::Broken => self.side_failed(slot, direction.sink()),
+                    SendError::Broken => self.side_failed(slot, direction.sink(), Some(errno)),
                     SendError::Unexpected(errno) => {
                         self.unexpected("send", errno);
-                        self.side_failed(slot, direction.sink());
+                        self.side_failed(slot, direction.sink(), Some(errno));
                     }
                 },
             }
@@ -270,7 +270,7 @@ impl<K: Kernel> Shard<K> {
         let into = side.writes();
         let connected = side == Side::Client || session.connected();
         if readiness.failed && completion.result >= 0 {
-            self.side_failed(slot, side);
+            self.side_failed(slot, side, None);
         } else if readiness.writable && connected && session.halves[into as usize].blocked {
             session.halves[into as usize].blocked = false;
             // The source was held back until now: its silence so far was ours.
@@ -366,7 +366,7 @@ impl<K: Kernel> Shard<K> {
         }
         let fd = session.fd(direction.sink());
         if self.kernel.shutdown_write(fd).is_err() {
-            self.side_failed(slot, direction.sink());
+            self.side_failed(slot, direction.sink(), None);
         } else {
             self.retime(slot);
         }
