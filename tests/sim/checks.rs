@@ -8,7 +8,11 @@ use tidegate::base::address::Address;
 
 impl Simulation {
     /// After every turn.
-    pub(super) fn check_turn(&self) {
+    pub(super) fn check_turn(&mut self) {
+        let shards = self.shards.iter_mut();
+        let unseen: usize = shards
+            .map(|shard| shard.kernel_mut().accepted_unseen())
+            .sum();
         let gauges = self.world.ports.iter().map(|port| &port.gauges);
         let held: u64 = gauges
             .map(|gauges| gauges.private_bytes.load(Relaxed))
@@ -36,7 +40,10 @@ impl Simulation {
         let parked: u64 = gauges.map(|gauges| gauges.parked.load(Relaxed)).sum();
         let open = network.connections(self.scenario.listeners[0])[0] as u64;
         let most = u64::from(self.scenario.maxconn);
-        assert!(open <= most + parked, "{open} sessions of {most}");
+        assert!(
+            open <= most + parked + unseen as u64,
+            "{open} sessions of {most}"
+        );
     }
 
     /// What the peers have seen, once nothing happens any more.
@@ -106,7 +113,9 @@ impl Simulation {
         );
         // A client that ends its stream without a byte before the connect counts as gone.
         let left = matches!(&letters, b"CC" | b"CQ") && client.sent == 0;
-        let decided = decided || left;
+        // So does one that every try to connect has failed for, the last one after it was accepted.
+        let failed = matches!(&letters, b"SC" | b"RC") && client.received == 0;
+        let decided = decided || left || failed;
         for (from, to) in [(client, server), (server, client)] {
             let sent = network.sent(ends(from));
             let finished = network.finished(ends(from));

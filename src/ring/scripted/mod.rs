@@ -144,6 +144,15 @@ impl Scripted {
             || self.active.iter().any(|op| self.ready(op, &mut network))
     }
 
+    /// Accepted connections that the shard hasn't seen yet.
+    pub fn accepted_unseen(&self) -> usize {
+        let posted = self.posted.iter().map(|(_, completion)| completion);
+        let accepted = posted
+            .chain(&self.gathered)
+            .filter(|c| c.token.op() == Some(Op::Accept) && c.result >= 0);
+        accepted.count()
+    }
+
     /// Tokens of the operations that have not ended.
     pub fn outstanding(&self) -> impl Iterator<Item = Token> {
         self.outstanding.keys().map(|token| Token(*token))
