@@ -203,6 +203,10 @@ impl<K: Kernel> Shard<K> {
             // complete empty stream.
             session.resets[Side::Server as usize] = true;
         }
+        if let State::Flushing { side, .. } = before {
+            // Ended by an operator before all of it had arrived: still no end of stream.
+            session.resets[side as usize] = true;
+        }
         if let State::Waiting { .. } = before {
             self.leave_queue(key);
         }
