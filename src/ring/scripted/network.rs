@@ -342,7 +342,8 @@ impl Network {
             return Err(libc::EMFILE);
         };
         self.listeners[index].queue.pop_front();
-        self.note(|| format!("accepted {id:?} as {accepted}"));
+        let client = self.peer(id);
+        self.note(|| format!("accepted {id:?}, of {client:?}, as {accepted}"));
         Ok(accepted)
     }
 }
@@ -435,6 +436,7 @@ impl Network {
         socket.peer = Some(server);
         socket.connecting = false;
         socket.wakes += 1;
+        self.note(|| format!("{id:?} is connected with {server:?}"));
         Notice::Connected(server)
     }
 
