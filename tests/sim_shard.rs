@@ -28,12 +28,7 @@ fn no_byte_is_lost_and_nothing_leaks() {
     let mut total = sim::Summary::default();
     let mut failed = Vec::new();
     for seed in 0..seeds {
-        let t = std::time::Instant::now();
-        let r = sim::run(seed, false);
-        if std::env::var("SIMT").is_ok() {
-            eprintln!("T {seed} {:?} {:?}", t.elapsed(), r);
-        }
-        match r {
+        match sim::run(seed, false) {
             Some(summary) => total.add(&summary),
             None => failed.push(seed),
         }

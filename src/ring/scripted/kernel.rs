@@ -1,0 +1,184 @@
+//! What a shard asks of the scripted kernel.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+
+use super::{Entry, Kind, Scripted};
+use crate::base::address::Address;
+use crate::base::time::Moment;
+use crate::ring::{
+    BufferGroup, Completion, Errno, Fd, Group, Interest, Kernel, Op, Readiness, SocketOptions,
+    Token, Wait,
+};
+use crate::sys::stream;
+
+impl Kernel for Scripted {
+    fn now(&self) -> Moment {
+        self.network.borrow().now()
+    }
+
+    fn accept(&mut self, listener: Fd, multishot: bool, token: Token) {
+        self.push(token, listener, Kind::Accept { multishot });
+    }
+
+    fn receive(&mut self, fd: Fd, group: Group, limit: u32, token: Token) {
+        assert!(limit > 0, "a receive of nothing");
+        self.link(fd, token);
+        let (left, issued) = (limit, false);
+        let kind = Kind::Receive {
+            group,
+            left,
+            issued,
+        };
+        self.push(token, fd, kind);
+    }
+
+    fn poll(&mut self, fd: Fd, interest: Interest, multishot: bool, token: Token) {
+        let kind = match interest {
+            Interest::Read => Kind::Wake,
+            Interest::Write => {
+                self.link(fd, token);
+                Kind::Poll {
+                    multishot,
+                    seen: None,
+                }
+            }
+        };
+        self.push(token, fd, kind);
+    }
+
+    fn cancel(&mut self, target: Token) {
+        self.enter(Entry::Cancel(target));
+    }
+
+    fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        self.sleeps_until = None;
+        self.publish();
+        self.submit();
+        self.work(false);
+        self.gather();
+        let until = match wait {
+            Wait::No => return Ok(()),
+            Wait::Forever => Moment::NEVER,
+            Wait::For(time) => self.now() + time,
+        };
+        if self.gathered.is_empty() {
+            self.work(true);
+            self.gather();
+        }
+        if self.gathered.is_empty() {
+            self.sleeps_until = Some(until);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        let completion = self.gathered.pop_front()?;
+        if !completion.more {
+            let fd = self.outstanding.remove(&completion.token.0);
+            let fd = fd.expect("an operation ends once");
+            if completion.token.op() != Some(Op::Wake) {
+                self.network.borrow_mut().let_go(fd.0);
+            }
+        }
+        Some(completion)
+    }
+
+    fn readiness(&self, result: i32) -> Readiness {
+        let has = |bit: i16| result >= 0 && result & i32::from(bit) != 0;
+        Readiness {
+            writable: has(libc::POLLOUT),
+            failed: result < 0 || has(libc::POLLERR),
+            hung_up: has(libc::POLLHUP),
+        }
+    }
+
+    fn buffers(&mut self, group: Group) -> &mut BufferGroup {
+        &mut self.groups[group as usize].buffers
+    }
+
+    fn buffers_ref(&self, group: Group) -> &BufferGroup {
+        &self.groups[group as usize].buffers
+    }
+
+    fn connect(&self, to: &Address, _options: &SocketOptions) -> Result<(Fd, bool), Errno> {
+        let Address::Ip(to) = to else {
+            panic!("the network has no Unix sockets");
+        };
+        let connected = self.network.borrow_mut().connect(*to);
+        connected.map(|(fd, done)| (Fd(fd), done)).map_err(Errno)
+    }
+
+    fn send(&self, fd: Fd, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        let slices: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+        let sent = network.write(id, &slices);
+        network.note(|| format!("  send to {id:?}: {sent:?}"));
+        sent.map_err(Errno)
+    }
+
+    fn shutdown_write(&self, fd: Fd) -> Result<(), Errno> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        network.note(|| format!("  shutdown of {id:?}"));
+        network.finish(id).map_err(Errno)
+    }
+
+    fn take_error(&self, fd: Fd) -> Option<Errno> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        network.take_error(id).map(Errno)
+    }
+
+    fn unacknowledged(&self, fd: Fd) -> usize {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        network.unacknowledged(id)
+    }
+
+    fn close(&self, fd: Fd) {
+        let mut network = self.network.borrow_mut();
+        network.note(|| format!("  close of {fd:?}"));
+        network.close_descriptor(fd.0, false);
+    }
+
+    fn close_with_reset(&self, fd: Fd) {
+        let mut network = self.network.borrow_mut();
+        network.note(|| format!("  close of {fd:?} by reset"));
+        network.close_descriptor(fd.0, true);
+    }
+
+    fn peer_address(&self, fd: Fd) -> Option<SocketAddr> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        Some(network.addresses(id)[1])
+    }
+
+    fn local_address(&self, fd: Fd) -> Option<SocketAddr> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        Some(network.addresses(id)[0])
+    }
+
+    fn accept_now(&self, listener: Fd) -> Result<Fd, Errno> {
+        self.network
+            .borrow_mut()
+            .accept(listener.0)
+            .map(Fd)
+            .map_err(Errno)
+    }
+
+    fn drain_wake(&self, fd: Fd) {
+        stream::drain_eventfd(fd.0);
+    }
+
+    fn overflows(&self) -> u64 {
+        self.overflows
+    }
+
+    fn operations(&self) -> u64 {
+        self.outstanding.len() as u64
+    }
+}
