@@ -136,6 +136,19 @@ impl Simulation {
                 String::from_utf8_lossy(&letters)
             );
         }
+        // What had been received before a reset goes out before the reset is passed on. A server that
+        // takes nothing for a while isn't waited for.
+        let in_data = letters[1] == b'D' && !decided;
+        let ways = [
+            (client, server, record.bytes_in),
+            (server, client, record.bytes_out),
+        ];
+        for (from, to, bytes) in ways {
+            let waited_for = to.client || to.script.read_from_us == 0;
+            if in_data && from.aborted && to.script.clean() && waited_for {
+                assert_eq!(to.received, bytes, "not flushed: {from:?} -> {to:?}");
+            }
+        }
         if client.script.clean() && server.script.clean() && !decided {
             assert!(client.ended && server.ended, "{client:?} {server:?}");
             assert_eq!(letters, *b"--", "{client:?} {server:?}");

@@ -35,16 +35,16 @@ const IDLE_TURNS_MAX: u32 = 50;
 
 /// What a run was, for statistics.
 #[derive(Default, Debug)]
-pub struct Summary {
-    pub turns: u64,
-    pub bytes: u64,
-    pub sessions: u64,
-    pub complete: u64,
+pub(crate) struct Summary {
+    pub(crate) turns: u64,
+    pub(crate) bytes: u64,
+    pub(crate) sessions: u64,
+    pub(crate) complete: u64,
 }
 
 impl Summary {
     /// Adds another run.
-    pub fn add(&mut self, other: &Summary) {
+    pub(crate) fn add(&mut self, other: &Summary) {
         self.turns += other.turns;
         self.bytes += other.bytes;
         self.sessions += other.sessions;
@@ -53,7 +53,7 @@ impl Summary {
 }
 
 /// A running simulation.
-pub struct Simulation {
+pub(crate) struct Simulation {
     scenario: Scenario,
     random: Random,
     network: Rc<RefCell<Network>>,
@@ -69,7 +69,7 @@ pub struct Simulation {
 }
 
 /// Runs a seed; false if anything is wrong, which has then been printed.
-pub fn run(seed: u64, traced: bool) -> Option<Summary> {
+pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
     let mut simulation = Simulation::new(seed, traced);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
     match result {

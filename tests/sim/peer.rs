@@ -6,7 +6,7 @@ use tidegate::ring::scripted::{Network, Random, Read, SocketId};
 
 /// When a peer does something drastic.
 #[derive(Clone, Copy, Debug)]
-pub enum Point {
+pub(crate) enum Point {
     /// After it has sent so many bytes.
     Sent(u64),
     /// After it has received so many bytes.
@@ -17,29 +17,29 @@ pub enum Point {
 
 /// How a peer behaves.
 #[derive(Clone, Debug)]
-pub struct Script {
+pub(crate) struct Script {
     /// Bytes to send; an echo sends at most as many as it has received.
-    pub total: u64,
-    pub echo: bool,
-    pub burst_max: u64,
-    pub send_pause_us: u64,
+    pub(crate) total: u64,
+    pub(crate) echo: bool,
+    pub(crate) burst_max: u64,
+    pub(crate) send_pause_us: u64,
     /// Sends only after so many bytes were received.
-    pub send_after: u64,
-    pub reads: bool,
-    pub read_max: u64,
-    pub read_pause_us: u64,
-    pub read_from_us: u64,
+    pub(crate) send_after: u64,
+    pub(crate) reads: bool,
+    pub(crate) read_max: u64,
+    pub(crate) read_pause_us: u64,
+    pub(crate) read_from_us: u64,
     /// Its FIN waits for the other's.
-    pub finish_last: bool,
+    pub(crate) finish_last: bool,
     /// How long it waits for the other to do its part, before it goes on without.
-    pub patience_us: u64,
-    pub resets: Option<Point>,
-    pub closes: Option<Point>,
+    pub(crate) patience_us: u64,
+    pub(crate) resets: Option<Point>,
+    pub(crate) closes: Option<Point>,
 }
 
 impl Script {
     /// The behaviour of a client or a server.
-    pub fn new(random: &mut Random, bytes_max: u64, client: bool) -> Script {
+    pub(crate) fn new(random: &mut Random, bytes_max: u64, client: bool) -> Script {
         let total = match random.below(6) {
             0 => 0,
             1 => random.below(100),
@@ -99,37 +99,37 @@ impl Script {
     }
 
     /// Whether it sends all, reads all and breaks nothing off.
-    pub fn clean(&self) -> bool {
+    pub(crate) fn clean(&self) -> bool {
         self.reads && self.resets.is_none() && self.closes.is_none()
     }
 }
 
 /// A peer and what it has seen.
 #[derive(Debug)]
-pub struct Peer {
-    pub number: u32,
-    pub client: bool,
-    pub script: Script,
-    pub socket: Option<SocketId>,
+pub(crate) struct Peer {
+    pub(crate) number: u32,
+    pub(crate) client: bool,
+    pub(crate) script: Script,
+    pub(crate) socket: Option<SocketId>,
     started_at: Moment,
     read_at: Moment,
     send_at: Moment,
     timer_at: Moment,
-    pub sent: u64,
-    pub received: u64,
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
     /// Its FIN is out, after everything.
-    pub finished: bool,
+    pub(crate) finished: bool,
     /// It has read the end of the stream.
-    pub ended: bool,
+    pub(crate) ended: bool,
     /// The error it has seen.
-    pub error: Option<i32>,
+    pub(crate) error: Option<i32>,
     /// It has reset, or closed before its time.
-    pub aborted: bool,
-    pub done: bool,
+    pub(crate) aborted: bool,
+    pub(crate) done: bool,
 }
 
 impl Peer {
-    pub fn new(number: u32, client: bool, script: Script) -> Peer {
+    pub(crate) fn new(number: u32, client: bool, script: Script) -> Peer {
         Peer {
             number,
             client,
@@ -150,7 +150,7 @@ impl Peer {
     }
 
     /// Gives it its connection.
-    pub fn start(&mut self, network: &mut Network, socket: SocketId) {
+    pub(crate) fn start(&mut self, network: &mut Network, socket: SocketId) {
         self.socket = Some(socket);
         self.started_at = network.now();
         self.read_at = Moment(network.now().0 + self.script.read_from_us * 1_000);
@@ -164,7 +164,7 @@ impl Peer {
     }
 
     /// Does what is due.
-    pub fn run(&mut self, network: &mut Network) {
+    pub(crate) fn run(&mut self, network: &mut Network) {
         let Some(socket) = self.socket.filter(|_| !self.done) else {
             return;
         };
@@ -336,7 +336,7 @@ impl Peer {
 }
 
 /// The byte at a place of the stream that a socket sends.
-pub fn content(source: SocketId, at: u64) -> u8 {
-    let word = hash::mix(u64::from(source.0) << 40 | at / 8);
+pub(crate) fn content(source: SocketId, at: u64) -> u8 {
+    let word = hash::mix((u64::from(source.0) << 40) | (at / 8));
     word.to_le_bytes()[(at % 8) as usize]
 }

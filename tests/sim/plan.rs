@@ -13,35 +13,35 @@ use tidegate::ring::scripted::{Random, Scripted, Settings};
 
 /// A simulation to be run.
 #[derive(Debug)]
-pub struct Scenario {
-    pub text: String,
-    pub plan: Plan,
-    pub settings: Settings,
-    pub step: ReceiveStep,
-    pub layouts: [BufferLayout; 2],
-    pub entries_max: usize,
-    pub shards: u16,
-    pub maxconn: u32,
-    pub memory_max: u64,
-    pub listeners: Vec<SocketAddr>,
-    pub clients: u32,
+pub(crate) struct Scenario {
+    pub(crate) text: String,
+    pub(crate) plan: Plan,
+    pub(crate) settings: Settings,
+    pub(crate) step: ReceiveStep,
+    pub(crate) layouts: [BufferLayout; 2],
+    pub(crate) entries_max: usize,
+    pub(crate) shards: u16,
+    pub(crate) maxconn: u32,
+    pub(crate) memory_max: u64,
+    pub(crate) listeners: Vec<SocketAddr>,
+    pub(crate) clients: u32,
     /// Clients come within this time.
-    pub arrivals_us: u64,
-    pub bytes_max: u64,
+    pub(crate) arrivals_us: u64,
+    pub(crate) bytes_max: u64,
     /// Connects may fail: clients may be refused.
-    pub connects_fail: bool,
+    pub(crate) connects_fail: bool,
     /// Timeouts are short: sessions may end by them.
-    pub times_out: bool,
+    pub(crate) times_out: bool,
     /// Servers are taken out of service and back, and their sessions ended, at these times.
-    pub admin_us: Vec<u64>,
+    pub(crate) admin_us: Vec<u64>,
     /// When the shards are told to drain or to stop.
-    pub drain_us: Option<u64>,
-    pub stop_us: Option<u64>,
+    pub(crate) drain_us: Option<u64>,
+    pub(crate) stop_us: Option<u64>,
 }
 
 impl Scenario {
     /// The scenario of a seed.
-    pub fn new(random: &mut Random) -> Scenario {
+    pub(crate) fn new(random: &mut Random) -> Scenario {
         let connects_fail = random.chance(350);
         let times_out = random.chance(150);
         let shards = if random.chance(300) { 2 } else { 1 };
@@ -82,7 +82,7 @@ impl Scenario {
     }
 
     /// Whether every session goes its whole way unless a peer breaks it off.
-    pub fn strict(&self) -> bool {
+    pub(crate) fn strict(&self) -> bool {
         !self.times_out && self.stop_us.is_none()
     }
 }
@@ -97,7 +97,7 @@ fn configuration(
     let mut line = |words: String| writeln!(text, "{words}").expect("a string takes all");
     line(format!("global\n maxconn {maxconn}\n log stdout local0"));
     let long = "10m";
-    let mut time = |random: &mut Random| {
+    let time = |random: &mut Random| {
         if times_out {
             random.pick(&["20ms", "300ms", "2s", "10s"])
         } else {
