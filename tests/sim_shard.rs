@@ -1,7 +1,7 @@
 //! The shipped shard, relay and buffer code over a scripted ring and a virtual clock, by seed.
 //!
-//! `TIDEGATE_SIM_SEEDS=100000` runs more seeds than the usual ones, `TIDEGATE_SIM_SEED=123` repeats one with
-//! everything that happens.
+//! `TIDEGATE_SIM_SEEDS=100000` runs more seeds than the usual ones, `TIDEGATE_SIM_SEED=123` repeats
+//! one with everything that happens.
 
 mod sim;
 
@@ -30,7 +30,9 @@ fn no_byte_is_lost_and_nothing_leaks() {
     for seed in 0..seeds {
         let t = std::time::Instant::now();
         let r = sim::run(seed, false);
-        if std::env::var("SIMT").is_ok() { eprintln!("T {seed} {:?} {:?}", t.elapsed(), r); }
+        if std::env::var("SIMT").is_ok() {
+            eprintln!("T {seed} {:?} {:?}", t.elapsed(), r);
+        }
         match r {
             Some(summary) => total.add(&summary),
             None => failed.push(seed),
