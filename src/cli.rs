@@ -13,6 +13,7 @@ use crate::config::diagnostics::Severity;
 use crate::config::plan::{Global, Plan};
 use crate::control::messages::Console;
 use crate::control::resolve::{SystemEnvironment, config_files};
+use crate::demo;
 use crate::process::{self, Settings};
 use crate::ring::Caps;
 
@@ -29,6 +30,8 @@ pub enum Invocation {
     Help,
     /// `demo`
     Demo(Demo),
+    /// `demo --help`, with the text.
+    DemoHelp(String),
 }
 
 /// Options of a run.
@@ -66,11 +69,23 @@ pub struct Options {
 )]
 pub struct Demo {
     /// How long, such as 15s or 2m.
-    #[arg(long = "for", value_name = "TIME", value_parser = duration, default_value = "15s")]
+    #[arg(long = "for", value_name = "TIME", value_parser = demo_duration, default_value = "15s")]
     pub duration: Duration,
-    /// Keep running until interrupted.
+    /// Keep balancing after that, until interrupted.
     #[arg(long)]
     pub keep: bool,
+    /// Port of 127.0.0.1 to listen on.
+    #[arg(long, value_name = "N", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+}
+
+/// A second is the least in which a failure can be shown.
+fn demo_duration(text: &str) -> Result<Duration, String> {
+    let time = duration(text)?;
+    if time < Duration::from_secs(1) {
+        return Err("at least 1s is needed".to_owned());
+    }
+    Ok(time)
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -167,7 +182,7 @@ const HELP_WORDS: [&str; 2] = ["--help", "help"];
 /// Parses the arguments after the program's name.
 pub fn parse(arguments: &[String]) -> Result<Invocation, String> {
     match arguments.first().map(String::as_str) {
-        Some("demo") => return demo(arguments),
+        Some("demo") => return parse_demo(arguments),
         Some("--version") => return Ok(Invocation::Version),
         Some(word) if HELP_WORDS.contains(&word) => return Ok(Invocation::Help),
         _ => {}
@@ -198,9 +213,12 @@ pub fn parse(arguments: &[String]) -> Result<Invocation, String> {
     Ok(Invocation::Run(Box::new(options)))
 }
 
-fn demo(arguments: &[String]) -> Result<Invocation, String> {
+fn parse_demo(arguments: &[String]) -> Result<Invocation, String> {
     match Demo::try_parse_from(arguments) {
         Ok(demo) => Ok(Invocation::Demo(demo)),
+        Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
+            Ok(Invocation::DemoHelp(error.to_string()))
+        }
         Err(error) => Err(error.to_string()),
     }
 }
@@ -239,9 +257,12 @@ pub fn print_details() -> u8 {
 
 /// `demo`
 pub fn run_demo(demo: &Demo) -> u8 {
-    let _ = demo;
-    print("The demo is not part of this build.");
-    1
+    env_logger::init();
+    demo::run(demo::Options {
+        duration: demo.duration,
+        keep: demo.keep,
+        port: demo.port,
+    })
 }
 
 /// Loads the configuration, then checks or runs it.
@@ -277,6 +298,7 @@ pub fn run(options: Options) -> u8 {
         daemon,
         pidfile: options.pidfile,
         maxconn: options.maxconn,
+        silent: false,
     };
     process::run(plan, settings, &console)
 }
@@ -334,7 +356,7 @@ pub fn version() -> String {
 pub fn help() -> String {
     let mut text = version();
     text.push_str("\nUsage: tidegate -f FILE [-f FILE ...] [options]\n");
-    text.push_str("       tidegate demo [--for TIME] [--keep]\n\n");
+    text.push_str("       tidegate demo [--for TIME] [--keep] [--port N]\n\n");
     for flag in FLAGS
         .iter()
         .filter(|flag| !matches!(flag.effect, Effect::Refuse(_)))
@@ -388,7 +410,14 @@ mod tests {
             panic!()
         };
         assert_eq!((demo.duration, demo.keep), (Duration::from_secs(120), true));
-        assert!(parse(&words("demo --for x")).is_err());
+        assert_eq!(demo.port, 8080);
+        for wrong in ["--for x", "--for 200ms", "--port 0", "--port 70000"] {
+            assert!(parse(&words(&format!("demo {wrong}"))).is_err(), "{wrong}");
+        }
+        assert!(matches!(
+            parse(&words("demo --help")),
+            Ok(Invocation::DemoHelp(_))
+        ));
     }
 
     #[test]

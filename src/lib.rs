@@ -15,6 +15,7 @@
 //! | `shard` | all above | the data plane: one thread, one ring each |
 //! | `control` | all above (of `shard` only what `shard/mod.rs` exports) | probes, logs, runtime API |
 //! | `process` | all above | start, pin, drain, stop |
+//! | `demo` | all above | a balancer with upstreams and load of its own, to look at |
 //! | `cli` | all above | the command line |
 #![deny(unsafe_code)]
 
@@ -22,6 +23,7 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod demo;
 pub mod flow;
 pub mod health;
 pub mod lb;

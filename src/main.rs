@@ -21,5 +21,6 @@ fn run(invocation: Invocation) -> u8 {
         Invocation::VersionDetails => cli::print_details(),
         Invocation::Help => cli::print(&cli::help()),
         Invocation::Demo(demo) => cli::run_demo(&demo),
+        Invocation::DemoHelp(text) => cli::print(&text),
     }
 }

@@ -38,6 +38,8 @@ pub struct Settings {
     pub pidfile: Option<PathBuf>,
     /// Connections of the process.
     pub maxconn: Option<u32>,
+    /// Once it runs, no messages go to standard error: its owner draws on that terminal.
+    pub silent: bool,
 }
 
 /// What the main thread waits for.
@@ -47,8 +49,33 @@ enum Event {
     ShardEnded(ShardId, io::Result<()>),
 }
 
+/// The running process, for an owner inside the program.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// What its threads share.
+    pub shared: Arc<Shared>,
+    events: Sender<Event>,
+}
+
+impl Handle {
+    /// Ends the process's threads at once, as SIGTERM does.
+    pub fn stop(&self) {
+        let _ = self.events.send(Event::Signal(Signal::SIGTERM));
+    }
+}
+
 /// Runs a plan until the process is told to end; returns its exit code.
 pub fn run(plan: Plan, settings: Settings, console: &Console) -> u8 {
+    run_owned(plan, settings, console, |_| ())
+}
+
+/// The same for an owner: `started` is called once everything runs, and must not block.
+pub fn run_owned(
+    plan: Plan,
+    settings: Settings,
+    console: &Console,
+    started: impl FnOnce(Handle),
+) -> u8 {
     let report = if settings.daemon {
         match system::daemonize() {
             Ok(Daemon::Parent(code)) => return code,
@@ -62,7 +89,10 @@ pub fn run(plan: Plan, settings: Settings, console: &Console) -> u8 {
         None
     };
     match Running::start(plan, settings, console, report) {
-        Ok(running) => running.supervise(),
+        Ok(running) => {
+            started(running.handle());
+            running.supervise()
+        }
         Err(text) => {
             for line in text.lines() {
                 console.alert(line);
@@ -79,6 +109,8 @@ struct Running {
     api_files: ApiSockets,
     log: LogThread,
     events: Receiver<Event>,
+    /// The other end, for a handle.
+    sender: Sender<Event>,
     pidfile: Option<PathBuf>,
     shards_left: usize,
     phase: Phase,
@@ -122,7 +154,7 @@ impl Running {
 
         let world = world(plan, shards, &budget, memory).map_err(text("make the shards' ports"))?;
         let shared = Arc::new(Shared::new(world, facts(&budget)));
-        let on_console = !console.is_quiet() && report.is_none();
+        let on_console = !console.is_quiet() && report.is_none() && !settings.silent;
         let log = LogThread::start(Arc::clone(&shared), on_console, report.is_none())
             .map_err(text("start the log thread"))?;
         let (sender, events) = bounded(usize::from(limits::SHARDS_MAX) + 16);
@@ -146,7 +178,7 @@ impl Running {
         wait_for_shards(&shared, &events)?;
         // Last, so that whoever can reach the runtime socket sees a process that is complete.
         control::start(&shared, api.take()).map_err(text("start the control threads"))?;
-        start_signals(signals, sender).map_err(text("start the signal thread"))?;
+        start_signals(signals, sender.clone()).map_err(text("start the signal thread"))?;
 
         let pidfile = settings
             .pidfile
@@ -165,11 +197,19 @@ impl Running {
             api_files: api,
             log,
             events,
+            sender,
             pidfile,
             shards_left: usize::from(shards),
             phase: Phase::Running,
             exit_code: 0,
         })
+    }
+
+    fn handle(&self) -> Handle {
+        Handle {
+            shared: Arc::clone(&self.shared),
+            events: self.sender.clone(),
+        }
     }
 
     /// Waits for signals and ending shards until nothing runs any more.

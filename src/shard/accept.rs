@@ -272,6 +272,8 @@ impl<K: Kernel> Shard<K> {
             for _ in 0..MULTISHOT_ROOM {
                 match self.kernel.accept_now(fd) {
                     Ok(client) => self.admit(index, client),
+                    Err(Errno(libc::EAGAIN)) => break,
+                    Err(errno) if AcceptError::of(errno) == AcceptError::ClientGone => {}
                     Err(_) => break,
                 }
             }

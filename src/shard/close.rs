@@ -194,6 +194,11 @@ impl<K: Kernel> Shard<K> {
         }
         session.close.get_or_insert(close);
         let key = session.key;
+        if let State::Connecting { .. } | State::ConnectEnding { .. } = before {
+            // It may have connected by now: what the client sent before it gave up must not look like a
+            // complete empty stream.
+            session.resets[Side::Server as usize] = true;
+        }
         if let State::Waiting { .. } = before {
             self.leave_queue(key);
         }

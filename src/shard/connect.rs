@@ -95,7 +95,8 @@ impl<K: Kernel> Shard<K> {
     fn close_attempt(&mut self, slot: u32, error: ConnectError) {
         let session = self.sessions.at_mut(slot).expect("a live session");
         let fd = std::mem::replace(&mut session.fds[Side::Server as usize], Fd::NONE);
-        self.kernel.close(fd);
+        // It may have connected at the last moment: the server must not see a complete empty stream.
+        self.kernel.close_with_reset(fd);
         self.connect_failed(slot, error);
     }
 

@@ -181,11 +181,12 @@ pub fn accept_now(listener: RawFd) -> Result<RawFd, i32> {
     }
 }
 
-/// Reads an eventfd empty.
-pub fn drain_eventfd(fd: RawFd) {
+/// Reads an eventfd empty; true if there was anything.
+pub fn drain_eventfd(fd: RawFd) -> bool {
     let mut value = [0u8; 8];
     // SAFETY: eventfd(2) writes 8 bytes into `value`.
-    let _ = unsafe { libc::read(fd, value.as_mut_ptr().cast(), value.len()) };
+    let result = unsafe { libc::read(fd, value.as_mut_ptr().cast(), value.len()) };
+    result > 0
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC, clock_gettime(2).

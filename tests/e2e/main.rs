@@ -8,6 +8,7 @@ mod endings;
 mod endpoints;
 mod failover;
 mod integrity;
+mod kernel;
 mod lifecycle;
 mod limits;
 mod logging;

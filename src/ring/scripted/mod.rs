@@ -1,0 +1,569 @@
+//! The kernel interface over a virtual network and clock: the shipped shard runs on it in simulation.
+//!
+//! Everything a seed can bring about here, Linux may do too: operations end early, late, in another order
+//! than they began, or for nothing; sends are short or refused; descriptors run out and are reused at once.
+//! What Linux never does, the simulation doesn't do either: completions of one operation, and those of
+//! receives that fill one incremental ring, keep their order.
+//!
+//! It panics where a shard breaks the contract: a descriptor that is not open, one that is closed with
+//! operations outstanding, a token that is still in use.
+//!
+//! A turn that would sleep returns `WouldBlock` instead and says until when; the simulation calls again
+//! when the shard can go on. So a lost wake-up shows as a shard that sleeps for ever.
+
+mod network;
+mod random;
+mod receive;
+mod socket;
+
+pub use network::{Network, Notice, Settings};
+pub use random::Random;
+pub use socket::{Read, SocketId};
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::buffers::{BufferGroup, BufferLayout};
+use super::{
+    Completion, Errno, Fd, Group, Interest, Kernel, Op, Readiness, SocketOptions, Token, Wait,
+};
+use crate::base::address::Address;
+use crate::base::ids::SessionKey;
+use crate::base::receive::ReceiveStep;
+use crate::base::time::Moment;
+use crate::sys::stream;
+use receive::Provided;
+
+/// What an operation waits for.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Wake,
+    Accept {
+        multishot: bool,
+    },
+    Receive {
+        group: Group,
+        left: u32,
+        issued: bool,
+    },
+    Poll {
+        multishot: bool,
+        /// The socket's wake-ups at the last look; `None` before the first.
+        seen: Option<u64>,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Operation {
+    token: Token,
+    fd: Fd,
+    kind: Kind,
+    cancelled_at: Option<Moment>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Entry {
+    Start(Operation),
+    Cancel(Token),
+}
+
+/// Completions that keep their order among themselves.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Lane {
+    Group(u16),
+    Operation(u64),
+}
+
+/// The ring of one simulated shard.
+#[derive(Debug)]
+pub struct Scripted {
+    network: Rc<RefCell<Network>>,
+    step: ReceiveStep,
+    entries_max: usize,
+    pushed: Vec<Entry>,
+    active: Vec<Operation>,
+    /// Posted and not yet gathered.
+    posted: Vec<(Lane, Completion)>,
+    gathered: VecDeque<Completion>,
+    /// Descriptors of the operations whose last completion has not been taken.
+    outstanding: BTreeMap<u64, Fd>,
+    groups: [Provided; 2],
+    overflows: u64,
+    sleeps_until: Option<Moment>,
+    /// The wake-up descriptor was readable.
+    woken: Cell<bool>,
+    /// The client's socket of each session, as its operations name it.
+    clients: BTreeMap<SessionKey, SocketId>,
+}
+
+impl Scripted {
+    /// A ring with `entries_max` submission entries and these buffer rings.
+    pub fn new(
+        network: Rc<RefCell<Network>>,
+        step: ReceiveStep,
+        layouts: [BufferLayout; 2],
+        entries_max: usize,
+    ) -> Scripted {
+        let mut scripted = Scripted {
+            network,
+            step,
+            entries_max,
+            pushed: Vec::new(),
+            active: Vec::new(),
+            posted: Vec::new(),
+            gathered: VecDeque::new(),
+            outstanding: BTreeMap::new(),
+            groups: layouts.map(Provided::new),
+            overflows: 0,
+            sleeps_until: None,
+            woken: Cell::new(false),
+            clients: BTreeMap::new(),
+        };
+        scripted.publish();
+        scripted
+    }
+
+    /// The shapes that the real ring has for a receive step.
+    pub fn layouts(step: ReceiveStep, buffers: u16) -> [BufferLayout; 2] {
+        super::uring::layouts(step, buffers)
+    }
+
+    /// Until when the shard sleeps, if its last turn was to sleep.
+    pub fn sleeps_until(&self) -> Option<Moment> {
+        self.sleeps_until
+    }
+
+    /// Whether a turn would find something.
+    pub fn is_ready(&self) -> bool {
+        let mut network = self.network.borrow_mut();
+        !self.posted.is_empty()
+            || !self.gathered.is_empty()
+            || self.active.iter().any(|op| self.ready(op, &mut network))
+    }
+
+    /// Tokens of the operations that have not ended.
+    pub fn outstanding(&self) -> impl Iterator<Item = Token> {
+        self.outstanding.keys().map(|token| Token(*token))
+    }
+
+    fn publish(&mut self) {
+        for group in &mut self.groups {
+            group.publish();
+        }
+    }
+
+    fn push(&mut self, token: Token, fd: Fd, kind: Kind) {
+        let before = self.outstanding.insert(token.0, fd);
+        assert!(before.is_none(), "{:?} is in use: {token:?}", token.op());
+        if !matches!(kind, Kind::Wake) {
+            self.network.borrow_mut().hold(fd.0);
+        }
+        let cancelled_at = None;
+        self.enter(Entry::Start(Operation {
+            token,
+            fd,
+            kind,
+            cancelled_at,
+        }));
+    }
+
+    fn enter(&mut self, entry: Entry) {
+        if self.pushed.len() == self.entries_max {
+            self.submit();
+            self.gather();
+        }
+        self.pushed.push(entry);
+    }
+
+    /// Takes the submission queue in its order; what can complete at once may do so.
+    fn submit(&mut self) {
+        for entry in std::mem::take(&mut self.pushed) {
+            match entry {
+                Entry::Start(operation) => {
+                    self.active.push(operation);
+                    let late = self.chance(|settings| settings.late);
+                    if !late {
+                        self.advance(self.active.len() - 1);
+                        self.sweep();
+                    }
+                }
+                Entry::Cancel(target) => self.start_cancel(target),
+            }
+        }
+    }
+
+    fn start_cancel(&mut self, target: Token) {
+        let mut network = self.network.borrow_mut();
+        let found = self.active.iter_mut().find(|op| op.token == target);
+        if let Some(operation) = found {
+            let most = network.settings.cancel_max_us;
+            let us = network.random.below(most + 1);
+            network.wake_at(us);
+            let at = Moment(network.now().0 + us * 1_000);
+            let first = operation.cancelled_at.unwrap_or(at);
+            operation.cancelled_at = Some(first.min(at));
+        }
+    }
+
+    /// Lets every operation do what it can, in any order; `all` = none is put off.
+    fn work(&mut self, all: bool) {
+        let mut order: Vec<usize> = (0..self.active.len()).collect();
+        for last in (1..order.len()).rev() {
+            let other = self.network.borrow_mut().random.place(last + 1);
+            order.swap(last, other);
+        }
+        for index in order {
+            if all || !self.chance(|settings| settings.late) {
+                self.advance(index);
+            }
+        }
+        self.sweep();
+    }
+
+    fn chance(&self, odds: impl Fn(&Settings) -> u32) -> bool {
+        let mut network = self.network.borrow_mut();
+        let odds = odds(&network.settings);
+        network.random.chance(odds)
+    }
+
+    /// Lets one operation do what it can. One that ends is marked and swept away later.
+    fn advance(&mut self, index: usize) {
+        let operation = self.active[index];
+        let issue = matches!(operation.kind, Kind::Receive { issued: false, .. });
+        if !issue && !self.ready(&operation, &mut self.network.borrow_mut()) {
+            return;
+        }
+        let now = self.network.borrow().now();
+        if operation.cancelled_at.is_some_and(|at| at <= now) {
+            return self.post(index, -libc::ECANCELED, false, None);
+        }
+        match operation.kind {
+            Kind::Wake => {
+                self.woken.set(false);
+                self.post(index, i32::from(libc::POLLIN), true, None);
+            }
+            Kind::Accept { multishot } => self.accept_some(index, multishot),
+            Kind::Receive { .. } => self.receive_some(index),
+            Kind::Poll { multishot, .. } => self.poll_once(index, multishot),
+        }
+    }
+
+    fn accept_some(&mut self, index: usize, multishot: bool) {
+        let fd = self.active[index].fd.0;
+        loop {
+            let accepted = self.network.borrow_mut().accept(fd);
+            let more = multishot && accepted.is_ok() && !self.overflow();
+            match accepted {
+                Ok(client) => self.post(index, client, more, None),
+                Err(errno) => self.post(index, -errno, false, None),
+            }
+            let again = more && self.network.borrow_mut().has_queued(fd);
+            if !again {
+                return;
+            }
+        }
+    }
+
+    fn poll_once(&mut self, index: usize, multishot: bool) {
+        let fd = self.active[index].fd.0;
+        let (mask, wakes) = {
+            let mut network = self.network.borrow_mut();
+            let id = network.stream(fd);
+            (network.at(id).mask(), network.at(id).wakes)
+        };
+        if let Kind::Poll { seen, .. } = &mut self.active[index].kind {
+            *seen = Some(wakes);
+        }
+        if mask != 0 {
+            let more = multishot && !self.overflow();
+            self.post(index, i32::from(mask), more, None);
+        }
+    }
+
+    /// Whether a multishot operation ends by itself now.
+    fn overflow(&mut self) -> bool {
+        let overflow = self.chance(|settings| settings.overflow);
+        self.overflows += u64::from(overflow);
+        overflow
+    }
+
+    fn post(&mut self, index: usize, result: i32, more: bool, buffer: Option<super::BufferUse>) {
+        let operation = &mut self.active[index];
+        let token = operation.token;
+        let lane = match operation.kind {
+            Kind::Receive { group, .. } if self.groups[group as usize].incremental() => {
+                Lane::Group(group as u16)
+            }
+            _ => Lane::Operation(token.0),
+        };
+        if !more {
+            operation.kind = Kind::Poll {
+                multishot: false,
+                seen: Some(u64::MAX),
+            };
+            operation.fd = Fd::NONE;
+        }
+        self.network.borrow_mut().note(|| {
+            let (op, key) = (token.op(), token.key());
+            format!("  posted {op:?} {key:?} {result} more={more} {buffer:?}")
+        });
+        self.posted.push((
+            lane,
+            Completion {
+                token,
+                result,
+                more,
+                buffer,
+            },
+        ));
+    }
+
+    /// Forgets the operations that have ended.
+    fn sweep(&mut self) {
+        self.active.retain(|operation| operation.fd != Fd::NONE);
+    }
+
+    /// Gathers what was posted: lanes keep their order, otherwise any order goes, and some of it may come
+    /// with the next turn.
+    fn gather(&mut self) {
+        let mut lanes: BTreeMap<Lane, VecDeque<Completion>> = BTreeMap::new();
+        for (lane, completion) in self.posted.drain(..) {
+            lanes.entry(lane).or_default().push_back(completion);
+        }
+        let mut lanes: Vec<_> = lanes.into_iter().collect();
+        while !lanes.is_empty() {
+            if !self.gathered.is_empty() && self.chance(|settings| settings.late / 4) {
+                for (lane, completions) in lanes {
+                    self.posted
+                        .extend(completions.into_iter().map(|c| (lane, c)));
+                }
+                return;
+            }
+            let place = self.network.borrow_mut().random.place(lanes.len());
+            let completion = lanes[place].1.pop_front().expect("not empty");
+            self.gathered.push_back(completion);
+            if lanes[place].1.is_empty() {
+                lanes.swap_remove(place);
+            }
+        }
+    }
+
+    /// Whether an operation could complete now.
+    fn ready(&self, operation: &Operation, network: &mut Network) -> bool {
+        if operation.cancelled_at.is_some_and(|at| at <= network.now()) {
+            return true;
+        }
+        match operation.kind {
+            Kind::Wake => {
+                // Reading it here makes it a latch: later notifications make it readable again.
+                if stream::drain_eventfd(operation.fd.0) {
+                    self.woken.set(true);
+                }
+                self.woken.get()
+            }
+            Kind::Accept { .. } => network.has_queued(operation.fd.0),
+            Kind::Receive { issued, .. } => {
+                let id = network.stream(operation.fd.0);
+                !issued || network.at(id).readable()
+            }
+            Kind::Poll { seen, .. } => {
+                if operation.fd == Fd::NONE {
+                    return false;
+                }
+                let id = network.stream(operation.fd.0);
+                let socket = network.at(id);
+                seen != Some(socket.wakes) && socket.mask() != 0
+            }
+        }
+    }
+
+    /// Notes which sockets a session's operations name.
+    fn link(&mut self, fd: Fd, token: Token) {
+        let id = self.network.borrow_mut().stream(fd.0);
+        match token.op() {
+            Some(Op::ReceiveClient) => {
+                self.clients.insert(token.key(), id);
+            }
+            Some(Op::ReceiveServer | Op::Connect) => {
+                let client = self.clients.get(&token.key());
+                let client = *client.expect("the client was received from before");
+                self.network.borrow_mut().link(client, id);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Kernel for Scripted {
+    fn now(&self) -> Moment {
+        self.network.borrow().now()
+    }
+
+    fn accept(&mut self, listener: Fd, multishot: bool, token: Token) {
+        self.push(token, listener, Kind::Accept { multishot });
+    }
+
+    fn receive(&mut self, fd: Fd, group: Group, limit: u32, token: Token) {
+        assert!(limit > 0, "a receive of nothing");
+        self.link(fd, token);
+        let (left, issued) = (limit, false);
+        let kind = Kind::Receive {
+            group,
+            left,
+            issued,
+        };
+        self.push(token, fd, kind);
+    }
+
+    fn poll(&mut self, fd: Fd, interest: Interest, multishot: bool, token: Token) {
+        let kind = match interest {
+            Interest::Read => Kind::Wake,
+            Interest::Write => {
+                self.link(fd, token);
+                Kind::Poll {
+                    multishot,
+                    seen: None,
+                }
+            }
+        };
+        self.push(token, fd, kind);
+    }
+
+    fn cancel(&mut self, target: Token) {
+        self.enter(Entry::Cancel(target));
+    }
+
+    fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        self.sleeps_until = None;
+        self.publish();
+        self.submit();
+        self.work(false);
+        self.gather();
+        let until = match wait {
+            Wait::No => return Ok(()),
+            Wait::Forever => Moment::NEVER,
+            Wait::For(time) => self.now() + time,
+        };
+        if self.gathered.is_empty() {
+            self.work(true);
+            self.gather();
+        }
+        if self.gathered.is_empty() {
+            self.sleeps_until = Some(until);
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(())
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        let completion = self.gathered.pop_front()?;
+        if !completion.more {
+            let fd = self.outstanding.remove(&completion.token.0);
+            let fd = fd.expect("an operation ends once");
+            if completion.token.op() != Some(Op::Wake) {
+                self.network.borrow_mut().let_go(fd.0);
+            }
+        }
+        Some(completion)
+    }
+
+    fn readiness(&self, result: i32) -> Readiness {
+        let has = |bit: i16| result >= 0 && result & i32::from(bit) != 0;
+        Readiness {
+            writable: has(libc::POLLOUT),
+            failed: result < 0 || has(libc::POLLERR),
+            hung_up: has(libc::POLLHUP),
+        }
+    }
+
+    fn buffers(&mut self, group: Group) -> &mut BufferGroup {
+        &mut self.groups[group as usize].buffers
+    }
+
+    fn buffers_ref(&self, group: Group) -> &BufferGroup {
+        &self.groups[group as usize].buffers
+    }
+
+    fn connect(&self, to: &Address, _options: &SocketOptions) -> Result<(Fd, bool), Errno> {
+        let Address::Ip(to) = to else {
+            panic!("the network has no Unix sockets");
+        };
+        let connected = self.network.borrow_mut().connect(*to);
+        connected.map(|(fd, done)| (Fd(fd), done)).map_err(Errno)
+    }
+
+    fn send(&self, fd: Fd, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        let slices: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+        let sent = network.write(id, &slices);
+        network.note(|| format!("  send to {id:?}: {sent:?}"));
+        sent.map_err(Errno)
+    }
+
+    fn shutdown_write(&self, fd: Fd) -> Result<(), Errno> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        network.note(|| format!("  shutdown of {id:?}"));
+        network.finish(id).map_err(Errno)
+    }
+
+    fn take_error(&self, fd: Fd) -> Option<Errno> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        network.take_error(id).map(Errno)
+    }
+
+    fn unacknowledged(&self, fd: Fd) -> usize {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        network.unacknowledged(id)
+    }
+
+    fn close(&self, fd: Fd) {
+        let mut network = self.network.borrow_mut();
+        network.note(|| format!("  close of {fd:?}"));
+        network.close_descriptor(fd.0, false);
+    }
+
+    fn close_with_reset(&self, fd: Fd) {
+        let mut network = self.network.borrow_mut();
+        network.note(|| format!("  close of {fd:?} by reset"));
+        network.close_descriptor(fd.0, true);
+    }
+
+    fn peer_address(&self, fd: Fd) -> Option<SocketAddr> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        Some(network.addresses(id)[1])
+    }
+
+    fn local_address(&self, fd: Fd) -> Option<SocketAddr> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        Some(network.addresses(id)[0])
+    }
+
+    fn accept_now(&self, listener: Fd) -> Result<Fd, Errno> {
+        self.network
+            .borrow_mut()
+            .accept(listener.0)
+            .map(Fd)
+            .map_err(Errno)
+    }
+
+    fn drain_wake(&self, fd: Fd) {
+        stream::drain_eventfd(fd.0);
+    }
+
+    fn overflows(&self) -> u64 {
+        self.overflows
+    }
+
+    fn operations(&self) -> u64 {
+        self.outstanding.len() as u64
+    }
+}

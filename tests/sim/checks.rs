@@ -1,0 +1,174 @@
+//! What must hold in every simulation: per turn, of every pair of peers, and at rest.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::Simulation;
+use super::peer::Peer;
+
+impl Simulation {
+    /// After every turn.
+    pub(super) fn check_turn(&self) {
+        let gauges = self.world.ports.iter().map(|port| &port.gauges);
+        let held: u64 = gauges
+            .map(|gauges| gauges.private_bytes.load(Relaxed))
+            .sum();
+        assert!(
+            held <= self.world.memory_max,
+            "{held} private bytes of {}",
+            self.world.memory_max
+        );
+        for backend in self.world.backends.iter().flatten() {
+            for server in &backend.servers {
+                assert!(server.active() <= server.maxconn(), "maxconn of a server");
+            }
+        }
+        let limits = &self.world.limits;
+        let process = self.world.process_limit;
+        assert!(limits.current(process) <= limits.max(process));
+    }
+
+    /// What the peers have seen, once nothing happens any more.
+    pub(super) fn check_peers(&self) {
+        for peer in &self.peers {
+            assert!(peer.done, "a peer waits for ever: {peer:?}");
+        }
+        for client in self.peers.iter().filter(|peer| peer.client) {
+            match self.counterpart(client) {
+                Some(server) => self.check_pair(client, server),
+                None => self.check_refused(client),
+            }
+        }
+        for server in self.peers.iter().filter(|peer| !peer.client) {
+            let client = self.counterpart(server).expect("a server has a client");
+            assert!(client.client, "a server's counterpart is a client");
+        }
+    }
+
+    fn counterpart(&self, peer: &Peer) -> Option<&Peer> {
+        let other = self.network.borrow().counterpart(peer.socket?)?;
+        self.by_socket.get(&other).map(|index| &self.peers[*index])
+    }
+
+    /// A client that no server was found for.
+    fn check_refused(&self, client: &Peer) {
+        assert!(client.received == 0, "bytes from nowhere");
+        let network = self.network.borrow();
+        let [address, _] = network.addresses(client.socket.expect("started"));
+        let record = self.records.get(&address);
+        let may_be_refused = self.scenario.connects_fail
+            || !self.scenario.strict()
+            || self.scenario.drain_us.is_some();
+        // A client that ends its stream without a byte before the connect counts as gone.
+        let left = client.sent == 0 && record.is_some_and(|r| r.termination[0] == b'C');
+        assert!(
+            may_be_refused || left || !client.script.clean(),
+            "a client was not served: {client:?} {:?}",
+            record.map(|record| record.termination)
+        );
+    }
+
+    fn check_pair(&self, client: &Peer, server: &Peer) {
+        let network = self.network.borrow();
+        let ends = |peer: &Peer| peer.socket.expect("started");
+        let [address, _] = network.addresses(ends(client));
+        let record = self.records.get(&address);
+        let record = record.unwrap_or_else(|| panic!("no account of {client:?}"));
+        let letters = record.termination;
+        // The proxy's own decision: a timeout, or the end of the process.
+        let decided = matches!(letters[0], b'c' | b's' | b'K' | b'P' | b'R');
+        assert!(
+            !decided || !self.scenario.strict(),
+            "{} though nothing times out: {client:?} {server:?}",
+            String::from_utf8_lossy(&letters)
+        );
+        // A client that ends its stream without a byte before the connect counts as gone.
+        let left = matches!(&letters, b"CC" | b"CQ") && client.sent == 0;
+        let decided = decided || left;
+        for (from, to) in [(client, server), (server, client)] {
+            let sent = network.sent(ends(from));
+            let finished = network.finished(ends(from));
+            let complete = to.ended && to.received == sent;
+            assert!(
+                !to.ended || decided || (finished && complete),
+                "a truncated stream looks complete: {from:?} -> {to:?}"
+            );
+            let proxy = network.peer(ends(from)).expect("connected");
+            let arrived = finished && network.end_received(proxy);
+            // Whoever resets after its end may still break what it has sent; a server may not.
+            let kept = arrived && (from.script.clean() || !from.client);
+            // A peer that went away, or was torn off by the other's abort, need not have got all.
+            let due = kept && to.script.clean() && !decided && (from.script.clean() || to.client);
+            assert!(
+                !due || complete,
+                "a stream is lost: {from:?} -> {to:?} {}",
+                String::from_utf8_lossy(&letters)
+            );
+        }
+        if client.script.clean() && server.script.clean() && !decided {
+            assert!(client.ended && server.ended, "{client:?} {server:?}");
+            assert_eq!(letters, *b"--", "{client:?} {server:?}");
+            assert_eq!(record.bytes_in, server.received);
+            assert_eq!(record.bytes_out, client.received);
+        }
+    }
+
+    /// What the shards hold at rest.
+    pub(super) fn check_quiet(&mut self) {
+        let running = self
+            .shards
+            .iter()
+            .filter(|shard| !shard.has_ended())
+            .count();
+        let listeners = running * self.scenario.listeners.len();
+        assert_eq!(self.network.borrow().descriptors(), [0, listeners]);
+        for (index, shard) in self.shards.iter_mut().enumerate() {
+            assert_eq!(shard.sessions_count(), 0, "sessions");
+            let gauges = &self.world.ports[index].gauges;
+            let get = |gauge: &std::sync::atomic::AtomicU64| gauge.load(Relaxed);
+            assert_eq!(get(&gauges.sessions), 0, "sessions");
+            assert_eq!(get(&gauges.private_bytes), 0, "private bytes");
+            assert_eq!(get(&gauges.timers), 0, "timers");
+            assert_eq!(get(&gauges.parked), 0, "parked");
+            assert_eq!(
+                get(&gauges.buffers_free),
+                get(&gauges.buffers_total),
+                "buffers"
+            );
+            let accepts = if shard.has_ended() {
+                0
+            } else {
+                self.scenario.listeners.len() as u64
+            };
+            assert_eq!(get(&gauges.operations), accepts + 1, "operations");
+            assert_eq!(get(&gauges.errors_unexpected), 0, "errors");
+        }
+        self.check_counts();
+    }
+
+    fn check_counts(&self) {
+        for backend in self.world.backends.iter().flatten() {
+            assert_eq!((backend.active(), backend.queued()), (0, 0), "a backend");
+        }
+        let limits = &self.world.limits;
+        assert_eq!(limits.current(self.world.process_limit), 0, "process limit");
+        for frontend in self.world.frontends.iter().flatten() {
+            assert_eq!(limits.current(frontend.limit), 0, "frontend limit");
+        }
+        for listener in &self.world.plan.listeners {
+            let key = tidegate::base::limits::LimitKey::Listener(listener.listener_id);
+            let id = limits.find(key).expect("every listener has one");
+            assert_eq!(limits.current(id), 0, "listener limit");
+        }
+        assert_eq!(self.world.log_queue.dropped(), 0);
+    }
+
+    /// After the shards have ended.
+    pub(super) fn check_ended(&mut self) {
+        assert_eq!(self.network.borrow().descriptors(), [0, 0]);
+        assert_eq!(self.world.memory_reserved.load(Relaxed), 0, "reserved");
+        for port in &self.world.ports {
+            assert_eq!(port.gauges.operations.load(Relaxed), 0, "operations");
+        }
+        self.check_counts();
+    }
+}

@@ -1,0 +1,338 @@
+//! A simulation: shards over the scripted ring, peers at both ends, one seed.
+
+mod checks;
+mod peer;
+mod plan;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use peer::{Peer, Script};
+use plan::Scenario;
+use tidegate::base::ids::{ListenerId, ShardId};
+use tidegate::base::time::Moment;
+use tidegate::config::plan::Endpoint;
+use tidegate::ring::Fd;
+use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
+use tidegate::shard::{LogQueue, Message, SessionRecord, Shard, ShardPort, World};
+
+/// Turns of all shards together, at most.
+const TURNS_MAX: u64 = 400_000;
+/// Virtual time a simulation may take: every wait of a peer or a session is shorter than ten minutes.
+const TIME_MAX_MS: u64 = 3_600_000;
+/// Timers of the simulation's own.
+const TIMER_DRAIN: u32 = u32::MAX;
+const TIMER_STOP: u32 = u32::MAX - 1;
+
+/// What a run was, for statistics.
+#[derive(Default, Debug)]
+pub struct Summary {
+    pub turns: u64,
+    pub bytes: u64,
+    pub sessions: u64,
+    pub complete: u64,
+}
+
+impl Summary {
+    /// Adds another run.
+    pub fn add(&mut self, other: &Summary) {
+        self.turns += other.turns;
+        self.bytes += other.bytes;
+        self.sessions += other.sessions;
+        self.complete += other.complete;
+    }
+}
+
+/// A running simulation.
+pub struct Simulation {
+    scenario: Scenario,
+    random: Random,
+    network: Rc<RefCell<Network>>,
+    world: Arc<World>,
+    shards: Vec<Shard<Scripted>>,
+    peers: Vec<Peer>,
+    by_socket: BTreeMap<SocketId, usize>,
+    records: BTreeMap<SocketAddr, SessionRecord>,
+    turns: u64,
+    traced: bool,
+}
+
+/// Runs a seed; false if anything is wrong, which has then been printed.
+pub fn run(seed: u64, traced: bool) -> Option<Summary> {
+    let mut simulation = Simulation::new(seed, traced);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
+    match result {
+        Ok(()) => {
+            let peers = &simulation.peers;
+            Some(Summary {
+                turns: simulation.turns,
+                bytes: peers.iter().map(|peer| peer.received).sum(),
+                sessions: simulation.records.len() as u64,
+                complete: simulation
+                    .records
+                    .values()
+                    .filter(|record| record.termination == *b"--")
+                    .count() as u64,
+            })
+        }
+        Err(_) => {
+            simulation.print_trace();
+            let state = simulation.state();
+            eprintln!("seed {seed} fails; TIDEGATE_SIM_SEED={seed} repeats it\n{state}");
+            None
+        }
+    }
+}
+
+impl Simulation {
+    fn new(seed: u64, traced: bool) -> Simulation {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::new(&mut random);
+        let mut network = Network::new(random.number(), scenario.settings.clone());
+        if traced {
+            network.trace = Some(Vec::new());
+        }
+        let capacity = scenario.maxconn as usize + 16;
+        let ports: Vec<_> = (0..scenario.shards)
+            .map(|id| Arc::new(ShardPort::new(ShardId(id), capacity).expect("an eventfd")))
+            .collect();
+        let log_queue = Arc::new(LogQueue::new(4096).expect("an eventfd"));
+        let world = Arc::new(World::new(
+            Arc::new(scenario.plan.clone()),
+            ports,
+            log_queue,
+            scenario.maxconn,
+            scenario.memory_max,
+            0,
+        ));
+        let network = Rc::new(RefCell::new(network));
+        let mut shards = Vec::new();
+        for id in 0..scenario.shards {
+            let (step, layouts) = (scenario.step, scenario.layouts);
+            let kernel = Scripted::new(Rc::clone(&network), step, layouts, scenario.entries_max);
+            let mut shard = Shard::new(ShardId(id), Arc::clone(&world), kernel);
+            for listener in &world.plan.listeners {
+                let Endpoint::Address(tidegate::base::address::Address::Ip(address)) =
+                    &listener.endpoint
+                else {
+                    panic!("all listeners are addresses");
+                };
+                let fd = network.borrow_mut().listen(*address);
+                let ListenerId(number) = listener.listener_id;
+                shard.listen(ListenerId(number), Fd(fd));
+            }
+            shard.start();
+            shards.push(shard);
+        }
+        Simulation {
+            scenario,
+            random,
+            network,
+            world,
+            shards,
+            peers: Vec::new(),
+            by_socket: BTreeMap::new(),
+            records: BTreeMap::new(),
+            turns: 0,
+            traced,
+        }
+    }
+
+    fn run(&mut self) {
+        self.send_clients();
+        self.until_quiet();
+        self.check_peers();
+        self.check_quiet();
+        self.end_shards();
+        self.check_ended();
+    }
+
+    fn send_clients(&mut self) {
+        let mut network = self.network.borrow_mut();
+        for number in 0..self.scenario.clients {
+            let script = Script::new(&mut self.random, self.scenario.bytes_max, true);
+            self.peers.push(Peer::new(number, true, script));
+            let at = self.random.below(self.scenario.arrivals_us + 1);
+            network.timer(at, number);
+        }
+        if let Some(us) = self.scenario.drain_us {
+            network.timer(us, TIMER_DRAIN);
+        }
+        if let Some(us) = self.scenario.stop_us {
+            network.timer(us, TIMER_STOP);
+        }
+    }
+
+    /// Lets shards and network take turns until nothing is left to happen.
+    fn until_quiet(&mut self) {
+        loop {
+            let (now, next_at) = {
+                let network = self.network.borrow();
+                (network.now(), network.next_at().unwrap_or(Moment::NEVER))
+            };
+            assert!(now.ms_since(Moment(0)) < TIME_MAX_MS, "not quiet in time");
+            let can_run: Vec<usize> = (0..self.shards.len())
+                .filter(|index| self.can_run(*index, now))
+                .collect();
+            let due = next_at <= now;
+            if !can_run.is_empty() && (!due || self.random.chance(500)) {
+                // Seldom a shard is held up: time passes although it has something to do.
+                if due || !self.random.chance(20) || next_at == Moment::NEVER {
+                    let index = self.random.pick(&can_run);
+                    self.turn(index);
+                    continue;
+                }
+            }
+            let sleeps = self.shards.iter_mut().filter(|shard| !shard.has_ended());
+            let until = sleeps
+                .filter_map(|shard| shard.kernel_mut().sleeps_until())
+                .min()
+                .unwrap_or(Moment::NEVER);
+            if next_at == Moment::NEVER && until == Moment::NEVER {
+                return;
+            }
+            if until < next_at {
+                // A sleeper wakes at its time or a little later.
+                let late = self.random.below(2) * self.random.below(3_000_000);
+                self.network.borrow_mut().pass(Moment(until.0 + late));
+            } else {
+                let notice = self.network.borrow_mut().step();
+                self.handle(notice);
+            }
+        }
+    }
+
+    fn can_run(&mut self, index: usize, now: Moment) -> bool {
+        let shard = &mut self.shards[index];
+        if shard.has_ended() {
+            return false;
+        }
+        let kernel = shard.kernel_mut();
+        kernel.sleeps_until().is_none_or(|until| until <= now) || kernel.is_ready()
+    }
+
+    fn turn(&mut self, index: usize) {
+        self.turns += 1;
+        assert!(self.turns < TURNS_MAX, "too many turns");
+        let result = self.shards[index].turn();
+        if self.traced {
+            let text = match &result {
+                Ok(()) => format!("shard {index} has run"),
+                Err(_) => format!("shard {index} sleeps"),
+            };
+            self.network.borrow_mut().note(|| text);
+            self.print_trace();
+        }
+        {
+            let mut network = self.network.borrow_mut();
+            let passed = network.random.below(20_000);
+            let to = Moment(network.now().0 + passed);
+            network.pass(to);
+        }
+        if result.is_ok() {
+            self.check_turn();
+        }
+        while let Some(record) = self.world.log_queue.pop() {
+            let client = record.client.expect("an address");
+            let before = self.records.insert(client, record);
+            assert!(before.is_none(), "a session is accounted for twice");
+        }
+    }
+
+    fn handle(&mut self, notice: Notice) {
+        let network = Rc::clone(&self.network);
+        match notice {
+            Notice::Nothing => {}
+            Notice::Timer(TIMER_DRAIN) => self.tell_all(|| Message::Drain),
+            Notice::Timer(TIMER_STOP) => self.tell_all(|| Message::Stop),
+            Notice::Timer(number) => {
+                let index = number as usize;
+                if self.peers[index].socket.is_none() {
+                    let listener = self.random.pick(&self.scenario.listeners);
+                    let socket = network.borrow_mut().connect_client(listener);
+                    self.by_socket.insert(socket, index);
+                    self.peers[index].start(&mut network.borrow_mut(), socket);
+                } else {
+                    self.peers[index].run(&mut network.borrow_mut());
+                }
+            }
+            Notice::Activity(socket) => {
+                if let Some(index) = self.by_socket.get(&socket) {
+                    self.peers[*index].run(&mut network.borrow_mut());
+                }
+            }
+            Notice::Connected(socket) => {
+                let script = Script::new(&mut self.random, self.scenario.bytes_max, false);
+                let number = u32::try_from(self.peers.len()).expect("few");
+                let mut peer = Peer::new(number, false, script);
+                peer.start(&mut network.borrow_mut(), socket);
+                self.by_socket.insert(socket, self.peers.len());
+                self.peers.push(peer);
+            }
+        }
+        self.print_trace();
+    }
+
+    fn tell_all(&mut self, message: impl Fn() -> Message) {
+        for port in &self.world.ports {
+            port.send(message()).expect("room for a message");
+        }
+    }
+
+    fn end_shards(&mut self) {
+        self.network.borrow_mut().settings.cancel_max_us = 0;
+        self.network.borrow_mut().settings.late = 0;
+        self.tell_all(|| Message::Drain);
+        self.until_quiet();
+        for shard in &mut self.shards {
+            assert!(shard.has_ended(), "a drained shard has not ended");
+            shard.retire();
+        }
+    }
+
+    fn print_trace(&mut self) {
+        if !self.traced {
+            return;
+        }
+        if let Some(trace) = &mut self.network.borrow_mut().trace {
+            for line in trace.drain(..) {
+                eprintln!("{line}");
+            }
+        }
+    }
+
+    /// What is where, for a failed run.
+    fn state(&mut self) -> String {
+        let mut text = format!(
+            "{}{:?} {:?} SQ {} shards {} memory {} {:?}\n",
+            self.scenario.text,
+            self.scenario.step,
+            self.scenario.layouts,
+            self.scenario.entries_max,
+            self.scenario.shards,
+            self.scenario.memory_max,
+            self.scenario.settings,
+        );
+        for peer in self.peers.iter().filter(|peer| !peer.done) {
+            text += &format!("open: {peer:?}\n");
+        }
+        for port in &self.world.ports {
+            text += &format!("{:?}\n", port.gauges);
+        }
+        for shard in &mut self.shards {
+            let kernel = shard.kernel_mut();
+            let sleeps = kernel.sleeps_until();
+            let names: Vec<_> = kernel
+                .outstanding()
+                .map(|token| (token.op(), token.key()))
+                .collect();
+            text += &format!("sleeps until {sleeps:?}, outstanding {names:?}\n");
+        }
+        let reserved = self.world.memory_reserved.load(Relaxed);
+        text + &format!("reserved {reserved}, turns {}\n", self.turns)
+    }
+}

@@ -1,0 +1,342 @@
+//! The scripted peers: clients and servers that do what a seed says, and check every byte they get.
+
+use tidegate::base::hash;
+use tidegate::base::time::Moment;
+use tidegate::ring::scripted::{Network, Random, Read, SocketId};
+
+/// When a peer does something drastic.
+#[derive(Clone, Copy, Debug)]
+pub enum Point {
+    /// After it has sent so many bytes.
+    Sent(u64),
+    /// After it has received so many bytes.
+    Received(u64),
+    /// So many microseconds after its start.
+    Time(u64),
+}
+
+/// How a peer behaves.
+#[derive(Clone, Debug)]
+pub struct Script {
+    /// Bytes to send; an echo sends at most as many as it has received.
+    pub total: u64,
+    pub echo: bool,
+    pub burst_max: u64,
+    pub send_pause_us: u64,
+    /// Sends only after so many bytes were received.
+    pub send_after: u64,
+    pub reads: bool,
+    pub read_max: u64,
+    pub read_pause_us: u64,
+    pub read_from_us: u64,
+    /// Its FIN waits for the other's.
+    pub finish_last: bool,
+    /// How long it waits for the other to do its part, before it goes on without.
+    pub patience_us: u64,
+    pub resets: Option<Point>,
+    pub closes: Option<Point>,
+}
+
+impl Script {
+    /// The behaviour of a client or a server.
+    pub fn new(random: &mut Random, bytes_max: u64, client: bool) -> Script {
+        let total = match random.below(6) {
+            0 => 0,
+            1 => random.below(100),
+            2 | 3 => random.below(bytes_max / 16 + 1),
+            _ => random.below(bytes_max + 1),
+        };
+        let point = |random: &mut Random| match random.below(3) {
+            0 => Point::Sent(random.below(total + 1)),
+            1 => Point::Received(random.below(bytes_max / 4 + 1)),
+            _ => {
+                let most = random.pick(&[0, 1_000, 3_000_000]);
+                Point::Time(random.below(most + 1))
+            }
+        };
+        let mut script = Script {
+            total,
+            echo: !client && random.chance(300),
+            burst_max: random.pick(&[1, 100, 5_000, 70_000, 1_000_000]),
+            send_pause_us: random.pick(&[0, 0, 50, 2_000]),
+            send_after: if random.chance(400) {
+                random.below(2_000)
+            } else {
+                0
+            },
+            reads: true,
+            read_max: random.pick(&[100, 4_000, 100_000, 1_000_000]),
+            read_pause_us: random.pick(&[0, 0, 100, 1_000]),
+            read_from_us: if random.chance(200) {
+                random.below(5_000_000)
+            } else {
+                0
+            },
+            finish_last: random.chance(400),
+            patience_us: random.between(100_000, 8_000_000),
+            resets: None,
+            closes: None,
+        };
+        // Bytes one by one take too many turns.
+        if script.total / script.burst_max > 200 {
+            script.burst_max = script.total / 200;
+        }
+        match random.below(12) {
+            0 => script.resets = Some(point(random)),
+            1 => script.closes = Some(point(random)),
+            2 => {
+                script.reads = false;
+                let end = Some(Point::Time(random.between(1_000, 20_000_000)));
+                if random.chance(500) {
+                    script.resets = end;
+                } else {
+                    script.closes = end;
+                }
+            }
+            _ => {}
+        }
+        script
+    }
+
+    /// Whether it sends all, reads all and breaks nothing off.
+    pub fn clean(&self) -> bool {
+        self.reads && self.resets.is_none() && self.closes.is_none()
+    }
+}
+
+/// A peer and what it has seen.
+#[derive(Debug)]
+pub struct Peer {
+    pub number: u32,
+    pub client: bool,
+    pub script: Script,
+    pub socket: Option<SocketId>,
+    started_at: Moment,
+    read_at: Moment,
+    send_at: Moment,
+    timer_at: Moment,
+    pub sent: u64,
+    pub received: u64,
+    /// Its FIN is out, after everything.
+    pub finished: bool,
+    /// It has read the end of the stream.
+    pub ended: bool,
+    /// The error it has seen.
+    pub error: Option<i32>,
+    /// It has reset, or closed before its time.
+    pub aborted: bool,
+    pub done: bool,
+}
+
+impl Peer {
+    pub fn new(number: u32, client: bool, script: Script) -> Peer {
+        Peer {
+            number,
+            client,
+            script,
+            socket: None,
+            started_at: Moment(0),
+            read_at: Moment(0),
+            send_at: Moment(0),
+            timer_at: Moment::NEVER,
+            sent: 0,
+            received: 0,
+            finished: false,
+            ended: false,
+            error: None,
+            aborted: false,
+            done: false,
+        }
+    }
+
+    /// Gives it its connection.
+    pub fn start(&mut self, network: &mut Network, socket: SocketId) {
+        self.socket = Some(socket);
+        self.started_at = network.now();
+        self.read_at = Moment(network.now().0 + self.script.read_from_us * 1_000);
+        for point in [self.script.resets, self.script.closes] {
+            if let Some(Point::Time(us)) = point {
+                network.timer(us, self.number);
+            }
+        }
+        network.timer(self.script.patience_us, self.number);
+        self.run(network);
+    }
+
+    /// Does what is due.
+    pub fn run(&mut self, network: &mut Network) {
+        let Some(socket) = self.socket.filter(|_| !self.done) else {
+            return;
+        };
+        if network.now() >= self.timer_at {
+            self.timer_at = Moment::NEVER;
+        }
+        self.receive(network, socket);
+        self.send(network, socket);
+        if self.is_due(network, self.script.resets) {
+            self.aborted = true;
+            return self.close(network, socket, true);
+        }
+        if self.is_due(network, self.script.closes) {
+            self.aborted = true;
+            return self.close(network, socket, false);
+        }
+        if self.error.is_some() {
+            return self.close(network, socket, false);
+        }
+        let may_finish = !self.script.finish_last || self.ended || self.impatient(network);
+        if !self.finished && self.has_sent_all(network) && may_finish {
+            match network.finish(socket) {
+                Ok(()) => self.finished = true,
+                Err(libc::ENOTCONN) if !network.alive(socket) => {}
+                Err(errno) => panic!("a FIN fails with {errno}"),
+            }
+        }
+        if self.finished && self.ended {
+            self.close(network, socket, false);
+        }
+    }
+
+    fn close(&mut self, network: &mut Network, socket: SocketId, reset: bool) {
+        network.note(|| format!("peer {} ends {socket:?}: {self:?}", self.number));
+        self.done = true;
+        network.close(socket, reset);
+    }
+
+    fn is_due(&self, network: &Network, point: Option<Point>) -> bool {
+        match point {
+            None => false,
+            Some(Point::Sent(bytes)) => self.sent >= bytes && self.finished_or_can_send(network),
+            Some(Point::Received(bytes)) => self.received >= bytes || self.ended,
+            Some(Point::Time(us)) => network.now().us_since(self.started_at) >= us,
+        }
+    }
+
+    fn finished_or_can_send(&self, network: &Network) -> bool {
+        self.finished || self.socket.is_some_and(|socket| network.alive(socket))
+    }
+
+    fn impatient(&self, network: &Network) -> bool {
+        network.now().us_since(self.started_at) >= self.script.patience_us
+    }
+
+    /// Bytes it may have sent by now.
+    fn allowed(&self, network: &Network) -> u64 {
+        let impatient = self.impatient(network) || self.ended;
+        if self.script.echo {
+            self.script.total.min(self.received)
+        } else if self.received >= self.script.send_after || impatient {
+            self.script.total
+        } else {
+            0
+        }
+    }
+
+    fn has_sent_all(&self, network: &Network) -> bool {
+        let impatient = self.impatient(network) || self.ended;
+        let all = self.sent >= self.allowed(network);
+        let waits = self.sent < self.script.total && !impatient;
+        all && !waits
+    }
+
+    fn receive(&mut self, network: &mut Network, socket: SocketId) {
+        if self.ended && !network.alive(socket) {
+            self.error = Some(libc::EPIPE);
+        }
+        if !self.script.reads || self.ended || self.error.is_some() {
+            return;
+        }
+        if network.now() < self.read_at {
+            return self.timer(network, self.read_at);
+        }
+        let most = network.random.between(1, self.script.read_max);
+        match network.read(socket, usize::try_from(most).expect("a length")) {
+            Read::Bytes(bytes) => {
+                self.check(network, socket, &bytes);
+                let pause = network.random.below(self.script.read_pause_us + 1);
+                self.read_at = Moment(network.now().0 + pause * 1_000);
+                self.timer(network, self.read_at);
+            }
+            Read::Empty => {}
+            // After a reset whose error a send has taken, a read finds an end as well.
+            Read::End if !network.end_received(socket) => self.error = Some(libc::ECONNRESET),
+            Read::End => {
+                self.ended = true;
+                if !network.alive(socket) {
+                    self.error = Some(libc::EPIPE);
+                }
+            }
+            Read::Error(errno) => self.error = Some(errno),
+        }
+    }
+
+    fn check(&mut self, network: &mut Network, socket: SocketId, bytes: &[u8]) {
+        let source = network.counterpart(socket);
+        let source = source.unwrap_or_else(|| panic!("peer {} gets bytes of nobody", self.number));
+        for byte in bytes {
+            let expected = content(source, self.received);
+            assert!(
+                *byte == expected,
+                "peer {} gets a wrong byte at {}",
+                self.number,
+                self.received
+            );
+            self.received += 1;
+        }
+        assert!(
+            self.received <= network.sent(source),
+            "more bytes than were sent"
+        );
+    }
+
+    fn send(&mut self, network: &mut Network, socket: SocketId) {
+        let allowed = self.allowed(network);
+        if self.finished || self.error.is_some() || self.sent >= allowed {
+            return;
+        }
+        if network.now() < self.send_at {
+            return self.timer(network, self.send_at);
+        }
+        let burst = network.random.between(1, self.script.burst_max);
+        let length = burst.min(allowed - self.sent);
+        // One byte more than there is room for finds the socket full as well as many more do.
+        let length = length.min(network.room(socket) + 1);
+        let bytes: Vec<u8> = (self.sent..self.sent + length)
+            .map(|at| content(socket, at))
+            .collect();
+        match network.write(socket, &[&bytes]) {
+            Ok(count) => {
+                self.sent += count as u64;
+                let pause = network.random.below(self.script.send_pause_us + 1);
+                self.send_at = Moment(network.now().0 + pause * 1_000);
+                if count as u64 == length {
+                    self.timer(network, self.send_at);
+                }
+            }
+            Err(libc::EAGAIN) => {}
+            Err(errno) => {
+                // What has arrived is read before it gives up.
+                if !self.script.reads || !matches!(errno, libc::EPIPE | libc::ECONNRESET) {
+                    self.error = Some(errno);
+                }
+                self.script.total = self.sent;
+                self.aborted |= self.sent < allowed;
+            }
+        }
+    }
+
+    fn timer(&mut self, network: &mut Network, at: Moment) {
+        if at < self.timer_at {
+            self.timer_at = at;
+            // Rounded up: a timer that comes early would have to be set again.
+            let us = (at.0.saturating_sub(network.now().0)).div_ceil(1_000);
+            network.timer(us, self.number);
+        }
+    }
+}
+
+/// The byte at a place of the stream that a socket sends.
+pub fn content(source: SocketId, at: u64) -> u8 {
+    let word = hash::mix(u64::from(source.0) << 40 | at / 8);
+    word.to_le_bytes()[(at % 8) as usize]
+}

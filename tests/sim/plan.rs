@@ -1,0 +1,232 @@
+//! What a seed stands for: a configuration, a network, buffer rings, peers and what happens to the shards.
+
+use std::fmt::Write;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use tidegate::base::receive::ReceiveStep;
+use tidegate::config::plan::Plan;
+use tidegate::config::{self, Environment, Resolver};
+use tidegate::ring::BufferLayout;
+use tidegate::ring::scripted::{Random, Scripted, Settings};
+
+/// A simulation to be run.
+#[derive(Debug)]
+pub struct Scenario {
+    pub text: String,
+    pub plan: Plan,
+    pub settings: Settings,
+    pub step: ReceiveStep,
+    pub layouts: [BufferLayout; 2],
+    pub entries_max: usize,
+    pub shards: u16,
+    pub maxconn: u32,
+    pub memory_max: u64,
+    pub listeners: Vec<SocketAddr>,
+    pub clients: u32,
+    /// Clients come within this time.
+    pub arrivals_us: u64,
+    pub bytes_max: u64,
+    /// Connects may fail: clients may be refused.
+    pub connects_fail: bool,
+    /// Timeouts are short: sessions may end by them.
+    pub times_out: bool,
+    /// When the shards are told to drain or to stop.
+    pub drain_us: Option<u64>,
+    pub stop_us: Option<u64>,
+}
+
+impl Scenario {
+    /// The scenario of a seed.
+    pub fn new(random: &mut Random) -> Scenario {
+        let connects_fail = random.chance(350);
+        let times_out = random.chance(150);
+        let shards = if random.chance(250) { 2 } else { 1 };
+        let maxconn = random.pick(&[2, 4, 8, 40, 40, 5_000]);
+        let (text, listeners) = configuration(random, maxconn, connects_fail, times_out);
+        let plan = config::load_text("sim.cfg", &text, &Nothing).0;
+        let plan = plan.unwrap_or_else(|| panic!("not a configuration:\n{text}"));
+        let (step, layouts) = rings(random);
+        let entries_max = random.pick(&[8, 8, 64, 2048]);
+        let floor = u64::from(maxconn) * 16 * 1024;
+        let memory_max = floor + random.pick(&[0, 256 << 10, 2 << 20, 64 << 20]);
+        let ending = random.below(10);
+        let ends_us = random.below(3_000_000);
+        Scenario {
+            settings: network(random, connects_fail),
+            text,
+            plan,
+            step,
+            layouts,
+            entries_max,
+            shards,
+            maxconn,
+            memory_max,
+            listeners,
+            clients: u32::try_from(random.between(1, 24)).expect("few"),
+            arrivals_us: random.pick(&[0, 100_000, 2_000_000]),
+            bytes_max: random.pick(&[2_000, 60_000, 300_000, 1_000_000]),
+            connects_fail,
+            times_out,
+            drain_us: (ending == 0).then_some(ends_us),
+            stop_us: (ending == 1).then_some(ends_us),
+        }
+    }
+
+    /// Whether every session goes its whole way unless a peer breaks it off.
+    pub fn strict(&self) -> bool {
+        !self.times_out && self.stop_us.is_none()
+    }
+}
+
+fn configuration(
+    random: &mut Random,
+    maxconn: u32,
+    connects_fail: bool,
+    times_out: bool,
+) -> (String, Vec<SocketAddr>) {
+    let mut text = String::new();
+    let mut line = |words: String| writeln!(text, "{words}").expect("a string takes all");
+    line(format!("global\n maxconn {maxconn}\n log stdout local0"));
+    let long = "10m";
+    let mut time = |random: &mut Random| {
+        if times_out {
+            random.pick(&["20ms", "300ms", "2s", "10s"])
+        } else {
+            long
+        }
+    };
+    line("defaults\n log global\n option tcplog".to_owned());
+    let connect = if connects_fail || times_out {
+        random.pick(&["50ms", "500ms", "3s"])
+    } else {
+        long
+    };
+    line(format!(" timeout connect {connect}"));
+    for what in ["client", "server", "queue"] {
+        let time = time(random);
+        line(format!(" timeout {what} {time}"));
+    }
+    if times_out && random.chance(500) {
+        let time = time(random);
+        line(format!(
+            " timeout client-fin {time}\n timeout server-fin {time}"
+        ));
+    }
+    line(format!(" retries {}", random.below(4)));
+    if random.chance(500) {
+        line(format!(
+            " option redispatch {}",
+            random.pick(&["", "1", "2", "-1"])
+        ));
+    }
+    let mut listeners = Vec::new();
+    for proxy in 0..random.between(1, 3) {
+        line(format!("listen l{proxy}"));
+        if random.chance(300) {
+            line(format!(" maxconn {}", random.between(1, 6)));
+        }
+        let port = 8_000 + u16::try_from(proxy).expect("few");
+        let bound = if random.chance(200) {
+            format!(" maxconn {}", random.between(1, 4))
+        } else {
+            String::new()
+        };
+        line(format!(" bind 127.0.0.1:{port}{bound}"));
+        listeners.push(SocketAddr::from(([127, 0, 0, 1], port)));
+        let balance = random.pick(&["roundrobin", "leastconn", "source"]);
+        line(format!(" balance {balance}"));
+        if random.chance(500) {
+            line(" hash-type consistent".to_owned());
+        }
+        let bounded = random.chance(400);
+        for server in 0..random.between(1, 4) {
+            let bound = if bounded {
+                format!(" maxconn {}", random.between(1, 3))
+            } else {
+                String::new()
+            };
+            line(format!(" server s{server} 10.0.{proxy}.{server}:80{bound}"));
+        }
+    }
+    (text, listeners)
+}
+
+fn rings(random: &mut Random) -> (ReceiveStep, [BufferLayout; 2]) {
+    let step = random.pick(&[
+        ReceiveStep::Limit,
+        ReceiveStep::Limit,
+        ReceiveStep::Incremental,
+        ReceiveStep::Bundle,
+        ReceiveStep::Plain,
+    ]);
+    let mut layouts = Scripted::layouts(step, random.pick(&[2, 8]));
+    if random.chance(400) {
+        for layout in &mut layouts {
+            layout.count = 2;
+            layout.size = 4 << 10;
+        }
+    }
+    (step, layouts)
+}
+
+fn network(random: &mut Random, connects_fail: bool) -> Settings {
+    let mut odds = |often: u32, most: u32| {
+        let some = random.chance(often);
+        let value = u32::try_from(random.below(u64::from(most) + 1)).expect("small");
+        if some { value } else { 0 }
+    };
+    let [send_short, late, overflow] = [odds(500, 100), odds(700, 400), odds(400, 60)];
+    let [spurious, accept_error, connect_immediate] =
+        [odds(400, 30), odds(300, 100), odds(300, 1000)];
+    let [connect_refused, connect_never, connect_error] =
+        [odds(700, 600), odds(500, 500), odds(500, 200)];
+    let if_fails = |odds: u32| if connects_fail { odds } else { 0 };
+    let low = random.pick(&[200, 4_000, 60_000]);
+    let high = low * random.pick(&[1, 4, 40]);
+    let tight = connects_fail && random.chance(200);
+    Settings {
+        latency_max_us: random.pick(&[0, 20, 300, 20_000]),
+        queue: [low, high],
+        descriptors_max: if tight { 8 } else { 1 << 16 },
+        backlog: random.pick(&[1, 4, 4096]),
+        connect_immediate,
+        connect_refused: if_fails(connect_refused),
+        connect_never: if_fails(connect_never),
+        connect_error: if_fails(connect_error),
+        accept_error,
+        send_short,
+        late,
+        overflow,
+        spurious,
+        cancel_max_us: random.pick(&[0, 0, 50, 5_000]),
+    }
+}
+
+/// An environment without anything.
+struct Nothing;
+
+impl Resolver for Nothing {
+    fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, String> {
+        Err("no names here".to_owned())
+    }
+}
+
+impl Environment for Nothing {
+    fn variable(&self, _: &str) -> Option<String> {
+        None
+    }
+    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+    fn user_id(&self, _: &str) -> Option<u32> {
+        None
+    }
+    fn group_id(&self, _: &str) -> Option<u32> {
+        None
+    }
+    fn local_addresses(&self) -> &[IpAddr] {
+        &[]
+    }
+}

@@ -1,0 +1,46 @@
+//! The shipped shard, relay and buffer code over a scripted ring and a virtual clock, by seed.
+//!
+//! `TIDEGATE_SIM_SEEDS=100000` runs more seeds than the usual ones, `TIDEGATE_SIM_SEED=123` repeats one with
+//! everything that happens.
+
+mod sim;
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 256;
+/// Failures after which a run ends.
+const FAILURES_MAX: usize = 20;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{variable} is a number")),
+    )
+}
+
+#[test]
+fn no_byte_is_lost_and_nothing_leaks() {
+    if let Some(seed) = number("TIDEGATE_SIM_SEED") {
+        assert!(sim::run(seed, true).is_some(), "seed {seed} fails");
+        return;
+    }
+    let seeds = number("TIDEGATE_SIM_SEEDS").unwrap_or(SEEDS);
+    let mut total = sim::Summary::default();
+    let mut failed = Vec::new();
+    for seed in 0..seeds {
+        let t = std::time::Instant::now();
+        let r = sim::run(seed, false);
+        if std::env::var("SIMT").is_ok() { eprintln!("T {seed} {:?} {:?}", t.elapsed(), r); }
+        match r {
+            Some(summary) => total.add(&summary),
+            None => failed.push(seed),
+        }
+        if failed.len() == FAILURES_MAX {
+            break;
+        }
+    }
+    eprintln!("{seeds} seeds: {total:?}");
+    assert!(failed.is_empty(), "seeds {failed:?} fail");
+    // A simulation in which nothing happens finds nothing.
+    assert!(seeds < SEEDS || total.complete > seeds, "{total:?}");
+}
