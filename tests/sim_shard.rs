@@ -30,7 +30,9 @@ fn no_byte_is_lost_and_nothing_leaks() {
     for seed in 0..seeds {
         let t = std::time::Instant::now();
         let r = sim::run(seed, false);
-        if std::env::var("SIMT").is_ok() { eprintln!("T {seed} {:?} {:?}", t.elapsed(), r); }
+        if std::env::var("SIMT").is_ok() {
+            eprintln!("T {seed} {:?} {:?}", t.elapsed(), r);
+        }
         match r {
             Some(summary) => total.add(&summary),
             None => failed.push(seed),
