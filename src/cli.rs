@@ -1,8 +1,8 @@
 //! The command line: HAProxy's single-dash words as a table, and our own subcommands by clap.
 //!
-//! Clap knows neither `-db` nor `-vv` as one word, so the flags are parsed by hand from [`FLAGS`];
-//! help is printed from the same table. What HAProxy has and Tidegate has not is in the table too, and
-//! refused with its reason.
+//! Clap knows neither `-db` nor `-vv` as one word, so the flags are parsed by hand from `FLAGS`;
+//! help is printed from the same table. What HAProxy has and Tidegate has not is in the table too,
+//! and refused with its reason.
 
 use clap::Parser;
 use std::path::PathBuf;

@@ -1,14 +1,14 @@
 //! Every bound of the process, in one place, with the arithmetic behind it.
 //!
-//! Queues, tables and buffers outside the rings take their size from here; what must fit into what is
-//! asserted at compile time. Sizes that the configuration decides are not here, their defaults are.
-//! May be used by every layer above `base`.
+//! Queues, tables and buffers outside the rings take their size from here; what must fit into what
+//! is asserted at compile time. Sizes that the configuration decides are not here, their defaults
+//! are. May be used by every layer above `base`.
 
 /// Shards at most: a bit per shard in the limit table's waker set, and `ShardId` is 16 bits wide.
 pub const SHARDS_MAX: u16 = 256;
 
-/// Descriptors a shard holds beside sockets: its ring, its wake-up eventfd, and two spare for a timer
-/// and a registered file table.
+/// Descriptors a shard holds beside sockets: its ring, its wake-up eventfd, and two spare for a
+/// timer and a registered file table.
 pub const DESCRIPTORS_PER_SHARD: u64 = 4;
 
 /// Descriptors of the control, probe and log threads: for each of the two runtimes an epoll, its
@@ -18,15 +18,15 @@ pub const DESCRIPTORS_OF_THREADS: u64 = 2 * 4 + 1;
 /// Standard input, output and error.
 pub const DESCRIPTORS_STANDARD: u64 = 3;
 
-/// Kept free for what opens for a moment: `/proc` files, the time-zone database, a client over a limit
-/// that is accepted only to be closed.
+/// Kept free for what opens for a moment: `/proc` files, the time-zone database, a client over a
+/// limit that is accepted only to be closed.
 pub const DESCRIPTORS_RESERVE: u64 = 64;
 
 /// Descriptors of a session: the client's socket and the server's.
 pub const DESCRIPTORS_PER_SESSION: u64 = 2;
 
-/// Most descriptors that a computed `maxconn` counts on. Containers often come with a limit of 2^30,
-/// and tables sized from that would not fit into memory.
+/// Most descriptors that a computed `maxconn` counts on. Containers often come with a limit of
+/// 2^30, and tables sized from that would not fit into memory.
 pub const DESCRIPTORS_DEFAULT_MAX: u64 = 1 << 20;
 
 /// Messages a shard's port holds beyond one grant per session of the process.
@@ -39,8 +39,8 @@ pub const LOG_RECORDS_MAX: usize = 16 * 1024;
 /// Text messages (state changes) between the control thread and the log thread.
 pub const LOG_MESSAGES_MAX: usize = 4096;
 
-/// Lines that wait for one log target: while a syslog daemon is busy they wait here, and the 8,193rd
-/// is dropped and counted. At 200 bytes a line this is 1.6 MiB per target.
+/// Lines that wait for one log target: while a syslog daemon is busy they wait here, and the
+/// 8,193rd is dropped and counted. At 200 bytes a line this is 1.6 MiB per target.
 pub const LOG_LINES_PENDING_MAX: usize = 8 * 1024;
 
 /// Lines sent to one UDP log target per millisecond: 32,000 a second. A receiver with the kernel's
@@ -72,8 +72,8 @@ pub const BACKLOG_DEFAULT: u32 = 4096;
 /// Backlog of a runtime socket.
 pub const API_BACKLOG: i32 = 64;
 
-/// A probe that was seen to end this much later than its deadline says nothing about the server: the
-/// probe thread itself was not running.
+/// A probe that was seen to end this much later than its deadline says nothing about the server:
+/// the probe thread itself was not running.
 pub const PROBE_LATE_MS: u64 = 25;
 
 /// Least private relay memory of the process, bytes.

@@ -1,8 +1,8 @@
 //! The life of the process: budget, bind, threads, READY, drain and stop.
 //!
-//! Order matters: descriptors are counted before anything is opened, the fork comes before any thread,
-//! signals are blocked before threads that would inherit them unblocked, and READY is said only when
-//! every address listens. The main thread then waits for signals and for shards that end.
+//! Order matters: descriptors are counted before anything is opened, the fork comes before any
+//! thread, signals are blocked before threads that would inherit them unblocked, and READY is said
+//! only when every address listens. The main thread then waits for signals and for shards that end.
 
 pub mod budget;
 
@@ -309,8 +309,8 @@ impl Running {
         self.exit_code
     }
 
-    /// Sends a message to every shard. A port holds more than its shard's sessions can need; should it
-    /// be full all the same, the shard is given time to empty it.
+    /// Sends a message to every shard. A port holds more than its shard's sessions can need; should
+    /// it be full all the same, the shard is given time to empty it.
     fn tell_all(&self, message: impl Fn() -> Message) {
         for port in &self.shared.world.ports {
             let mut unsent = port.send(message());
@@ -413,11 +413,9 @@ fn wait_for_shards(shared: &Shared, events: &Receiver<Event>) -> Result<(), Stri
         ports.all(|port| port.gauges.turns.load(Relaxed) > 0)
     };
     while !started(shared) {
-        match events.recv_timeout(Duration::from_millis(1)) {
-            Ok(Event::ShardEnded(shard, Err(error))) => {
-                return Err(format!("Shard {} can't start: {error}", shard.0));
-            }
-            Ok(_) | Err(_) => {}
+        let event = events.recv_timeout(Duration::from_millis(1));
+        if let Ok(Event::ShardEnded(shard, Err(error))) = event {
+            return Err(format!("Shard {} can't start: {error}", shard.0));
         }
     }
     Ok(())

@@ -3,7 +3,8 @@
 use std::net::TcpListener;
 use std::process::{Command, Output};
 
-/// A port that was free a moment ago, below the range of outgoing connections, so that none takes it.
+/// A port that was free a moment ago, below the range of outgoing connections, so that none takes
+/// it.
 fn free_port() -> u16 {
     (21_000..32_000)
         .step_by(7)

@@ -1,7 +1,7 @@
 //! The shipped shard, relay and buffer code over a scripted ring and a virtual clock, by seed.
 //!
-//! `TIDEGATE_SIM_SEEDS=100000` runs more seeds than the usual ones, `TIDEGATE_SIM_SEED=123` repeats one with
-//! everything that happens.
+//! `TIDEGATE_SIM_SEEDS=100000` runs more seeds than the usual ones, `TIDEGATE_SIM_SEED=123` repeats
+//! one with everything that happens.
 
 mod sim;
 

@@ -1,10 +1,11 @@
-//! Side-by-side bench of Tidegate, haproxy and nginx (stream), with the bare end points as a ceiling.
+//! Side-by-side bench of Tidegate, haproxy and nginx (stream), with the bare end points as a
+//! ceiling.
 //!
 //! One command plays every workload against every balancer, interleaved round by round. Each
 //! measurement is a fresh process of this program (`--role run`) in a network namespace of its own,
-//! which starts the end points (`--role server`) on CPU 1 and the balancer on CPU 0, drives the load
-//! from CPU 1 and prints one JSON sample. What the workloads are and how to read the table is in
-//! `bench/README.md`.
+//! which starts the end points (`--role server`) on CPU 1 and the balancer on CPU 0, drives the
+//! load from CPU 1 and prints one JSON sample. What the workloads are and how to read the table is
+//! in `bench/README.md`.
 //!
 //! | file | holds |
 //! |---|---|
@@ -16,8 +17,8 @@
 //! | `server`, `load/` | the end points: services and load generators |
 //! | `usage`, `sys`, `sample` | /proc readers; system calls; the value of one measurement |
 //!
-//! Nothing here may use the library of the crate: the bench sees Tidegate as it sees its peers, as a
-//! program with a config file.
+//! Nothing here may use the library of the crate: the bench sees Tidegate as it sees its peers, as
+//! a program with a config file.
 #![deny(unsafe_code)]
 #![allow(
     clippy::disallowed_methods,

@@ -102,7 +102,8 @@ pub(crate) fn play(arguments: &Arguments) -> ExitCode {
     }
 }
 
-/// Asks a target for its version and tries it once; None, and a loud line, if it cannot be measured.
+/// Asks a target for its version and tries it once; None, and a loud line, if it cannot be
+/// measured.
 fn admit(arguments: &Arguments, target: Target, scratch: &Path) -> Option<String> {
     let refuse = |reason: &str| {
         eprintln!(

@@ -1,4 +1,5 @@
-//! System calls of the bench: what nix wraps, with the arguments used here, and the two it does not.
+//! System calls of the bench: what nix wraps, with the arguments used here, and the two it does
+//! not.
 //!
 //! The only file of the bench with unsafe code.
 
@@ -33,14 +34,15 @@ pub(crate) fn raise_descriptor_limit() -> nix::Result<u64> {
 pub(crate) fn enter_fresh_network() -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     let socket = std::net::UdpSocket::bind("0.0.0.0:0")?;
-    // SAFETY: ifreq is a plain C structure of integers and arrays; all zeroes is a valid value of it.
+    // SAFETY: ifreq is a plain C structure of integers and arrays; all zeroes is a valid value of
+    // it.
     let mut request: libc::ifreq = unsafe { mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = *from as libc::c_char;
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
-    // SAFETY: the descriptor is an open socket, and SIOCSIFFLAGS reads one ifreq (interface name and
-    // flags, both set above) from a pointer that is valid for the length of the call.
+    // SAFETY: the descriptor is an open socket, and SIOCSIFFLAGS reads one ifreq (interface name
+    // and flags, both set above) from a pointer that is valid for the length of the call.
     let outcome =
         unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
     Errno::result(outcome)?;
@@ -57,8 +59,8 @@ pub(crate) fn set_realtime(on: bool) -> nix::Result<()> {
     let parameter = libc::sched_param {
         sched_priority: priority,
     };
-    // SAFETY: pid 0 names the calling thread, and the parameter block is read from a pointer that is
-    // valid for the length of the call.
+    // SAFETY: pid 0 names the calling thread, and the parameter block is read from a pointer that
+    // is valid for the length of the call.
     let outcome = unsafe { libc::sched_setscheduler(0, policy, &raw const parameter) };
     Errno::result(outcome).map(drop)
 }
@@ -68,8 +70,8 @@ pub(crate) fn receive(stream: &impl AsRawFd, buffer: &mut [u8]) -> nix::Result<u
     recv(stream.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)
 }
 
-/// Takes what is there, up to `buffer.len()` bytes, off a TCP socket and drops it in the kernel: the
-/// buffer is not written, so that a sink costs next to nothing.
+/// Takes what is there, up to `buffer.len()` bytes, off a TCP socket and drops it in the kernel:
+/// the buffer is not written, so that a sink costs next to nothing.
 pub(crate) fn discard(stream: &TcpStream, buffer: &mut [u8]) -> nix::Result<usize> {
     recv(
         stream.as_raw_fd(),

@@ -119,7 +119,8 @@ fn nginx_config(program: &Path, routes: &[Route], connections: u64, directory: &
     if let Some(module) = nginx_stream_module(program) {
         let _ = writeln!(text, "load_module {module};");
     }
-    // As root nginx would give its worker to another user; the peers stay what they were started as.
+    // As root nginx would give its worker to another user; the peers stay what they were started
+    // as.
     if nix::unistd::geteuid().is_root() {
         text.push_str("user root;\n");
     }

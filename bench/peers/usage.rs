@@ -97,7 +97,8 @@ impl CpuTime {
         }
         let exact = nanoseconds as f64 / 1e9;
         let by_ticks = self.seconds_by_ticks - earlier.seconds_by_ticks;
-        // Ticks are coarse (two counters of 10 ms). Only a larger gap means that threads have ended.
+        // Ticks are coarse (two counters of 10 ms). Only a larger gap means that threads have
+        // ended.
         if by_ticks > exact + 0.05 {
             by_ticks
         } else {
@@ -166,8 +167,8 @@ pub(crate) fn time_wait_entries() -> u64 {
         .unwrap_or(0)
 }
 
-/// Counters of the namespace that make a connection-rate run worthless when they move: a full accept
-/// queue, a full SYN queue, or a full TIME_WAIT table (after which TIME_WAIT is skipped and
+/// Counters of the namespace that make a connection-rate run worthless when they move: a full
+/// accept queue, a full SYN queue, or a full TIME_WAIT table (after which TIME_WAIT is skipped and
 /// everything suddenly looks twice as fast).
 const DROP_COUNTERS: [&str; 5] = [
     "ListenOverflows",

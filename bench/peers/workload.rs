@@ -145,8 +145,8 @@ impl Workload {
         }
     }
 
-    /// Whether a target can be measured: without a balancer, nobody's memory grows, and the realtime
-    /// end points of `mixed` would leave nothing to the bulk ones.
+    /// Whether a target can be measured: without a balancer, nobody's memory grows, and the
+    /// realtime end points of `mixed` would leave nothing to the bulk ones.
     pub(crate) fn applies_to(self, target: Target) -> bool {
         target != Target::Direct || !matches!(self, Workload::Mixed | Workload::Idle9000)
     }

@@ -61,9 +61,9 @@ const AVERAGE_SAMPLES: u64 = 1024;
 
 /// The average of about the last 1,024 samples, for statistics.
 ///
-/// The word holds 1,024 times the average: each sample takes one 1,024th away and adds itself. Load and
-/// store are separate steps, so of two samples that shards add at the same moment one may be lost; the
-/// word itself is always one that some order of samples has produced.
+/// The word holds 1,024 times the average: each sample takes one 1,024th away and adds itself. Load
+/// and store are separate steps, so of two samples that shards add at the same moment one may be
+/// lost; the word itself is always one that some order of samples has produced.
 #[derive(Debug, Default)]
 pub struct SlidingAverage {
     sum: AtomicU64,

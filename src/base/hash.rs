@@ -1,13 +1,14 @@
 //! The hash of hash balancing: small, the same on every machine and in every version.
 //!
-//! Which server a client gets must not change with a restart, an upgrade or the CPU, and two balancers
-//! with the same configuration must agree. The hash is therefore fixed here, and its seed is public
-//! (`Plan::global.hash_seed`). It spreads well but withstands no attacker: tables that strangers fill
-//! need a hash with a secret key instead.
+//! Which server a client gets must not change with a restart, an upgrade or the CPU, and two
+//! balancers with the same configuration must agree. The hash is therefore fixed here, and its seed
+//! is public (`Plan::global.hash_seed`). It spreads well but withstands no attacker: tables that
+//! strangers fill need a hash with a secret key instead.
 //!
-//! The mixing step is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
-//! number generators", OOPSLA 2014, with the constants of Stafford's variant 13): a bijection of 64 bits
-//! in which every input bit flips every output bit with a probability near one half.
+//! The mixing step is the finalizer of SplitMix64 (Steele, Lea and Flood, "Fast splittable
+//! pseudorandom number generators", OOPSLA 2014, with the constants of Stafford's variant 13): a
+//! bijection of 64 bits in which every input bit flips every output bit with a probability near one
+//! half.
 
 /// 2^64 divided by the golden ratio: the increment of SplitMix64.
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -26,8 +27,8 @@ pub fn sequence(seed: u64, index: u64) -> u64 {
     mix(seed.wrapping_add(index.wrapping_add(1).wrapping_mul(GOLDEN)))
 }
 
-/// Hashes bytes, eight at a time as little-endian words; the length counts too, so that trailing zeros
-/// make a difference.
+/// Hashes bytes, eight at a time as little-endian words; the length counts too, so that trailing
+/// zeros make a difference.
 pub fn hash_bytes(seed: u64, bytes: &[u8]) -> u64 {
     let mut state = mix(seed.wrapping_add(GOLDEN) ^ bytes.len() as u64);
     for chunk in bytes.chunks(8) {

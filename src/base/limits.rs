@@ -124,8 +124,8 @@ impl LimitTable {
             .saturating_sub(limit.current.load(SeqCst))
     }
 
-    /// Notes that `shard` waits for this limit. The caller must look at `free` once more afterwards: a
-    /// unit given back in between would otherwise wake nobody.
+    /// Notes that `shard` waits for this limit. The caller must look at `free` once more
+    /// afterwards: a unit given back in between would otherwise wake nobody.
     pub fn pause(&self, id: LimitId, shard: ShardId) {
         self.at(id).paused.fetch_or(ShardSet::of(shard).0, SeqCst);
     }

@@ -1,13 +1,15 @@
-//! A slab: values in numbered slots, each slot with a generation, so that a stale key finds nothing.
+//! A slab: values in numbered slots, each slot with a generation, so that a stale key finds
+//! nothing.
 //!
 //! A completion or a message may name a session that has ended since, and whose slot already holds
-//! another one. Every key therefore carries the generation of its slot, which changes when the slot is
-//! emptied. Slot and generation are packed together into 64-bit tokens of the ring, which leaves 24
-//! bits for each; a key is mistaken only if the same slot is reused exactly 2^24 - 1 times meanwhile.
+//! another one. Every key therefore carries the generation of its slot, which changes when the slot
+//! is emptied. Slot and generation are packed together into 64-bit tokens of the ring, which leaves
+//! 24 bits for each; a key is mistaken only if the same slot is reused exactly 2^24 - 1 times
+//! meanwhile.
 //!
-//! Memory comes in chunks as it is used for the first time and is never given back or moved: a shard
-//! pays for the most sessions it has had, not for the most it may have. The slot that was emptied last
-//! is used first, because its memory is the likeliest to be in the cache.
+//! Memory comes in chunks as it is used for the first time and is never given back or moved: a
+//! shard pays for the most sessions it has had, not for the most it may have. The slot that was
+//! emptied last is used first, because its memory is the likeliest to be in the cache.
 //!
 //! A slab belongs to one thread and knows nothing of what it holds.
 
@@ -16,12 +18,12 @@ use super::ids::SessionKey;
 /// Most slots of a slab: 24 bits.
 pub const SLOTS_MAX: u32 = 1 << 24;
 
-/// Generations count from 1 to this and then start again. 0 is never used, so that an all-zero token
-/// names nothing.
+/// Generations count from 1 to this and then start again. 0 is never used, so that an all-zero
+/// token names nothing.
 pub const GENERATION_MAX: u32 = (1 << 24) - 1;
 
-/// Slots per chunk: with about 1 KiB per session a chunk is 256 KiB, small against a busy shard and few
-/// enough allocations (a hundred for 25,600 sessions).
+/// Slots per chunk: with about 1 KiB per session a chunk is 256 KiB, small against a busy shard and
+/// few enough allocations (a hundred for 25,600 sessions).
 const CHUNK: usize = 256;
 
 /// The end of the free list.
@@ -75,7 +77,8 @@ impl<T> Slab<T> {
         }
     }
 
-    /// The key that the next insert will return, for values that hold their own key; `None` when full.
+    /// The key that the next insert will return, for values that hold their own key; `None` when
+    /// full.
     pub fn vacant_key(&self) -> Option<SessionKey> {
         if self.free != NONE {
             let generation = self.entry(self.free).map_or(1, |entry| entry.generation);

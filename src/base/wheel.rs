@@ -1,16 +1,17 @@
 //! A hierarchical timer wheel: one timer per key, ticks of one millisecond.
 //!
-//! Eight levels of 64 slots. A slot of level L is 64^L ticks wide, so the levels together cover 2^48 ms,
-//! more than a `Moment` can express (2^64 ns are about 2^44 ms): no deadline is too far and none wraps.
-//! A timer stands on the level of the highest 6-bit group in which its deadline and the wheel's own
-//! time differ; when the wheel's time reaches its slot, it moves down, at most once per level (twice
-//! for deadlines within 4 minutes: 64^3 ms are 262 s). Arming and disarming are a few loads and stores.
+//! Eight levels of 64 slots. A slot of level L is 64^L ticks wide, so the levels together cover
+//! 2^48 ms, more than a `Moment` can express (2^64 ns are about 2^44 ms): no deadline is too far
+//! and none wraps. A timer stands on the level of the highest 6-bit group in which its deadline and
+//! the wheel's own time differ; when the wheel's time reaches its slot, it moves down, at most once
+//! per level (twice for deadlines within 4 minutes: 64^3 ms are 262 s). Arming and disarming are a
+//! few loads and stores.
 //!
 //! Deadlines are rounded up to the tick: a timer never expires early and at most one tick late.
 //!
-//! Timers are nodes of doubly linked lists in a vector indexed by the key (24 bytes each), which grows
-//! to the highest key ever armed; after that nothing allocates. The keys are session slots: a shard has
-//! one wheel and each session one timer, armed for the nearest of its deadlines.
+//! Timers are nodes of doubly linked lists in a vector indexed by the key (24 bytes each), which
+//! grows to the highest key ever armed; after that nothing allocates. The keys are session slots: a
+//! shard has one wheel and each session one timer, armed for the nearest of its deadlines.
 //!
 //! The wheel reads no clock: the moment is passed in.
 
@@ -24,8 +25,9 @@ const SLOTS: usize = 1 << SLOT_BITS;
 /// No node, or no place.
 const NONE: u32 = u32::MAX;
 
-/// Timers that may move down one level in an `expire`, for each that may be popped: a session timeout
-/// moves down two or three times before it is due, so this keeps up with a steady flow of timeouts.
+/// Timers that may move down one level in an `expire`, for each that may be popped: a session
+/// timeout moves down two or three times before it is due, so this keeps up with a steady flow of
+/// timeouts.
 const MOVES_PER_POP: usize = 4;
 
 const _: () = assert!(
@@ -75,8 +77,8 @@ impl Wheel {
         }
     }
 
-    /// Arms the timer of `key`, or moves it if it was armed. A deadline that has passed is due at once;
-    /// [`Moment::NEVER`] disarms.
+    /// Arms the timer of `key`, or moves it if it was armed. A deadline that has passed is due at
+    /// once; [`Moment::NEVER`] disarms.
     pub fn arm(&mut self, key: u32, deadline: Moment) {
         debug_assert!(key != NONE, "the key is a session slot");
         if deadline == Moment::NEVER {
@@ -124,16 +126,17 @@ impl Wheel {
         self.len == 0
     }
 
-    /// When `expire` has something to do next: never later than the first deadline (rounded up to its
-    /// tick), and earlier when timers have to move down a level first. `None` without timers.
+    /// When `expire` has something to do next: never later than the first deadline (rounded up to
+    /// its tick), and earlier when timers have to move down a level first. `None` without timers.
     pub fn next_deadline(&self) -> Option<Moment> {
         let (tick, _) = self.next_slot()?;
         Some(Moment(tick.saturating_mul(NANOSECONDS_PER_TICK)))
     }
 
-    /// Pops timers that are due at `now`, at most `keys_max`, and appends their keys to `keys`, roughly
-    /// in the order of their deadlines. The work is bounded: it may stop before everything due was
-    /// popped, even with fewer than `keys_max` keys; `next_deadline` is then not later than `now`.
+    /// Pops timers that are due at `now`, at most `keys_max`, and appends their keys to `keys`,
+    /// roughly in the order of their deadlines. The work is bounded: it may stop before everything
+    /// due was popped, even with fewer than `keys_max` keys; `next_deadline` is then not later than
+    /// `now`.
     pub fn expire(&mut self, now: Moment, keys: &mut Vec<u32>, keys_max: usize) {
         let now = now.0 / NANOSECONDS_PER_TICK;
         let mut pops = keys_max;
@@ -165,13 +168,14 @@ impl Wheel {
             if self.occupied[level] == 0 {
                 continue;
             }
-            // All timers of a level agree with the wheel's time above its group, and none stands in a
-            // slot before the time's own: the first occupied slot is the next one.
+            // All timers of a level agree with the wheel's time above its group, and none stands in
+            // a slot before the time's own: the first occupied slot is the next one.
             let slot = self.occupied[level].trailing_zeros() as usize;
             let shift = level * SLOT_BITS;
             let base = self.elapsed >> shift >> SLOT_BITS << SLOT_BITS << shift;
             let tick = base | (slot as u64) << shift;
-            // On equal ticks the higher level goes first: what it holds may be due at that tick too.
+            // On equal ticks the higher level goes first: what it holds may be due at that tick
+            // too.
             if first.is_none_or(|(earliest, _)| tick <= earliest) {
                 first = Some((tick, level * SLOTS + slot));
             }

@@ -1,4 +1,5 @@
-//! Addresses as they are written: `1.2.3.4:80`, `[::1]:80`, `:80`, `name:80`, `/path`, `unix@/path`, `fd@3`.
+//! Addresses as they are written: `1.2.3.4:80`, `[::1]:80`, `:80`, `name:80`, `/path`,
+//! `unix@/path`, `fd@3`.
 //!
 //! Splits a text into its parts and checks their form; what a keyword accepts of it (a port, a
 //! range, a descriptor) is the keyword's business. Names are resolved on request, through the

@@ -1,8 +1,8 @@
 //! The one vocabulary of change while the program runs.
 //!
-//! A probe's outcome, a runtime command and, later, a reload all become `Change` values; the control
-//! thread alone applies them. A change names its subject by the stable slot of the server, never by
-//! a place in a file.
+//! A probe's outcome, a runtime command and, later, a reload all become `Change` values; the
+//! control thread alone applies them. A change names its subject by the stable slot of the server,
+//! never by a place in a file.
 
 use crate::base::ids::ServerId;
 

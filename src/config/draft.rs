@@ -1,7 +1,7 @@
 //! The configuration while its lines are read: values typed, names not yet looked up.
 //!
-//! A `Settings` is what a proxy may inherit from `defaults`; it starts as a clone of the defaults it
-//! inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
+//! A `Settings` is what a proxy may inherit from `defaults`; it starts as a clone of the defaults
+//! it inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
 
 use super::diagnostics::Place;
 use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind};

@@ -1,7 +1,7 @@
 //! The keyword table: every word of the configuration that does something, as data.
 //!
-//! The parser, "did you mean", and the reference documentation are made from it. Adding a keyword is
-//! one entry here and one function in a `parse_*` file. Words of HAProxy that are known and not
+//! The parser, "did you mean", and the reference documentation are made from it. Adding a keyword
+//! is one entry here and one function in a `parse_*` file. Words of HAProxy that are known and not
 //! implemented are in `refused`.
 
 use super::parse_bind as bind;
@@ -304,7 +304,8 @@ pub(super) fn closest<'a>(
     (distance <= 1 + word.len() / 4).then_some(candidate)
 }
 
-/// Insertions, deletions, replacements and exchanges of neighbours that turn one word into the other.
+/// Insertions, deletions, replacements and exchanges of neighbours that turn one word into the
+/// other.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let mut before: Vec<usize> = Vec::new();

@@ -1,8 +1,8 @@
 //! Finds listeners that collide and servers that are the program itself.
 //!
-//! A server whose address is one of our own listeners would make each connection cause another, until
-//! the descriptors are used up. Whether an address is ours includes wildcards: `:80` takes what is
-//! sent to 127.0.0.0/8, to ::1 and to any address of the machine.
+//! A server whose address is one of our own listeners would make each connection cause another,
+//! until the descriptors are used up. Whether an address is ours includes wildcards: `:80` takes
+//! what is sent to 127.0.0.0/8, to ::1 and to any address of the machine.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

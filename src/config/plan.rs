@@ -56,7 +56,8 @@ pub struct Global {
     pub sndbuf_server: Option<u32>,
     /// Ours, `tune.ring.receive auto|limit|incremental|bundle|plain`: the receive step (debugging).
     pub receive_step: Option<ReceiveStep>,
-    /// Ours, `tune.ring.buffers N`: buffers in each of a shard's two rings, a power of two 2..=256, 8 by default.
+    /// Ours, `tune.ring.buffers N`: buffers in each of a shard's two rings, a power of two 2..=256,
+    /// 8 by default.
     pub ring_buffers: u16,
     /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
     /// computed from RAM and the cgroup's `memory.max`.
@@ -151,7 +152,8 @@ pub enum LogSink {
 /// What stands before the message of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
-    /// RFC 3164 with host name left out, as `local` and the default have it: `<PRI>Mmm dd hh:mm:ss tag[pid]: `.
+    /// RFC 3164 with host name left out, as `local` and the default have it: `<PRI>Mmm dd hh:mm:ss
+    /// tag[pid]: `.
     Rfc3164,
     /// `<PRI>` alone.
     Priority,
@@ -196,8 +198,8 @@ pub enum ProxyKind {
 pub struct Front {
     /// Its listeners, indices of `Plan::listeners`.
     pub listeners: Vec<ListenerId>,
-    /// Where its connections go; a `listen` without `default_backend` names itself. `None` = refused
-    /// with `SC` and `<NOSRV>` as HAProxy does.
+    /// Where its connections go; a `listen` without `default_backend` names itself. `None` =
+    /// refused with `SC` and `<NOSRV>` as HAProxy does.
     pub default_backend: Option<ProxyId>,
     /// `maxconn`, 0 = only the process's limit.
     pub maxconn: u32,
@@ -345,7 +347,8 @@ pub struct Check {
     pub fall: u16,
     /// `rise`, 2 by default.
     pub rise: u16,
-    /// Bound of one probe: min(`timeout connect`, `inter`) as HAProxy has it, `timeout check` where set.
+    /// Bound of one probe: min(`timeout connect`, `inter`) as HAProxy has it, `timeout check` where
+    /// set.
     pub timeout_ms: u32,
 }
 

@@ -1,8 +1,8 @@
 //! Words of HAProxy that Tidegate knows and doesn't implement, each with what happens to it.
 //!
-//! None is ignored in silence: a word that could change what happens to a connection is an error, one
-//! that can't (because it is about HTTP, or about how HAProxy works inside) is a warning. A word
-//! leaves this table when it enters the one in `keywords`.
+//! None is ignored in silence: a word that could change what happens to a connection is an error,
+//! one that can't (because it is about HTTP, or about how HAProxy works inside) is a warning. A
+//! word leaves this table when it enters the one in `keywords`.
 
 use super::raw::SectionKind;
 

@@ -1,7 +1,7 @@
 //! Numbers with units, as HAProxy writes them: times, sizes, plain integers.
 //!
-//! All are whole numbers. A time without a unit has its keyword's unit, and one with a finer unit is
-//! rounded up to it, so that a time that is not 0 never becomes 0 (which would mean "infinite").
+//! All are whole numbers. A time without a unit has its keyword's unit, and one with a finer unit
+//! is rounded up to it, so that a time that is not 0 never becomes 0 (which would mean "infinite").
 
 use std::fmt;
 

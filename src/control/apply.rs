@@ -1,7 +1,8 @@
 //! Changes to shared state, applied by the control thread alone.
 //!
-//! A probe's result becomes the server's report, and on a transition its health: the backend's table is
-//! published anew, waiting sessions that can now be served are told, and the line is written.
+//! A probe's result becomes the server's report, and on a transition its health: the backend's
+//! table is published anew, waiting sessions that can now be served are told, and the line is
+//! written.
 
 use std::sync::Arc;
 
@@ -68,7 +69,8 @@ fn send_grants(shared: &Shared, grants: Vec<Grant>) {
         let Some(port) = shared.world.ports.get(shard) else {
             continue;
         };
-        // A port has room for a grant per session of the process, so this goes at the first attempt.
+        // A port has room for a grant per session of the process, so this goes at the first
+        // attempt.
         let mut unsent = port.send(Message::Grant(grant));
         while let Err(back) = unsent {
             std::thread::yield_now();

@@ -1,9 +1,10 @@
-//! The registry of listening sockets, keyed by (endpoint, options, index) and independent of shards.
+//! The registry of listening sockets, keyed by (endpoint, options, index) and independent of
+//! shards.
 //!
 //! A TCP address has one reuseport member per shard; Unix and inherited sockets are one socket that
 //! all shards share through duplicates. The registry keeps a descriptor of each, so that a later
-//! reload or upgrade can hand them on, and gives them up when the process drains: a shard then accepts
-//! what is queued and closes the last descriptor.
+//! reload or upgrade can hand them on, and gives them up when the process drains: a shard then
+//! accepts what is queued and closes the last descriptor.
 
 use std::io;
 use std::net::SocketAddr;
@@ -45,8 +46,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Binds every listener of a plan for `shards` shards, taking sockets of `adopted` where the key
-    /// fits. On errors all of them are returned, as texts, and nothing stays bound.
+    /// Binds every listener of a plan for `shards` shards, taking sockets of `adopted` where the
+    /// key fits. On errors all of them are returned, as texts, and nothing stays bound.
     pub fn bind(
         plan: &Plan,
         shards: u16,
@@ -185,8 +186,8 @@ impl Registry {
             .map(|entry| (&entry.key, entry.socket.as_fd()))
     }
 
-    /// Gives the sockets up: those of the shards are the last ones then. Socket files are removed, so
-    /// that no new client finds them.
+    /// Gives the sockets up: those of the shards are the last ones then. Socket files are removed,
+    /// so that no new client finds them.
     pub fn release(&mut self) {
         self.entries.clear();
         for (path, file) in self.socket_files.drain(..) {

@@ -1,7 +1,7 @@
 //! Messages of the program itself, in HAProxy's form: `[ALERT]    (pid) : text`.
 //!
-//! At start they go straight to standard error; once the log thread runs, whatever it says there goes
-//! through the log thread, because a blocked standard error must not hold anyone up.
+//! At start they go straight to standard error; once the log thread runs, whatever it says there
+//! goes through the log thread, because a blocked standard error must not hold anyone up.
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};

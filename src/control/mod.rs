@@ -1,9 +1,9 @@
 //! Everything slow: probes, logs, the runtime socket, rates. Its threads never hold a shard up.
 //!
-//! Three threads: `control` (runtime socket, changes, rates; the only writer of shared state that is
-//! not a counter), `probe` (checks and nothing else, so that nothing else can make a server look dead)
-//! and `log` (formats and ships; targets are non-blocking). The first two run tokio on a tokio-uring
-//! runtime. They know of `shard` only what it exports.
+//! Three threads: `control` (runtime socket, changes, rates; the only writer of shared state that
+//! is not a counter), `probe` (checks and nothing else, so that nothing else can make a server look
+//! dead) and `log` (formats and ships; targets are non-blocking). The first two run tokio on a
+//! tokio-uring runtime. They know of `shard` only what it exports.
 
 mod apply;
 pub mod listeners;
@@ -112,8 +112,8 @@ async fn run(
     }
 }
 
-/// Starts a thread with a tokio-uring runtime of its own that runs what `main` makes. An error of the
-/// runtime is returned here, not on the thread.
+/// Starts a thread with a tokio-uring runtime of its own that runs what `main` makes. An error of
+/// the runtime is returned here, not on the thread.
 fn start_runtime<F, M>(name: &str, main: M) -> io::Result<()>
 where
     M: FnOnce() -> F + Send + 'static,
@@ -122,7 +122,8 @@ where
     let (sender, receiver) = crossbeam::channel::bounded(1);
     let body = move || {
         let mut builder = tokio_uring::builder();
-        // Few operations go through this ring; the default of 256 entries would be locked for nothing.
+        // Few operations go through this ring; the default of 256 entries would be locked for
+        // nothing.
         builder.entries(16);
         match tokio_uring::Runtime::new(&builder) {
             Ok(runtime) => {

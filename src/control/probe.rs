@@ -1,11 +1,11 @@
 //! The probe thread: TCP-connect checks and nothing else.
 //!
-//! One task per checked server. Sockets are tokio's, not tokio-uring's: a future of the latter goes on
-//! in the kernel after it was dropped, so its timeout would keep the descriptor. A probe's connection
-//! is closed by a reset, which leaves no TIME_WAIT and takes the server no accept.
+//! One task per checked server. Sockets are tokio's, not tokio-uring's: a future of the latter goes
+//! on in the kernel after it was dropped, so its timeout would keep the descriptor. A probe's
+//! connection is closed by a reset, which leaves no TIME_WAIT and takes the server no accept.
 //!
-//! What is not the server's fault never counts: a timeout that is seen late, because this thread was
-//! not running, and a lack of local resources lead to another probe instead of a failure.
+//! What is not the server's fault never counts: a timeout that is seen late, because this thread
+//! was not running, and a lack of local resources lead to another probe instead of a failure.
 
 use std::io;
 use std::sync::Arc;
@@ -171,16 +171,16 @@ async fn probe_server(
     }
 }
 
-/// The start after the one at `due`: an interval later, or the next one of that rhythm if this thread
-/// is late, so that missed probes are not made up for in a burst.
+/// The start after the one at `due`: an interval later, or the next one of that rhythm if this
+/// thread is late, so that missed probes are not made up for in a burst.
 fn next_due(due: Moment, inter_ms: u32) -> Moment {
     let inter_ms = u64::from(inter_ms.max(1));
     let missed = clock::now().ms_since(due) / inter_ms;
     due.after_ms((missed + 1) * inter_ms)
 }
 
-/// One connect. tokio polls the connect once more before it lets the timeout win, so a connection that
-/// was made while this thread was not running is seen as made.
+/// One connect. tokio polls the connect once more before it lets the timeout win, so a connection
+/// that was made while this thread was not running is seen as made.
 async fn probe(address: &Address, timeout_ms: u32) -> Outcome {
     let timeout = Duration::from_millis(u64::from(timeout_ms.max(1)));
     let began = clock::now();

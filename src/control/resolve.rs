@@ -1,7 +1,7 @@
 //! The outside world of the configuration: files, variables, users, names, the machine's addresses.
 //!
-//! Names are resolved by the C library's resolver (hosts file, then DNS), which blocks: this runs at
-//! start and on the control thread, never on a shard.
+//! Names are resolved by the C library's resolver (hosts file, then DNS), which blocks: this runs
+//! at start and on the control thread, never on a shard.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,8 +11,8 @@ use std::sync::Mutex;
 
 use crate::config::{Environment, Resolver};
 
-/// The files that `-f` arguments stand for: a directory stands for its `*.cfg` files, the hidden ones
-/// left out, in the order of their names' bytes.
+/// The files that `-f` arguments stand for: a directory stands for its `*.cfg` files, the hidden
+/// ones left out, in the order of their names' bytes.
 pub fn config_files(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in paths {

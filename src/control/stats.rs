@@ -1,8 +1,8 @@
 //! Sessions per second, kept by the control thread's one-second tick.
 //!
-//! Shards only count. A rate is the difference of two readings over the time between them; the highest
-//! is kept beside it. Peaks of a backend's open sessions are sampled here too, since no limit counts
-//! them exactly.
+//! Shards only count. A rate is the difference of two readings over the time between them; the
+//! highest is kept beside it. Peaks of a backend's open sessions are sampled here too, since no
+//! limit counts them exactly.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};

@@ -1,4 +1,5 @@
-//! The demo's timeline: one upstream dies after a third of the time and comes back after two thirds.
+//! The demo's timeline: one upstream dies after a third of the time and comes back after two
+//! thirds.
 
 use std::time::Duration;
 

@@ -1,9 +1,9 @@
 //! The demo's clients: new connections at a bounded rate, and a few kept ones that exchange small
 //! messages. Everything is measured at the client's end of a real connection to the balancer.
 //!
-//! A connection counts as failed when it was not answered in full. The one exception is counted by its
-//! own name: a connection that was already open when an upstream was killed may be cut with it, and no
-//! balancer can move it, because its request has been delivered.
+//! A connection counts as failed when it was not answered in full. The one exception is counted by
+//! its own name: a connection that was already open when an upstream was killed may be cut with it,
+//! and no balancer can move it, because its request has been delivered.
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use hdrhistogram::Histogram;
@@ -33,8 +33,8 @@ const EXCHANGE_MS: u64 = 10;
 /// A client gives up after this long. Far more than all retries take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A client sees within this time of a kill that its connection was cut, nanoseconds. Whatever breaks later
-/// has no excuse.
+/// A client sees within this time of a kill that its connection was cut, nanoseconds. Whatever
+/// breaks later has no excuse.
 const CUT_SEEN_WITHIN_NS: u64 = 1_000_000_000;
 
 /// Largest latency that the histograms hold, microseconds; beyond it they saturate.
@@ -103,7 +103,8 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Starts the clients of the balancer at `target`. When `ending` says so, the balancer is leaving.
+    /// Starts the clients of the balancer at `target`. When `ending` says so, the balancer is
+    /// leaving.
     pub(super) fn start(
         target: SocketAddr,
         ending: impl Fn() -> bool + Send + Sync + 'static,

@@ -1,11 +1,13 @@
-//! `tidegate demo`: three upstreams, a load and a balancer between them, in one process, to look at.
+//! `tidegate demo`: three upstreams, a load and a balancer between them, in one process, to look
+//! at.
 //!
-//! The balancer is the real one: its configuration is a text like any other, its connections go through
-//! real sockets, and what the table shows are the counters that `show stat` shows. Only the process's
-//! start is shared code with a private door, [`process::run_owned`].
+//! The balancer is the real one: its configuration is a text like any other, its connections go
+//! through real sockets, and what the table shows are the counters that `show stat` shows. Only the
+//! process's start is shared code with a private door, [`process::run_owned`].
 //!
-//! The show runs on a thread of its own, because the first thread waits for signals. After a third of the
-//! time it kills the second upstream, after two thirds it starts it again, and it says what followed.
+//! The show runs on a thread of its own, because the first thread waits for signals. After a third
+//! of the time it kills the second upstream, after two thirds it starts it again, and it says what
+//! followed.
 
 mod failover;
 mod load;

@@ -67,7 +67,8 @@ impl Screen {
         write(&format!("{}{text}\n{table}", self.over()));
     }
 
-    /// Draws the table as of `now`, `elapsed` after the start; the first call only takes the readings.
+    /// Draws the table as of `now`, `elapsed` after the start; the first call only takes the
+    /// readings.
     pub(super) fn draw(&mut self, now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen) {
         let current = Last {
             at: now,

@@ -1,9 +1,10 @@
-//! The demo's upstreams: three small HTTP/1.1 responders on one thread, each of which can be killed and
-//! started again.
+//! The demo's upstreams: three small HTTP/1.1 responders on one thread, each of which can be killed
+//! and started again.
 //!
-//! Every request is answered with the same 64 bytes that name the upstream. A second socket holds each
-//! upstream's port by being bound to it without listening: while the upstream is dead its port refuses
-//! connections, and no outgoing connection of this machine can be given the port in the meantime.
+//! Every request is answered with the same 64 bytes that name the upstream. A second socket holds
+//! each upstream's port by being bound to it without listening: while the upstream is dead its port
+//! refuses connections, and no outgoing connection of this machine can be given the port in the
+//! meantime.
 
 use socket2::{Domain, Socket, Type};
 use std::io;
@@ -159,8 +160,8 @@ async fn serve(
     }
 }
 
-/// One life of an upstream: its tasks end when `alive` is dropped, and are gone when nobody listens to
-/// it any more.
+/// One life of an upstream: its tasks end when `alive` is dropped, and are gone when nobody listens
+/// to it any more.
 #[derive(Debug)]
 struct Life {
     alive: watch::Sender<()>,

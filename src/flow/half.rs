@@ -1,11 +1,13 @@
 //! One direction of a session: what it has, what it may ask for next, when it is at its end.
 //!
-//! Bytes arrive in ring pieces, leave within the same turn or are copied to private memory. Nothing here
-//! points anywhere: the shard keeps the lists, this file keeps the counts and takes the decisions.
+//! Bytes arrive in ring pieces, leave within the same turn or are copied to private memory. Nothing
+//! here points anywhere: the shard keeps the lists, this file keeps the counts and takes the
+//! decisions.
 //!
-//! Private memory is bounded by reservation. Every direction owns `small` bytes implicitly (they are set
-//! aside for `maxconn` sessions at start); whatever it may come to hold above that must be reserved before
-//! a receive is armed. So the process-wide budget can't be exceeded by data that is already under way.
+//! Private memory is bounded by reservation. Every direction owns `small` bytes implicitly (they
+//! are set aside for `maxconn` sessions at start); whatever it may come to hold above that must be
+//! reserved before a receive is armed. So the process-wide budget can't be exceeded by data that is
+//! already under way.
 
 /// Bounds that are the same for all directions of a shard, bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,8 +20,8 @@ pub struct Limits {
     pub held_max: u32,
 }
 
-/// A read of this many bytes makes a direction bulk: a full 16 KiB TLS record or a large segment train
-/// (measured: reference figures separate messages from bulk here).
+/// A read of this many bytes makes a direction bulk: a full 16 KiB TLS record or a large segment
+/// train (measured: reference figures separate messages from bulk here).
 const BULK_READ: u32 = 16 << 10;
 /// Reads below this many bytes count towards unmaking it.
 const SMALL_READ: u32 = 4 << 10;
@@ -79,8 +81,8 @@ pub enum Wish {
         /// Bytes to reserve.
         reserve: u32,
     },
-    /// A place in the queue of bulk receives; if the reservation fails and the direction is empty, a small
-    /// receive instead.
+    /// A place in the queue of bulk receives; if the reservation fails and the direction is empty,
+    /// a small receive instead.
     Bulk {
         /// Bytes to reserve.
         reserve: u32,
@@ -101,8 +103,8 @@ pub struct Half {
     /// It moves data in bulk.
     pub bulk: bool,
     small_run: u8,
-    /// A send to the source has failed: an end of stream read afterwards is its reset (the failed send
-    /// took the socket's error with it).
+    /// A send to the source has failed: an end of stream read afterwards is its reset (the failed
+    /// send took the socket's error with it).
     pub source_failed: bool,
     /// Bytes in private memory.
     pub held: u32,
@@ -216,8 +218,8 @@ impl Half {
         self.reading == Reading::Open && self.arm != Arm::None
     }
 
-    /// The direction as a plain value, with its unsent bytes: for an engine switch, a move to another shard
-    /// or a hand-over. Only a direction without an outstanding receive can be frozen.
+    /// The direction as a plain value, with its unsent bytes: for an engine switch, a move to
+    /// another shard or a hand-over. Only a direction without an outstanding receive can be frozen.
     pub fn freeze(self, unsent: Vec<u8>) -> Result<FrozenHalf, Half> {
         if self.arm != Arm::None || unsent.len() != self.held as usize {
             return Err(self);
@@ -233,7 +235,8 @@ impl Half {
         })
     }
 
-    /// The direction a frozen value describes; its unsent bytes go back to private memory by the caller.
+    /// The direction a frozen value describes; its unsent bytes go back to private memory by the
+    /// caller.
     pub fn thaw(frozen: FrozenHalf) -> (Half, Vec<u8>) {
         let mut half = Half::new(true);
         half.reading = frozen.reading;

@@ -1,5 +1,5 @@
-//! The pure part of a session: what one direction may do next, and how a session ended. No descriptor, no
-//! clock, no ring: events come in as values, decisions go out as values.
+//! The pure part of a session: what one direction may do next, and how a session ended. No
+//! descriptor, no clock, no ring: events come in as values, decisions go out as values.
 
 mod close;
 mod half;

@@ -1,7 +1,7 @@
 //! Whether a server is well: pure rules over the outcomes of probes.
 //!
-//! Nothing here probes, waits or tells the balancer: the probe thread feeds outcomes in and acts on the
-//! transitions that come out.
+//! Nothing here probes, waits or tells the balancer: the probe thread feeds outcomes in and acts on
+//! the transitions that come out.
 
 mod rules;
 

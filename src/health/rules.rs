@@ -1,10 +1,10 @@
 //! The rise/fall machine: when a row of probes makes a server go up or down.
 //!
-//! It counts as HAProxy does. The position runs from 0 to `rise + fall - 1`; a server is up from `rise`
-//! on. A passed probe moves one step up, and reaching `rise` jumps to the top: it then takes `fall`
-//! failures in a row to go down. A failed probe moves one step down, and falling below `rise` jumps to 0:
-//! it then takes `rise` successes in a row to come back. A server starts at `rise`: up, but a single
-//! failure takes it down, because nothing is known in its favour yet.
+//! It counts as HAProxy does. The position runs from 0 to `rise + fall - 1`; a server is up from
+//! `rise` on. A passed probe moves one step up, and reaching `rise` jumps to the top: it then takes
+//! `fall` failures in a row to go down. A failed probe moves one step down, and falling below
+//! `rise` jumps to 0: it then takes `rise` successes in a row to come back. A server starts at
+//! `rise`: up, but a single failure takes it down, because nothing is known in its favour yet.
 //!
 //! The machine is pure: it knows no clock and no probe, only outcomes. The whole table is in
 //! `tests/data/health.snap`.
@@ -33,8 +33,8 @@ pub enum Transition {
 
 /// A server's position between up and down.
 ///
-/// Displayed as HAProxy's `status`: `UP` and `DOWN` when settled, `UP 1/3` (one more failure of three
-/// takes it down) and `DOWN 1/2` (one success of two) on the way.
+/// Displayed as HAProxy's `status`: `UP` and `DOWN` when settled, `UP 1/3` (one more failure of
+/// three takes it down) and `DOWN 1/2` (one success of two) on the way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rules {
     rise: u16,
@@ -43,8 +43,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// A server before its first probe: up, and down after a single failure. Counts below 1 are taken as
-    /// 1.
+    /// A server before its first probe: up, and down after a single failure. Counts below 1 are
+    /// taken as 1.
     pub fn new(rise: u16, fall: u16) -> Rules {
         let rise = rise.max(1);
         Rules {
@@ -59,8 +59,8 @@ impl Rules {
         Rules::new(check.rise, check.fall)
     }
 
-    /// The same server under new counts: settled as it was, or as near to its position as they allow. For
-    /// carrying health over a reload.
+    /// The same server under new counts: settled as it was, or as near to its position as they
+    /// allow. For carrying health over a reload.
     #[must_use]
     pub fn carried_to(self, rise: u16, fall: u16) -> Rules {
         let next = Rules::new(rise, fall);
@@ -104,8 +104,8 @@ impl Rules {
         self.health == 0 || self.health == self.top()
     }
 
-    /// Whether a failed probe counts in `chkfail`: HAProxy leaves out those of a server that is down and
-    /// has no success since.
+    /// Whether a failed probe counts in `chkfail`: HAProxy leaves out those of a server that is
+    /// down and has no success since.
     pub fn counts_failure(self) -> bool {
         self.health > 0
     }
@@ -155,8 +155,8 @@ mod tests {
     use crate::base::hash;
     use std::fmt::Write;
 
-    /// Every position and outcome for some counts, compared with the reviewed table. After an intended
-    /// change the test's message is the new table.
+    /// Every position and outcome for some counts, compared with the reviewed table. After an
+    /// intended change the test's message is the new table.
     #[test]
     fn the_transition_table_is_the_reviewed_one() {
         let mut table = String::new();
@@ -224,8 +224,8 @@ mod tests {
         assert_eq!(Rules::new(0, 0), Rules::new(1, 1));
     }
 
-    /// Against the definition: up after `rise` successes in a row while down, down after `fall` failures in
-    /// a row while up (after one at the start).
+    /// Against the definition: up after `rise` successes in a row while down, down after `fall`
+    /// failures in a row while up (after one at the start).
     #[test]
     fn agrees_with_rows_of_outcomes() {
         for seed in 0..500 {

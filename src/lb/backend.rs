@@ -1,12 +1,13 @@
-//! A backend: its servers, the published table, `pick`, `release` and the queue of waiting sessions.
+//! A backend: its servers, the published table, `pick`, `release` and the queue of waiting
+//! sessions.
 //!
 //! A connection of a server is a unit that is taken by `pick` or comes with a `Grant`, and is given
-//! back by `release`, exactly once. Taking compares with `maxconn` in the same atomic step, so the bound
-//! holds whichever shards pick.
+//! back by `release`, exactly once. Taking compares with `maxconn` in the same atomic step, so the
+//! bound holds whichever shards pick.
 //!
-//! While sessions wait, new ones wait behind them: a pick looks at their number first, and a release
-//! hands its unit to the one that has waited longest without giving it back in between, so nobody can
-//! overtake. The queue says why no waiting session is forgotten.
+//! While sessions wait, new ones wait behind them: a pick looks at their number first, and a
+//! release hands its unit to the one that has waited longest without giving it back in between, so
+//! nobody can overtake. The queue says why no waiting session is forgotten.
 
 use arc_swap::ArcSwap;
 use crossbeam::utils::CachePadded;
@@ -29,8 +30,8 @@ use crate::config::plan::{Balance, HashType, Proxy};
 pub struct PickRequest {
     /// The client's address; `None` for Unix clients.
     pub client: Option<IpAddr>,
-    /// A retry after this server failed: chosen again only if no other is usable, and the round-robin
-    /// cursor is not advanced.
+    /// A retry after this server failed: chosen again only if no other is usable, and the
+    /// round-robin cursor is not advanced.
     pub avoid: Option<ServerId>,
 }
 
@@ -72,8 +73,8 @@ pub struct Waiter {
     pub only: Option<ServerId>,
 }
 
-/// A server handed to a waiting session: its count is already taken. The shard that finds the session
-/// gone releases it again.
+/// A server handed to a waiting session: its count is already taken. The shard that finds the
+/// session gone releases it again.
 #[derive(Clone, Debug)]
 pub struct Grant {
     /// Who gets it.
@@ -95,8 +96,8 @@ pub struct Backend {
     ring_plan: RingPlan,
     identities: HashMap<ServerId, u64>,
     table: ArcSwap<Table>,
-    /// Tables that a pick may still be reading: freed by a later `publish`, never by a shard. Also keeps
-    /// publishers apart.
+    /// Tables that a pick may still be reading: freed by a later `publish`, never by a shard. Also
+    /// keeps publishers apart.
     retired: Mutex<Vec<Arc<Table>>>,
     /// Turns taken by first picks.
     cursor: CachePadded<AtomicU64>,
@@ -106,8 +107,8 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// The live state of a planned backend; `hash_seed` is the plan's public seed. Its first table is
-    /// published. A proxy without a connecting side has no servers and refuses every pick.
+    /// The live state of a planned backend; `hash_seed` is the plan's public seed. Its first table
+    /// is published. A proxy without a connecting side has no servers and refuses every pick.
     pub fn new(proxy: Arc<Proxy>, shards: usize, hash_seed: u64) -> Backend {
         let plans = proxy.back.as_ref().map_or(&[][..], |back| &back.servers);
         let server = |plan| {
@@ -245,10 +246,10 @@ impl Backend {
         }
     }
 
-    /// Builds the table anew from the servers' states and publishes it. Only the control thread calls it.
-    /// Returns the waiting sessions that a server can take now; sessions whose servers are all gone are
-    /// left to `timeout queue`. A session that was bound to a server that is gone, while others are
-    /// left, waits for any from now on.
+    /// Builds the table anew from the servers' states and publishes it. Only the control thread
+    /// calls it. Returns the waiting sessions that a server can take now; sessions whose servers
+    /// are all gone are left to `timeout queue`. A session that was bound to a server that is gone,
+    /// while others are left, waits for any from now on.
     #[must_use]
     pub fn publish(&self) -> Vec<Grant> {
         let mut retired = self
@@ -302,8 +303,8 @@ impl Backend {
         }
     }
 
-    /// Takes a connection by the backend's algorithm: the index of the server, or the only server to
-    /// wait for, if there is one.
+    /// Takes a connection by the backend's algorithm: the index of the server, or the only server
+    /// to wait for, if there is one.
     fn choose(&self, table: &Table, request: PickRequest) -> Result<usize, Option<ServerId>> {
         let PickRequest { client, avoid } = request;
         let cursor = if avoid.is_none() {
@@ -371,7 +372,8 @@ impl Backend {
         }
     }
 
-    /// Gives one connection of a server to the session that has waited longest for it, if it has room.
+    /// Gives one connection of a server to the session that has waited longest for it, if it has
+    /// room.
     fn serve(&self, queue: &mut Locked, server: &Arc<Server>) -> Option<Grant> {
         if !queue.waits_for(server.id) || !server.eligible() || !server.take() {
             return None;
@@ -386,7 +388,8 @@ impl Backend {
     /// Gives all the room there is to the sessions that have waited longest.
     fn serve_all(&self, queue: &mut Locked, table: &Table) -> Vec<Grant> {
         let mut grants = Vec::new();
-        // While sessions wait for certain servers, each server in turn serves the first that it may.
+        // While sessions wait for certain servers, each server in turn serves the first that it
+        // may.
         while queue.has_bound() {
             let before = grants.len();
             let servers = table.entries.iter().map(|entry| &entry.server);
@@ -645,8 +648,8 @@ mod tests {
         assert!(backend.retired.lock().unwrap().len() <= 1);
     }
 
-    /// One shard releases the only unit at the moment when another one enters the queue: in each round
-    /// the newcomer gets it, whichever way the two interleave.
+    /// One shard releases the only unit at the moment when another one enters the queue: in each
+    /// round the newcomer gets it, whichever way the two interleave.
     #[test]
     fn a_release_and_an_arrival_never_miss_each_other() {
         const ROUNDS: usize = 100_000;
@@ -701,9 +704,9 @@ mod tests {
         assert_eq!(forgotten, 0, "of {ROUNDS} newcomers");
     }
 
-    /// Eight shards with more sessions than the servers take, sessions that give up, with and without a
-    /// control thread that keeps publishing (which would serve those whom a release forgot): no server
-    /// ever exceeds its bound, everybody is served, nothing is left.
+    /// Eight shards with more sessions than the servers take, sessions that give up, with and
+    /// without a control thread that keeps publishing (which would serve those whom a release
+    /// forgot): no server ever exceeds its bound, everybody is served, nothing is left.
     #[test]
     fn everyone_who_waits_is_served_and_no_bound_is_exceeded() {
         const SHARDS: u16 = 8;

@@ -1,15 +1,15 @@
 //! Least connections: the server with the fewest connections for its weight.
 //!
-//! Up to [`EXACT_MAX`] servers the choice is exact: every counter is looked at, loads are compared as
-//! active / weight by cross multiplication, and servers of equal load take turns in the smooth weighted
-//! sequence, so that short connections over idle servers spread by weight instead of all going to the
-//! first. The winner's counter is taken with one compare-and-exchange from the very value that was
-//! compared; if it has moved, everything is looked at once more. Shards that pick at the same moment
-//! therefore don't pile onto one server.
+//! Up to [`EXACT_MAX`] servers the choice is exact: every counter is looked at, loads are compared
+//! as active / weight by cross multiplication, and servers of equal load take turns in the smooth
+//! weighted sequence, so that short connections over idle servers spread by weight instead of all
+//! going to the first. The winner's counter is taken with one compare-and-exchange from the very
+//! value that was compared; if it has moved, everything is looked at once more. Shards that pick at
+//! the same moment therefore don't pile onto one server.
 //!
-//! Above, looking at every counter (a cache line each) costs more than exactness is worth: two servers
-//! are drawn by weight and the one with the lower load is taken, which keeps the longest backlog within
-//! O(log log N) of the mean. When neither draw has room every server is looked at.
+//! Above, looking at every counter (a cache line each) costs more than exactness is worth: two
+//! servers are drawn by weight and the one with the lower load is taken, which keeps the longest
+//! backlog within O(log log N) of the mean. When neither draw has room every server is looked at.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -30,8 +30,8 @@ const _: () = assert!(
 /// taken: each time means that somebody else got a connection.
 const LOOKS_MAX: usize = 16;
 
-/// Turns looked ahead for one of the servers of equal load, before their order in the table decides:
-/// twice the number of servers finds one at once unless the weights differ a lot.
+/// Turns looked ahead for one of the servers of equal load, before their order in the table
+/// decides: twice the number of servers finds one at once unless the weights differ a lot.
 const TURNS_AHEAD_MAX: u64 = 2 * EXACT_MAX as u64;
 
 /// Takes a connection of the least loaded server; `None` when all are full (but for `avoid`).
@@ -82,8 +82,8 @@ impl Least {
         best.map(|_| least)
     }
 
-    /// The one of the tied servers whose turn comes next. Among several the turn is claimed by moving
-    /// the cursor past it; `None` if another shard moved it first.
+    /// The one of the tied servers whose turn comes next. Among several the turn is claimed by
+    /// moving the cursor past it; `None` if another shard moved it first.
     fn rotate(&self, table: &Table, cursor: &AtomicU64) -> Option<usize> {
         if self.tied.is_power_of_two() {
             return Some(self.tied.trailing_zeros() as usize);
@@ -125,8 +125,8 @@ fn draw(table: &Table, cursor: &AtomicU64, avoid: Option<ServerId>) -> Option<us
     None
 }
 
-/// The least loaded of any number of servers; the turn decides where the look begins, and so who wins
-/// among equals.
+/// The least loaded of any number of servers; the turn decides where the look begins, and so who
+/// wins among equals.
 fn scan(table: &Table, cursor: &AtomicU64, avoid: Option<ServerId>) -> Option<usize> {
     let from = table.turn(cursor.fetch_add(1, Relaxed));
     let count = table.entries.len();

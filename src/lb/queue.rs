@@ -1,13 +1,13 @@
 //! Sessions waiting for a server, in the order of their coming.
 //!
-//! There is one line for sessions that any server will do for, and one per server for those that a hash
-//! bound to it. Tickets order all of them: a server that is free goes to the lower of the two first
-//! tickets that it matches.
+//! There is one line for sessions that any server will do for, and one per server for those that a
+//! hash bound to it. Tickets order all of them: a server that is free goes to the lower of the two
+//! first tickets that it matches.
 //!
-//! The number of waiting sessions is also an atomic, so that nobody takes the lock while none waits. No
-//! session is forgotten in between: whoever enters first publishes the number and then looks for room
-//! once more; whoever leaves a server first drops its count and then looks at the number. All four steps are
-//! sequentially consistent, so at least one of the two sees the other.
+//! The number of waiting sessions is also an atomic, so that nobody takes the lock while none
+//! waits. No session is forgotten in between: whoever enters first publishes the number and then
+//! looks for room once more; whoever leaves a server first drops its count and then looks at the
+//! number. All four steps are sequentially consistent, so at least one of the two sees the other.
 
 use crossbeam::utils::CachePadded;
 use std::collections::{BTreeMap, HashMap};
@@ -17,8 +17,8 @@ use std::sync::{Mutex, MutexGuard};
 use super::backend::Waiter;
 use crate::base::ids::{ServerId, SessionKey, ShardId};
 
-/// Most sessions waiting in a backend; a pick beyond is refused. About 100 bytes each, 26 MiB. Shards
-/// that pick at the same moment may exceed it by one each.
+/// Most sessions waiting in a backend; a pick beyond is refused. About 100 bytes each, 26 MiB.
+/// Shards that pick at the same moment may exceed it by one each.
 pub(super) const QUEUE_MAX: usize = 1 << 18;
 
 /// The queue of a backend.
@@ -67,7 +67,8 @@ pub(super) struct Locked<'a> {
 }
 
 impl Locked<'_> {
-    /// Puts a session at the end of the line for `only`, or for any server, and publishes the number.
+    /// Puts a session at the end of the line for `only`, or for any server, and publishes the
+    /// number.
     pub(super) fn push(&mut self, waiter: Waiter, only: Option<ServerId>) {
         let lines = &mut *self.lines;
         let ticket = lines.next_ticket;

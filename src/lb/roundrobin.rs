@@ -1,8 +1,8 @@
 //! Round robin: every first pick takes the next turn of the smooth weighted sequence.
 //!
 //! The turn is one addition to a cursor that all shards share, so consecutive picks get consecutive
-//! turns whichever threads make them. A server at its `maxconn` is passed over and its turn is spent, as
-//! in HAProxy: the others then share on in their own proportion.
+//! turns whichever threads make them. A server at its `maxconn` is passed over and its turn is
+//! spent, as in HAProxy: the others then share on in their own proportion.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

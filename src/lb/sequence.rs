@@ -1,20 +1,21 @@
 //! The smooth weighted sequence: which server's turn it is, computed once per table.
 //!
-//! A server of weight w out of a total W has w of W turns, spread as evenly as whole turns allow: its
-//! k-th turn may not come before step k * W / w, and among the servers whose turn may come the one
-//! whose next turn is due first goes first (earliest (k + 1) * W / w; of equals the lighter one, which
-//! may have waited longer, then the one configured first). After any number of turns each server has
-//! had its exact share but for a part of one turn (the test looks at every prefix). For
-//! weights 3, 2, 1 this is A B A C B A, as in HAProxy and nginx.
+//! A server of weight w out of a total W has w of W turns, spread as evenly as whole turns allow:
+//! its k-th turn may not come before step k * W / w, and among the servers whose turn may come the
+//! one whose next turn is due first goes first (earliest (k + 1) * W / w; of equals the lighter
+//! one, which may have waited longer, then the one configured first). After any number of turns
+//! each server has had its exact share but for a part of one turn (the test looks at every prefix).
+//! For weights 3, 2, 1 this is A B A C B A, as in HAProxy and nginx.
 //!
-//! Building takes O(W log N): the weights are reduced by their greatest common divisor first, and above
-//! [`TURNS_MAX`] turns they are scaled down, each to 1 at least. Up to 256 servers that never happens
-//! (256 * 256 = 65,536); above, a share is off by at most one turn in 65,536.
+//! Building takes O(W log N): the weights are reduced by their greatest common divisor first, and
+//! above [`TURNS_MAX`] turns they are scaled down, each to 1 at least. Up to 256 servers that never
+//! happens (256 * 256 = 65,536); above, a share is off by at most one turn in 65,536.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-/// Most turns of a sequence, not counting what rounding up to 1 adds (one turn per server): 256 KiB.
+/// Most turns of a sequence, not counting what rounding up to 1 adds (one turn per server): 256
+/// KiB.
 pub(super) const TURNS_MAX: u64 = 1 << 16;
 
 /// Turns by position; the numbers are indices of the weights it was built from.
@@ -43,7 +44,8 @@ impl Sequence {
             {
                 ready.extend(early.pop().map(|Reverse((_, share))| Reverse(share)));
             }
-            // The shares of all servers add up to the steps, so one of them is not ahead of its own.
+            // The shares of all servers add up to the steps, so one of them is not ahead of its
+            // own.
             let Reverse(mut share) = ready.pop().expect("a server is due at every step");
             share.had += 1;
             early.push(Reverse(((share.had * total).div_ceil(share.weight), share)));
@@ -132,7 +134,8 @@ mod tests {
         assert!(turns(&[]).is_empty());
     }
 
-    /// After every step, what each server has had differs from its exact share by less than one turn.
+    /// After every step, what each server has had differs from its exact share by less than one
+    /// turn.
     #[test]
     fn every_prefix_is_fair() {
         let mut worst = 0.0f64;

@@ -82,7 +82,8 @@ pub enum Admin {
 /// What the last probes found, for statistics; shards never touch it.
 #[derive(Clone, Debug, Default)]
 pub struct CheckReport {
-    /// `L4OK`, `L4TOUT`, `L4CON`, `SOCKERR`, `INI`; empty before the first probe or without a check.
+    /// `L4OK`, `L4TOUT`, `L4CON`, `SOCKERR`, `INI`; empty before the first probe or without a
+    /// check.
     pub status: &'static str,
     /// Duration of the last probe, milliseconds.
     pub duration_ms: u64,
@@ -220,8 +221,8 @@ impl Server {
         self.weight.store(weight.min(WEIGHT_MAX), Relaxed);
     }
 
-    /// Sets `maxconn`, 0 = unlimited. The caller publishes the backend's table afterwards, so that waiting
-    /// sessions get what room there is now. Connections above a lower bound are left alone.
+    /// Sets `maxconn`, 0 = unlimited. The caller publishes the backend's table afterwards, so that
+    /// waiting sessions get what room there is now. Connections above a lower bound are left alone.
     pub fn set_maxconn(&self, maxconn: u32) {
         self.load.maxconn.store(unlimited_if_zero(maxconn), SeqCst);
     }
@@ -242,8 +243,8 @@ impl Server {
         (active < self.maxconn()).then_some(active)
     }
 
-    /// Takes a connection if there is room. The order is sequentially consistent: the queue's argument
-    /// that no waiting session is forgotten rests on it (see `queue`).
+    /// Takes a connection if there is room. The order is sequentially consistent: the queue's
+    /// argument that no waiting session is forgotten rests on it (see `queue`).
     pub(super) fn take(&self) -> bool {
         let maxconn = self.load.maxconn.load(SeqCst);
         if maxconn == u32::MAX {
@@ -278,8 +279,8 @@ impl Server {
         assert!(before > 0, "a server was released more often than picked");
     }
 
-    /// Whether a connection that ends may be handed on instead of given back: the server still takes
-    /// connections, and its bound was not lowered below what it has.
+    /// Whether a connection that ends may be handed on instead of given back: the server still
+    /// takes connections, and its bound was not lowered below what it has.
     pub(super) fn may_hand_on(&self) -> bool {
         self.eligible() && self.load.active.load(Relaxed) <= self.maxconn()
     }

@@ -1,14 +1,14 @@
 //! Source hashing: a client's address decides its server.
 //!
-//! - `map-based`: the hash modulo the number of turns of the smooth weighted sequence over the usable
-//!   servers. Exactly weighted, but when a server goes or comes nearly all clients move.
-//! - `consistent`: a ring of points, each server holding a number of them in proportion to its weight; a
-//!   client belongs to the first point at or after its hash. When a server goes only its own clients move,
-//!   and they return when it is back. Points are hashes of the server's address, so that two balancers
-//!   agree whatever the names and the order of their servers.
+//! - `map-based`: the hash modulo the number of turns of the smooth weighted sequence over the
+//!   usable servers. Exactly weighted, but when a server goes or comes nearly all clients move.
+//! - `consistent`: a ring of points, each server holding a number of them in proportion to its
+//!   weight; a client belongs to the first point at or after its hash. When a server goes only its
+//!   own clients move, and they return when it is back. Points are hashes of the server's address,
+//!   so that two balancers agree whatever the names and the order of their servers.
 //!
-//! Both keep a client at its server also when that is full: it waits for this one. A retry that avoids
-//! the server takes the next other one on the map or the ring that has room.
+//! Both keep a client at its server also when that is full: it waits for this one. A retry that
+//! avoids the server takes the next other one on the map or the ring that has room.
 
 use std::net::IpAddr;
 
@@ -19,11 +19,12 @@ use crate::base::ids::ServerId;
 /// Points of a backend's ring at its configured weights, at most (12 bytes each: 1.5 MiB).
 const POINTS_MAX: u64 = 1 << 17;
 
-/// Points per unit of weight, at most: the share of a server with n points is off by 1/sqrt(n) typically,
-/// 4.4 % for 512.
+/// Points per unit of weight, at most: the share of a server with n points is off by 1/sqrt(n)
+/// typically, 4.4 % for 512.
 const POINTS_PER_WEIGHT_MAX: u64 = 512;
 
-/// Steps along the map or the ring in search of another server, before the rest is looked at in order.
+/// Steps along the map or the ring in search of another server, before the rest is looked at in
+/// order.
 const STEPS_MAX: u64 = 256;
 
 /// The hash of a client's address. An IPv4 client is the same one however it came.
@@ -68,9 +69,9 @@ pub(super) struct RingPlan {
 }
 
 impl RingPlan {
-    /// For a backend with this sum of configured weights. Points per weight are a power of two, so that a
-    /// server more or less in the config seldom changes them; fewer are a part of more, so that even
-    /// then only some clients move.
+    /// For a backend with this sum of configured weights. Points per weight are a power of two, so
+    /// that a server more or less in the config seldom changes them; fewer are a part of more, so
+    /// that even then only some clients move.
     pub(super) fn new(weight: u64) -> RingPlan {
         let fitting = (POINTS_MAX / weight.max(1)).clamp(1, POINTS_PER_WEIGHT_MAX);
         RingPlan {
@@ -118,8 +119,8 @@ impl Ring {
     }
 }
 
-/// A server's identity on the ring: its address, and for servers of the same address which of them it
-/// is.
+/// A server's identity on the ring: its address, and for servers of the same address which of them
+/// it is.
 pub(super) fn identity(seed: u64, address: &str, occurrence: u64) -> u64 {
     hash::sequence(hash::hash_bytes(seed, address.as_bytes()), occurrence)
 }
@@ -173,8 +174,8 @@ mod tests {
         }
     }
 
-    /// Chi-square over the clients of five servers on the map: 4 degrees of freedom exceed 23.5 once in
-    /// 10,000 seeds, and this seed is fixed.
+    /// Chi-square over the clients of five servers on the map: 4 degrees of freedom exceed 23.5
+    /// once in 10,000 seeds, and this seed is fixed.
     #[test]
     fn the_map_spreads_clients_by_weight() {
         let weights = [1u16, 2, 3, 4, 10];

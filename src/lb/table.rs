@@ -63,8 +63,8 @@ impl Table {
         self.entries.iter().map(|entry| entry.weight).sum()
     }
 
-    /// The offset with which the sequence `next` goes on at the same part of its round. A sequence of
-    /// the same length goes on at the same turn exactly, also if `cursor` has moved meanwhile.
+    /// The offset with which the sequence `next` goes on at the same part of its round. A sequence
+    /// of the same length goes on at the same turn exactly, also if `cursor` has moved meanwhile.
     fn offset_for(&self, next: &Sequence, cursor: u64) -> u64 {
         let (len, next_len) = (self.sequence.len(), next.len());
         if len == next_len {

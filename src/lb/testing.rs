@@ -126,8 +126,9 @@ pub(super) fn random(seed: u64) -> impl FnMut(u64) -> u64 {
     }
 }
 
-/// Ends a test that waits for something that doesn't come. It counts looks instead of reading a clock:
-/// each gives way to other threads, so this many in a row mean that none of them has anything to do.
+/// Ends a test that waits for something that doesn't come. It counts looks instead of reading a
+/// clock: each gives way to other threads, so this many in a row mean that none of them has
+/// anything to do.
 #[derive(Default)]
 pub(super) struct Patience(u32);
 

@@ -1,7 +1,7 @@
 //! How many connections fit: descriptors, shards and memory, computed before anything is opened.
 //!
-//! Running out of descriptors in operation would hit probes and logs as well as sessions. So the sum is
-//! made at start, and a configuration that can't fit is refused with the numbers.
+//! Running out of descriptors in operation would hit probes and logs as well as sessions. So the
+//! sum is made at start, and a configuration that can't fit is refused with the numbers.
 
 use crate::config::plan::{Endpoint, LogSink, Plan};
 use crate::limits;

@@ -1,9 +1,9 @@
 //! One ring of provided buffers: its memory and who holds what of it.
 //!
-//! A buffer is with the kernel, or lent out in pieces, or both (incremental rings fill it step by step
-//! while earlier steps are still being read). It goes back when the kernel has done with it and the last
-//! piece is released; `turn` publishes what went back. The accounting is the same for the real ring and the
-//! scripted one; only the way a buffer number reaches the kernel differs.
+//! A buffer is with the kernel, or lent out in pieces, or both (incremental rings fill it step by
+//! step while earlier steps are still being read). It goes back when the kernel has done with it
+//! and the last piece is released; `turn` publishes what went back. The accounting is the same for
+//! the real ring and the scripted one; only the way a buffer number reaches the kernel differs.
 
 use std::collections::VecDeque;
 
@@ -94,8 +94,9 @@ impl BufferGroup {
         }
     }
 
-    /// Takes `length` received bytes that begin in `buffer` and hands their pieces to `emit`. `more` =
-    /// the kernel goes on filling that buffer. A length of 0 only settles the buffer's ownership.
+    /// Takes `length` received bytes that begin in `buffer` and hands their pieces to `emit`.
+    /// `more` = the kernel goes on filling that buffer. A length of 0 only settles the buffer's
+    /// ownership.
     pub fn take(&mut self, buffer: u16, length: u32, more: bool, mut emit: impl FnMut(Piece)) {
         let mut left = length;
         let mut next = Some(buffer);
@@ -168,15 +169,17 @@ impl BufferGroup {
     }
 }
 
-/// Page-aligned memory that the kernel writes while this process reads other stretches of it. It is only
-/// reached through raw pointers, so that no Rust reference ever spans bytes the kernel may write.
+/// Page-aligned memory that the kernel writes while this process reads other stretches of it. It is
+/// only reached through raw pointers, so that no Rust reference ever spans bytes the kernel may
+/// write.
 #[derive(Debug)]
 struct Memory {
     base: *mut u8,
     length: usize,
 }
 
-// SAFETY: the memory is owned by this value alone; moving the owner to another thread moves the access.
+// SAFETY: the memory is owned by this value alone; moving the owner to another thread moves the
+// access.
 unsafe impl Send for Memory {}
 
 impl Memory {
@@ -208,8 +211,8 @@ impl Memory {
     fn lent(&self, start: usize, length: usize) -> &[u8] {
         assert!(length > 0 && start + length <= self.length);
         let from = self.at(start);
-        // SAFETY: inside the mapping, initialised by mmap; the kernel writes only stretches that `take`
-        // has not lent, so these bytes don't change while the reference lives.
+        // SAFETY: inside the mapping, initialised by mmap; the kernel writes only stretches that
+        // `take` has not lent, so these bytes don't change while the reference lives.
         unsafe { std::slice::from_raw_parts(from, length) }
     }
 
@@ -219,15 +222,16 @@ impl Memory {
             return;
         }
         let to = self.at(start);
-        // SAFETY: inside the mapping, and `bytes` is not part of it: `&mut self` excludes lent slices.
+        // SAFETY: inside the mapping, and `bytes` is not part of it: `&mut self` excludes lent
+        // slices.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
     }
 }
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, unmapped once; the ring that wrote to it is closed before (field
-        // order in `Uring`).
+        // SAFETY: the mapping of `new`, unmapped once; the ring that wrote to it is closed before
+        // (field order in `Uring`).
         unsafe { libc::munmap(self.base.cast(), self.length) };
     }
 }

@@ -1,8 +1,8 @@
 //! What this kernel can do, probed and self-tested at start.
 //!
-//! Versions lie (back-ports, patched kernels), so nothing is decided by a version number: a ring is made,
-//! and each receive step, best first, has to carry a known pattern through a socket pair unchanged and to
-//! keep its byte limit.
+//! Versions lie (back-ports, patched kernels), so nothing is decided by a version number: a ring is
+//! made, and each receive step, best first, has to carry a known pattern through a socket pair
+//! unchanged and to keep its byte limit.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -37,7 +37,8 @@ impl fmt::Display for SetupError {
 }
 
 impl Caps {
-    /// Probes the kernel: takes the first receive step (or `forced` alone) that passes its self-test.
+    /// Probes the kernel: takes the first receive step (or `forced` alone) that passes its
+    /// self-test.
     pub fn probe(forced: Option<ReceiveStep>, buffers: u16) -> Result<Caps, SetupError> {
         let mut findings = Vec::new();
         let mut last = None;
@@ -136,8 +137,9 @@ fn self_test(step: ReceiveStep, buffers: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// What a receive may deliver above its limit. A bundle is followed by one more transfer when the socket
-/// has more (seen on Linux 6.18: 36 KiB for a limit of 8 KiB), so it is bounded only by its ring.
+/// What a receive may deliver above its limit. A bundle is followed by one more transfer when the
+/// socket has more (seen on Linux 6.18: 36 KiB for a limit of 8 KiB), so it is bounded only by its
+/// ring.
 fn overshoot_max(step: ReceiveStep, group: Group, buffers: u16) -> usize {
     match step {
         ReceiveStep::Limit | ReceiveStep::Incremental | ReceiveStep::Plain => 0,

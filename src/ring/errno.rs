@@ -1,5 +1,5 @@
-//! Error numbers, decoded once per operation by a total match. What no arm names is `Unexpected` and is
-//! counted by the shard.
+//! Error numbers, decoded once per operation by a total match. What no arm names is `Unexpected`
+//! and is counted by the shard.
 
 use std::fmt;
 

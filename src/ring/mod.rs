@@ -1,12 +1,13 @@
-//! The kernel interface of a shard. Everything a shard asks of the kernel goes through [`Kernel`], which
-//! has two implementations: [`Uring`], and [`scripted::Scripted`], under which the shipped shard, relay and
-//! buffer code runs in simulation.
+//! The kernel interface of a shard. Everything a shard asks of the kernel goes through [`Kernel`],
+//! which has two implementations: [`Uring`], and [`scripted::Scripted`], under which the shipped
+//! shard, relay and buffer code runs in simulation.
 //!
-//! Operations are asynchronous and named by a [`Token`]; calls are immediate and never block. Only this
-//! module builds submissions, and no submission points into memory: receives land in the buffer rings that
-//! the ring owns, everything else carries its arguments in the entry. So the in-flight rule (memory of a
-//! pushed submission belongs to the kernel until its last completion) holds by construction for all
-//! memory but the buffer rings, and those outlive the ring's file descriptor (see the field order there).
+//! Operations are asynchronous and named by a [`Token`]; calls are immediate and never block. Only
+//! this module builds submissions, and no submission points into memory: receives land in the
+//! buffer rings that the ring owns, everything else carries its arguments in the entry. So the
+//! in-flight rule (memory of a pushed submission belongs to the kernel until its last completion)
+//! holds by construction for all memory but the buffer rings, and those outlive the ring's file
+//! descriptor (see the field order there).
 
 mod buffers;
 mod caps;
@@ -28,8 +29,8 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::time::Moment;
 
-/// A descriptor a shard owns. Plain, because its life is bound to completions rather than to a scope;
-/// [`Kernel::close`] ends it.
+/// A descriptor a shard owns. Plain, because its life is bound to completions rather than to a
+/// scope; [`Kernel::close`] ends it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Fd(pub i32);
 
@@ -125,30 +126,32 @@ pub struct SocketOptions {
 
 /// What a shard asks of the kernel.
 ///
-/// An operation submitted under a token completes at least once; its last completion has `more == false`.
-/// The descriptor and the token stay reserved until then. `receive` delivers at most `limit` bytes in all
-/// its completions together, then ends: that is the whole back-pressure contract, whatever the kernel.
-/// (The bundle step, for Linux 6.10 and 6.11, may exceed it by what its ring holds.)
+/// An operation submitted under a token completes at least once; its last completion has `more ==
+/// false`. The descriptor and the token stay reserved until then. `receive` delivers at most
+/// `limit` bytes in all its completions together, then ends: that is the whole back-pressure
+/// contract, whatever the kernel. (The bundle step, for Linux 6.10 and 6.11, may exceed it by what
+/// its ring holds.)
 pub trait Kernel {
     /// The monotonic clock.
     fn now(&self) -> Moment;
 
-    /// Accepts one connection, or connections until cancelled (`multishot`). Accepted descriptors are
-    /// non-blocking and close-on-exec.
+    /// Accepts one connection, or connections until cancelled (`multishot`). Accepted descriptors
+    /// are non-blocking and close-on-exec.
     fn accept(&mut self, listener: Fd, multishot: bool, token: Token);
 
-    /// Receives at most `limit` bytes into buffers of `group`. Completions: > 0 bytes, 0 = end of stream,
-    /// negative errno; `-ENOBUFS` when the group has run dry.
+    /// Receives at most `limit` bytes into buffers of `group`. Completions: > 0 bytes, 0 = end of
+    /// stream, negative errno; `-ENOBUFS` when the group has run dry.
     fn receive(&mut self, fd: Fd, group: Group, limit: u32, token: Token);
 
-    /// Waits for readiness, once or (`multishot`) on every wake-up of the socket, which for `Write` means
-    /// whenever a full socket has room again. Decode results with [`Kernel::readiness`].
+    /// Waits for readiness, once or (`multishot`) on every wake-up of the socket, which for `Write`
+    /// means whenever a full socket has room again. Decode results with [`Kernel::readiness`].
     fn poll(&mut self, fd: Fd, interest: Interest, multishot: bool, token: Token);
 
     /// Ends an operation early. Its last completion still comes (`-ECANCELED` or its result).
     fn cancel(&mut self, target: Token);
 
-    /// Publishes recycled buffers, submits everything and gathers completions, sleeping as `wait` allows.
+    /// Publishes recycled buffers, submits everything and gathers completions, sleeping as `wait`
+    /// allows.
     fn turn(&mut self, wait: Wait) -> io::Result<()>;
 
     /// The next gathered completion.

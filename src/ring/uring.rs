@@ -1,8 +1,9 @@
 //! The kernel's ring.
 //!
-//! One ring per shard, made on the shard's own thread (SINGLE_ISSUER, DEFER_TASKRUN: receive work runs only
-//! inside this thread's `turn`, io_uring_setup(2)). One `io_uring_enter` per turn submits, runs the deferred
-//! work and waits. Descriptors are plain, not registered: shutdown(2) and splice(2) need them.
+//! One ring per shard, made on the shard's own thread (SINGLE_ISSUER, DEFER_TASKRUN: receive work
+//! runs only inside this thread's `turn`, io_uring_setup(2)). One `io_uring_enter` per turn
+//! submits, runs the deferred work and waits. Descriptors are plain, not registered: shutdown(2)
+//! and splice(2) need them.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -30,7 +31,8 @@ pub(super) const CQ_ENTRIES: u32 = 16_384;
 
 /// `IOU_PBUF_RING_INC` (io_uring_register(2), Linux 6.12).
 const PBUF_RING_INC: u16 = 2;
-/// `IORING_ENTER_GETEVENTS`, `IORING_ENTER_EXT_ARG`, `IORING_ENTER_REGISTERED_RING`, io_uring_enter(2).
+/// `IORING_ENTER_GETEVENTS`, `IORING_ENTER_EXT_ARG`, `IORING_ENTER_REGISTERED_RING`,
+/// io_uring_enter(2).
 const ENTER_GETEVENTS: u32 = 1;
 const ENTER_EXT_ARG: u32 = 8;
 const ENTER_REGISTERED_RING: u32 = 16;
@@ -51,8 +53,8 @@ pub(super) fn layouts(step: ReceiveStep, count: u16) -> [BufferLayout; 2] {
         incremental,
     };
     match step {
-        // 8 x 32 KiB + 8 x 256 KiB = 2.25 MiB: the kernel cycles through all of a ring, so both must stay
-        // in the L2 cache.
+        // 8 x 32 KiB + 8 x 256 KiB = 2.25 MiB: the kernel cycles through all of a ring, so both
+        // must stay in the L2 cache.
         ReceiveStep::Limit | ReceiveStep::Incremental => [
             layout(count, 32 << 10, true),
             layout(count, 256 << 10, true),
@@ -141,8 +143,8 @@ impl Uring {
     fn push(&mut self, entry: squeue::Entry, token: Token) {
         let entry = entry.user_data(token.0);
         loop {
-            // SAFETY: the entry points to no memory of ours (buffers come from the rings, which live as
-            // long as the ring), and its descriptor stays open until its last completion.
+            // SAFETY: the entry points to no memory of ours (buffers come from the rings, which
+            // live as long as the ring), and its descriptor stays open until its last completion.
             let pushed = unsafe { self.ring.submission().push(&entry) };
             if pushed.is_ok() {
                 break;
@@ -198,8 +200,9 @@ impl Uring {
         if result < 0 {
             let error = io::Error::last_os_error();
             return match error.raw_os_error() {
-                // Timed out, interrupted, or (EBUSY, EAGAIN) completions must be taken first: nothing of
-                // this is a failure, but what was to be submitted may still be in the queue.
+                // Timed out, interrupted, or (EBUSY, EAGAIN) completions must be taken first:
+                // nothing of this is a failure, but what was to be submitted may still be in the
+                // queue.
                 Some(libc::ETIME) => {
                     self.unsubmitted = self.left_in_queue();
                     Ok(())
@@ -277,8 +280,8 @@ impl Kernel for Uring {
         let fd = types::Fd(fd.0);
         let entry = match self.step {
             ReceiveStep::Limit => {
-                // `len` bounds the first receive and `optlen` the sum: the sum alone lets one receive
-                // take a whole buffer past it (seen on Linux 6.18).
+                // `len` bounds the first receive and `optlen` the sum: the sum alone lets one
+                // receive take a whole buffer past it (seen on Linux 6.18).
                 let entry = opcode::RecvMulti::new(fd, group as u16).len(limit).build();
                 patch(entry, SQE_OPTLEN, &limit.to_ne_bytes())
             }
@@ -475,8 +478,8 @@ impl BufferRing {
         debug_assert!(GROUPS.contains(&id));
         let entries = Entries::new(layout.count);
         let flags = if layout.incremental { PBUF_RING_INC } else { 0 };
-        // SAFETY: the entries are page-aligned and live as long as this value, which `Uring` drops after
-        // the ring.
+        // SAFETY: the entries are page-aligned and live as long as this value, which `Uring` drops
+        // after the ring.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
                 entries.base as u64,
@@ -539,9 +542,9 @@ impl Entries {
         assert!(index < self.count);
         // SAFETY: inside the mapping.
         let slot = unsafe { self.base.add(usize::from(index)) };
-        // SAFETY: the kernel reads this entry only after `publish` moves the tail past it; only this
-        // thread writes. Address, length and id are set one by one so that `resv` of entry 0, which
-        // holds the tail, stays.
+        // SAFETY: the kernel reads this entry only after `publish` moves the tail past it; only
+        // this thread writes. Address, length and id are set one by one so that `resv` of entry 0,
+        // which holds the tail, stays.
         let entry = unsafe { &mut *slot };
         entry.set_addr(address as u64);
         entry.set_len(size);

@@ -1,8 +1,8 @@
 //! Accepting: multishot accept while there is ample room, one at a time near a limit, paused at it.
 //!
-//! A connection that the kernel hands over although a limit is reached is parked: kept open, counted, and
-//! admitted first when room comes. Near a limit at most one accept per listener is outstanding, so parking
-//! stays within the reserve of the descriptor budget.
+//! A connection that the kernel hands over although a limit is reached is parked: kept open,
+//! counted, and admitted first when room comes. Near a limit at most one accept per listener is
+//! outstanding, so parking stays within the reserve of the descriptor budget.
 
 use std::collections::VecDeque;
 use std::os::fd::IntoRawFd;
@@ -16,11 +16,11 @@ use crate::base::limits::{LimitId, LimitKey};
 use crate::base::time::Moment;
 use crate::ring::{AcceptError, Completion, Errno, Fd, Kernel, Op, Token};
 
-/// Room in every limit that allows multishot: a burst may bring as many connections as the kernel's accept
-/// queues hold before the cancel takes effect, and somaxconn is 4096 by default (listen(2)).
+/// Room in every limit that allows multishot: a burst may bring as many connections as the kernel's
+/// accept queues hold before the cancel takes effect, and somaxconn is 4096 by default (listen(2)).
 const MULTISHOT_ROOM: u32 = 4096;
-/// Pause after an accept found no descriptor or memory, unless a session ends before. As haproxy and nginx
-/// pause: long enough not to burn a core, short enough not to be noticed.
+/// Pause after an accept found no descriptor or memory, unless a session ends before. As haproxy
+/// and nginx pause: long enough not to burn a core, short enough not to be noticed.
 const RESOURCE_PAUSE_MS: u64 = 100;
 
 /// What an acceptor is doing.
@@ -245,8 +245,8 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    /// Stops accepting: cancels what is outstanding; each listener is emptied and closed when its accept
-    /// has ended.
+    /// Stops accepting: cancels what is outstanding; each listener is emptied and closed when its
+    /// accept has ended.
     pub(super) fn drain_acceptors(&mut self) {
         self.draining = true;
         for index in 0..self.acceptors.len() {
@@ -264,7 +264,8 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    /// Takes the clients that are queued on a listener, because its close would reset them, and closes it.
+    /// Takes the clients that are queued on a listener, because its close would reset them, and
+    /// closes it.
     fn empty_and_close(&mut self, index: usize) {
         let fd = self.acceptors[index].fd;
         // A shared socket may never run dry under load: the bound is one full accept queue.

@@ -1,8 +1,8 @@
 //! The end of a session: failures of a side, resets passed on, the last completion, the account.
 //!
-//! A reset is passed on as a reset, but only after what its sender had sent before is with the other peer:
-//! closing by reset throws away what the kernel has not delivered. A server that has sent its FIN is
-//! complete whatever follows: the client gets everything and is drained.
+//! A reset is passed on as a reset, but only after what its sender had sent before is with the
+//! other peer: closing by reset throws away what the kernel has not delivered. A server that has
+//! sent its FIN is complete whatever follows: the client gets everything and is drained.
 
 use std::sync::Arc;
 
@@ -15,20 +15,20 @@ use crate::flow::{Arm, Cause, Close, Direction, Phase, Reading, Side, Who, Writi
 use crate::lb::{Outcome, ServerCounter};
 use crate::ring::{Errno, Fd, Kernel, Op, Token};
 
-/// How long the bytes before a client's reset may rest on their way to the server: it has lost whom to
-/// answer, and a client's end has to show within a second.
+/// How long the bytes before a client's reset may rest on their way to the server: it has lost whom
+/// to answer, and a client's end has to show within a second.
 const STALL_SERVER_MS: u64 = 500;
-/// How long the bytes before a server's reset may rest on their way to the client, which may still want
-/// the whole answer.
+/// How long the bytes before a server's reset may rest on their way to the client, which may still
+/// want the whole answer.
 const STALL_CLIENT_MS: u64 = 10_000;
 /// How long a client may go on sending to a server that is gone, after it has the whole answer.
 const DRAIN_MS: u64 = 30_000;
 
 impl<K: Kernel> Shard<K> {
-    /// Writing to a side has failed, or its poll reports an error: it takes nothing any more. What it has
-    /// sent may still be readable. `taken` is the error that a send took off the socket: then only it says
-    /// whether an end of stream that is read later is real. tcp_reset leaves EPIPE where the FIN was here
-    /// before the reset (CLOSE_WAIT), and ECONNRESET where it was not.
+    /// Writing to a side has failed, or its poll reports an error: it takes nothing any more. What
+    /// it has sent may still be readable. `taken` is the error that a send took off the socket:
+    /// then only it says whether an end of stream that is read later is real. tcp_reset leaves
+    /// EPIPE where the FIN was here before the reset (CLOSE_WAIT), and ECONNRESET where it was not.
     pub(super) fn side_failed(&mut self, slot: u32, side: Side, taken: Option<Errno>) {
         let (into, from) = (side.writes(), side.reads());
         let session = self.sessions.at_mut(slot).expect("a live session");
@@ -48,8 +48,9 @@ impl<K: Kernel> Shard<K> {
                 session.halves[f].source_failed |= cut || side == Side::Client;
                 let asked =
                     session.halves[f].arm != Arm::None || session.queued[f] || session.starved[f];
-                // The outstanding receive will say so itself, after the last bytes. A client that is
-                // held back has nothing that anybody still wants; a server's answer is worth reading.
+                // The outstanding receive will say so itself, after the last bytes. A client that
+                // is held back has nothing that anybody still wants; a server's answer is worth
+                // reading.
                 if !asked && side == Side::Client {
                     session.halves[f].reading = Reading::Broken;
                     self.mark_dirty(slot, from);
@@ -61,8 +62,8 @@ impl<K: Kernel> Shard<K> {
         self.mark_dirty(slot, into);
     }
 
-    /// A client that ends its stream without a byte before it is connected wants nothing any more, as
-    /// HAProxy has it. (With a request before the FIN, it waits for the answer.)
+    /// A client that ends its stream without a byte before it is connected wants nothing any more,
+    /// as HAProxy has it. (With a request before the FIN, it waits for the answer.)
     pub(super) fn client_ended_early(&mut self, slot: u32) {
         let session = self.sessions.at(slot).expect("a live session");
         if session.halves[Direction::Up as usize].bytes_in == 0 {
@@ -131,8 +132,8 @@ impl<K: Kernel> Shard<K> {
         self.mark_dirty(slot, side.writes());
     }
 
-    /// Looks whether the bytes before a reset have arrived, and then resets. Bytes that don't move for a
-    /// while are given up.
+    /// Looks whether the bytes before a reset have arrived, and then resets. Bytes that don't move
+    /// for a while are given up.
     pub(super) fn flushing(&mut self, slot: u32) {
         let now = self.now;
         let session = self.sessions.at_mut(slot).expect("a live session");
@@ -189,7 +190,8 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    /// Cancels everything. The session is finished with its last completion, at the end of that turn.
+    /// Cancels everything. The session is finished with its last completion, at the end of that
+    /// turn.
     pub(super) fn begin_close(&mut self, slot: u32, close: Close) {
         let session = self.sessions.at_mut(slot).expect("a live session");
         let before = std::mem::replace(&mut session.state, State::Closing);
@@ -199,8 +201,8 @@ impl<K: Kernel> Shard<K> {
         session.close.get_or_insert(close);
         let key = session.key;
         if let State::Connecting { .. } | State::ConnectEnding { .. } = before {
-            // It may have connected by now: what the client sent before it gave up must not look like a
-            // complete empty stream.
+            // It may have connected by now: what the client sent before it gave up must not look
+            // like a complete empty stream.
             session.resets[Side::Server as usize] = true;
         }
         if let State::Flushing { side, .. } = before {
@@ -365,7 +367,8 @@ impl<K: Kernel> Shard<K> {
                 i64::try_from(at.ms_since(from)).unwrap_or(i64::MAX)
             })
         };
-        // The backend's and the server's count are those without this session, as HAProxy logs them.
+        // The backend's and the server's count are those without this session, as HAProxy logs
+        // them.
         let backend_now = session.backend.as_ref().map_or(0, |backend| {
             let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
             u32::try_from(counters.sum(FrontCounter::Active as usize)).unwrap_or(0)

@@ -1,5 +1,5 @@
-//! Connecting: one non-blocking connect with a deadline, retries on the same server after a rest, or on
-//! another one at once.
+//! Connecting: one non-blocking connect with a deadline, retries on the same server after a rest,
+//! or on another one at once.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,8 +13,8 @@ use crate::flow::{Cause, Close, Direction, Phase, Side, Who};
 use crate::lb::{Outcome, Server, ServerCounter};
 use crate::ring::{Completion, ConnectError, Fd, Interest, Kernel, Op, SocketOptions, Token};
 
-/// Rest before another try on the same server: HAProxy's turn-around of min(`timeout connect`, 1 s), so
-/// that a restarting server isn't hammered.
+/// Rest before another try on the same server: HAProxy's turn-around of min(`timeout connect`, 1
+/// s), so that a restarting server isn't hammered.
 const REST_MS: u64 = 1_000;
 
 impl<K: Kernel> Shard<K> {
@@ -95,7 +95,8 @@ impl<K: Kernel> Shard<K> {
     fn close_attempt(&mut self, slot: u32, error: ConnectError) {
         let session = self.sessions.at_mut(slot).expect("a live session");
         let fd = std::mem::replace(&mut session.fds[Side::Server as usize], Fd::NONE);
-        // It may have connected at the last moment: the server must not see a complete empty stream.
+        // It may have connected at the last moment: the server must not see a complete empty
+        // stream.
         self.kernel.close_with_reset(fd);
         self.connect_failed(slot, error);
     }
@@ -214,8 +215,8 @@ fn planned_backend(session: &Session) -> &Back {
     backend.proxy.back.as_ref().expect("a backend has its side")
 }
 
-/// Whether the `retry`-th retry (from 1) goes to another server: `option redispatch N` on every N-th,
-/// negative N counted back from the last one.
+/// Whether the `retry`-th retry (from 1) goes to another server: `option redispatch N` on every
+/// N-th, negative N counted back from the last one.
 fn redispatch_due(back: &Back, retry: u16) -> bool {
     let retry = i32::from(retry);
     match back.redispatch.map(i32::from) {

@@ -1,6 +1,6 @@
-//! A direction as a plain value: descriptors, unsent bytes, ends, counters, times; no pointer, nothing in
-//! flight. Switching the engine of a live session, moving it to another shard and handing it to another
-//! process all go through it.
+//! A direction as a plain value: descriptors, unsent bytes, ends, counters, times; no pointer,
+//! nothing in flight. Switching the engine of a live session, moving it to another shard and
+//! handing it to another process all go through it.
 
 use std::io::IoSlice;
 
@@ -25,8 +25,8 @@ pub struct FrozenDirection {
 
 impl<K: Kernel> Shard<K> {
     /// Freezes and thaws a direction of the `index`-th relaying session, as soon as its outstanding
-    /// receive has ended. False if there is no such session. What it proves in simulation is that nothing
-    /// is lost on the way; the engine switch will put its other half between the two.
+    /// receive has ended. False if there is no such session. What it proves in simulation is that
+    /// nothing is lost on the way; the engine switch will put its other half between the two.
     pub fn refreeze(&mut self, index: usize, direction: Direction) -> bool {
         let relays = |session: &Session| {
             session.state == State::Relaying
@@ -94,8 +94,8 @@ impl<K: Kernel> Shard<K> {
         })
     }
 
-    /// Puts a frozen direction into its session. It begins blocked or not as its sink's poll will tell:
-    /// the next flush tries to send.
+    /// Puts a frozen direction into its session. It begins blocked or not as its sink's poll will
+    /// tell: the next flush tries to send.
     fn thaw(&mut self, slot: u32, direction: Direction, frozen: FrozenDirection) {
         let d = direction as usize;
         let session = self.sessions.at_mut(slot).expect("a live session");

@@ -1,11 +1,11 @@
 //! The data plane: one thread, one core, one ring per shard.
 //!
-//! A session's life is `accept -> pick -> connect -> relay -> close`, one file per step. What other layers
-//! may use is exported here; the steps are private. A shard never opens a file, resolves a name or formats
-//! text, and takes no lock and no allocation per packet.
+//! A session's life is `accept -> pick -> connect -> relay -> close`, one file per step. What other
+//! layers may use is exported here; the steps are private. A shard never opens a file, resolves a
+//! name or formats text, and takes no lock and no allocation per packet.
 //!
-//! A turn is: gather completions and handle them; messages; timers; flush every touched direction; finish
-//! ended sessions; arm what waits for buffers or for its share of the bulk budget; report.
+//! A turn is: gather completions and handle them; messages; timers; flush every touched direction;
+//! finish ended sessions; arm what waits for buffers or for its share of the bulk budget; report.
 
 mod accept;
 mod close;
@@ -58,8 +58,8 @@ const BULK_PER_TURN: u32 = 512 << 10;
 const BULK_RECEIVE: u32 = 256 << 10;
 /// A bulk receive while nothing else is going on.
 const BULK_ALONE: u32 = 1 << 20;
-/// A small receive, and the memory each direction owns unreserved, where the budget allows: a whole buffer
-/// of the small ring.
+/// A small receive, and the memory each direction owns unreserved, where the budget allows: a whole
+/// buffer of the small ring.
 const SMALL_RECEIVE_MAX: u32 = 32 << 10;
 /// The same at the least: one page of data.
 const SMALL_RECEIVE_MIN: u32 = 4 << 10;
@@ -72,13 +72,13 @@ const HELD_MAX: u32 = 128 << 10;
 pub struct ShardListener {
     /// Which listener of the plan.
     pub listener_id: ListenerId,
-    /// The socket: one member of a reuseport group of this shard's own, or a duplicate of a socket that
-    /// all shards share (Unix, inherited). Non-blocking, listening.
+    /// The socket: one member of a reuseport group of this shard's own, or a duplicate of a socket
+    /// that all shards share (Unix, inherited). Non-blocking, listening.
     pub socket: OwnedFd,
 }
 
-/// Runs a shard on the calling thread until it was told to stop, or has drained. The ring belongs to the
-/// thread that calls this.
+/// Runs a shard on the calling thread until it was told to stop, or has drained. The ring belongs
+/// to the thread that calls this.
 pub fn run(
     shard: ShardId,
     world: Arc<World>,

@@ -118,7 +118,8 @@ impl<K: Kernel> Shard<K> {
             self.assigned(grant.waiter.session.slot, grant.server);
             return;
         }
-        // The session left the queue too late to give its place back: the server goes to the next one.
+        // The session left the queue too late to give its place back: the server goes to the next
+        // one.
         let backend = self.world.backends.iter().flatten().find(|backend| {
             backend
                 .servers

@@ -1,5 +1,5 @@
-//! Lists of received pieces, one per direction and turn. At the end of a turn all of them are empty: what
-//! the sink didn't take was copied to private memory.
+//! Lists of received pieces, one per direction and turn. At the end of a turn all of them are
+//! empty: what the sink didn't take was copied to private memory.
 
 use crate::ring::{Group, Piece};
 

@@ -1,8 +1,8 @@
 //! Private memory of a shard: where bytes wait that a sink doesn't take yet.
 //!
-//! Chunks of three sizes in lists, one list per direction. Freed chunks are kept for reuse up to a bound,
-//! the rest goes back to the allocator, so that a burst's memory is given back. What may be held at all is
-//! decided before data is asked for, through [`Budget`].
+//! Chunks of three sizes in lists, one list per direction. Freed chunks are kept for reuse up to a
+//! bound, the rest goes back to the allocator, so that a burst's memory is given back. What may be
+//! held at all is decided before data is asked for, through [`Budget`].
 
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -166,8 +166,8 @@ impl Chunk {
     }
 }
 
-/// A shard's share of the process-wide budget, taken and given back in grains so that the shared counter
-/// is touched rarely.
+/// A shard's share of the process-wide budget, taken and given back in grains so that the shared
+/// counter is touched rarely.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     /// Taken from the process and not handed on.

@@ -9,8 +9,8 @@ use super::world::Frontend;
 use crate::lb::{Backend, Server};
 use crate::sys::EventFd;
 
-/// One session, or one accepted connection where the log line is written at accept. No text: the log
-/// thread formats.
+/// One session, or one accepted connection where the log line is written at accept. No text: the
+/// log thread formats.
 #[derive(Clone, Debug)]
 pub struct SessionRecord {
     /// Unix time of the accept, milliseconds.

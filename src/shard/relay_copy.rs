@@ -1,13 +1,15 @@
 //! Relaying by copy: receive into ring buffers, one inline send per direction and turn, the rest to
 //! private memory.
 //!
-//! After a turn's completions are drained, every touched direction is flushed once. What a sink does not
-//! take is copied out at once, so no ring buffer outlives its turn and slow readers can't starve anybody:
-//! copying lazily, under pressure only, was measured to be no faster and needs a third list.
+//! After a turn's completions are drained, every touched direction is flushed once. What a sink
+//! does not take is copied out at once, so no ring buffer outlives its turn and slow readers can't
+//! starve anybody: copying lazily, under pressure only, was measured to be no faster and needs a
+//! third list.
 //!
-//! Small directions are armed at once. Bulk directions wait in a queue from which at most `bulk_per_turn`
-//! bytes are armed per turn: that bound is what keeps small exchanges quick beside bulk streams. It is
-//! lifted only while a single direction moves data in bulk and nothing small is going on.
+//! Small directions are armed at once. Bulk directions wait in a queue from which at most
+//! `bulk_per_turn` bytes are armed per turn: that bound is what keeps small exchanges quick beside
+//! bulk streams. It is lifted only while a single direction moves data in bulk and nothing small is
+//! going on.
 
 use std::io::IoSlice;
 use std::sync::atomic::Ordering::Relaxed;
@@ -22,7 +24,8 @@ use crate::flow::{Arm, Direction, Reading, Side, Wish, Writing};
 use crate::lb::ServerCounter;
 use crate::ring::{Completion, Errno, Group, Interest, Kernel, Op, ReceiveError, SendError, Token};
 
-/// Pieces of one send. Two rings and private chunks rarely give more, and an iovec costs 16 bytes of stack.
+/// Pieces of one send. Two rings and private chunks rarely give more, and an iovec costs 16 bytes
+/// of stack.
 const SEND_PARTS: usize = 16;
 /// Window over which directions count as active, for lifting the bulk bound.
 const QUIET_WINDOW_MS: u64 = 5;
@@ -231,8 +234,8 @@ impl<K: Kernel> Shard<K> {
         debug_assert!(left == 0, "more was sent than there was");
     }
 
-    /// The sink is full: wait until it is writable. The poll stays armed to the session's end: it is
-    /// edge-like, costs nothing while idle, and also tells of the peer's death.
+    /// The sink is full: wait until it is writable. The poll stays armed to the session's end: it
+    /// is edge-like, costs nothing while idle, and also tells of the peer's death.
     fn block(&mut self, slot: u32, direction: Direction) {
         self.gauges().sends_short.fetch_add(1, Relaxed);
         let session = self.sessions.at_mut(slot).expect("a live session");
@@ -411,8 +414,8 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    /// A transformed direction holds its output: it receives little enough that the most its transform
-    /// can make of it fits what the direction owns, and only when it is empty.
+    /// A transformed direction holds its output: it receives little enough that the most its
+    /// transform can make of it fits what the direction owns, and only when it is empty.
     fn arm_transformed(&mut self, slot: u32, direction: Direction, wish: Wish) {
         if wish == Wish::Nothing || session_held(self, slot, direction) > 0 {
             return self.watch(slot, direction.source());
@@ -471,8 +474,8 @@ impl<K: Kernel> Shard<K> {
     /// Arms those that found no buffer, as far as buffers are back.
     pub(super) fn arm_starved(&mut self) {
         let available = |shard: &Self, group| shard.kernel.buffers_ref(group).available();
-        // Arming all of many at once only makes most of them fail again: twice the buffers is enough to
-        // use them all.
+        // Arming all of many at once only makes most of them fail again: twice the buffers is
+        // enough to use them all.
         let mut room = 2 * (available(self, Group::Small) + available(self, Group::Bulk));
         while room > 0 {
             let Some((slot, direction)) = self.starved.pop_front() else {

@@ -19,8 +19,8 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Where a session is in its life.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum State {
-    /// Bytes that must be seen before a server is chosen (PROXY header, SNI, rules). Nothing asks for
-    /// them yet: a session passes through.
+    /// Bytes that must be seen before a server is chosen (PROXY header, SNI, rules). Nothing asks
+    /// for them yet: a session passes through.
     Prelude,
     /// In the backend's queue.
     Waiting {
@@ -44,8 +44,8 @@ pub(super) enum State {
     },
     /// Both sides are connected.
     Relaying,
-    /// One side has reset its connection: what it had sent is flushed to the other, then that one is
-    /// reset too.
+    /// One side has reset its connection: what it had sent is flushed to the other, then that one
+    /// is reset too.
     Flushing {
         /// Who is reset at the end.
         side: Side,

@@ -1,5 +1,6 @@
-//! Deadlines of a session. One timer per session in the shard's wheel: it fires at the earliest deadline
-//! known when it was set, and activity, which only moves deadlines later, doesn't touch it.
+//! Deadlines of a session. One timer per session in the shard's wheel: it fires at the earliest
+//! deadline known when it was set, and activity, which only moves deadlines later, doesn't touch
+//! it.
 
 use super::Shard;
 use super::session::{Session, State};
@@ -124,8 +125,8 @@ fn next_deadline(session: &Session, now: Moment) -> Moment {
     }
 }
 
-/// When a side's inactivity timeout ends. A side counts while it is expected to do something: to send
-/// (unless we hold it back ourselves) or to take what is waiting for it.
+/// When a side's inactivity timeout ends. A side counts while it is expected to do something: to
+/// send (unless we hold it back ourselves) or to take what is waiting for it.
 fn side_deadline(session: &Session, side: Side) -> Moment {
     let from = side.reads() as usize;
     let into = &session.halves[side.writes() as usize];
@@ -139,7 +140,8 @@ fn side_deadline(session: &Session, side: Side) -> Moment {
     }
 }
 
-/// The inactivity timeout that is in force for a side, 0 = none: the `-fin` one once our FIN is out.
+/// The inactivity timeout that is in force for a side, 0 = none: the `-fin` one once our FIN is
+/// out.
 fn timeout_ms(session: &Session, side: Side) -> u32 {
     let (usual, half_closed) = match side {
         Side::Client => {

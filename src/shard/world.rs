@@ -63,14 +63,15 @@ pub type ProxyCounters = ShardCounters<{ FrontCounter::COUNT }>;
 pub struct Frontend {
     /// What the config says of it.
     pub proxy: Arc<Proxy>,
-    /// Its limit in [`World::limits`] (always present; unlimited when `maxconn` is 0). Its `current` is
-    /// the number of open sessions, its `peak` the most there ever were.
+    /// Its limit in [`World::limits`] (always present; unlimited when `maxconn` is 0). Its
+    /// `current` is the number of open sessions, its `peak` the most there ever were.
     pub limit: LimitId,
     /// Counters.
     pub counters: ProxyCounters,
 }
 
-/// Everything shared between threads. Built once by `process`; reload will publish parts of it anew.
+/// Everything shared between threads. Built once by `process`; reload will publish parts of it
+/// anew.
 #[derive(Debug)]
 pub struct World {
     /// The configuration in force.

@@ -1,8 +1,8 @@
 //! CPU and memory limits of the cgroups this process is in, version 1 and 2.
 //!
-//! A limit of any ancestor binds, so every level up to the mount point is read. Which directory is ours
-//! comes from `/proc/self/cgroup` and `/proc/self/mountinfo`: in a container the first may name the
-//! host's path while the second shows only its tail.
+//! A limit of any ancestor binds, so every level up to the mount point is read. Which directory is
+//! ours comes from `/proc/self/cgroup` and `/proc/self/mountinfo`: in a container the first may
+//! name the host's path while the second shows only its tail.
 
 use std::path::{Path, PathBuf};
 
@@ -67,8 +67,8 @@ fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     }
 }
 
-/// Our directory in the first mount that `wanted` accepts by type and options, and its parents up to
-/// the mount point.
+/// Our directory in the first mount that `wanted` accepts by type and options, and its parents up
+/// to the mount point.
 fn levels(mounts: &str, path: &str, wanted: impl Fn(&str, &str) -> bool) -> Vec<PathBuf> {
     for line in mounts.lines() {
         // `id parent major:minor root mount-point options [tags] - type source super-options`

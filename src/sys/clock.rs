@@ -11,8 +11,8 @@ pub fn now() -> Moment {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a valid, writable timespec for the whole call, and the clock id is a constant
-    // that Linux always has, so the call can't fail.
+    // SAFETY: `time` is a valid, writable timespec for the whole call, and the clock id is a
+    // constant that Linux always has, so the call can't fail.
     let _ = unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);

@@ -3,9 +3,9 @@
 //!
 //! O_NONBLOCK can't simply be set on a standard descriptor: the flag belongs to the open file
 //! description, which the shell or another program shares. The file is opened anew through
-//! `/proc/self/fd`, which gives a description of our own for pipes, terminals and files. A socket can't
-//! be opened that way but takes MSG_DONTWAIT. What can't be opened for lack of rights is written only
-//! after a poll said that there is room (a pipe then takes PIPE_BUF bytes).
+//! `/proc/self/fd`, which gives a description of our own for pipes, terminals and files. A socket
+//! can't be opened that way but takes MSG_DONTWAIT. What can't be opened for lack of rights is
+//! written only after a poll said that there is room (a pipe then takes PIPE_BUF bytes).
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
@@ -113,7 +113,8 @@ pub fn poll(items: &mut [PollItem], timeout_ms: i32) {
             revents: 0,
         })
         .collect();
-    // SAFETY: `set` is a valid array of as many pollfd as the second argument says, for the whole call.
+    // SAFETY: `set` is a valid array of as many pollfd as the second argument says, for the whole
+    // call.
     let _ = unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout_ms) };
     for (item, result) in items.iter_mut().zip(&set) {
         item.ready = result.revents != 0;

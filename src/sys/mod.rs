@@ -1,4 +1,5 @@
-//! System calls that are not on a ring: sockets, addresses, process. With `ring` the only unsafe code.
+//! System calls that are not on a ring: sockets, addresses, process. With `ring` the only unsafe
+//! code.
 
 pub mod cgroup;
 pub mod clock;

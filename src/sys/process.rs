@@ -1,4 +1,5 @@
-//! What the process asks of the system at start: descriptors, CPUs, memory, daemon, service manager.
+//! What the process asks of the system at start: descriptors, CPUs, memory, daemon, service
+//! manager.
 //!
 //! Nothing here is called on the data path. Forking must happen before any thread exists.
 
@@ -114,8 +115,8 @@ impl ReadyReport {
 /// has ended.
 pub fn daemonize() -> io::Result<Daemon> {
     let (receiver, sender) = io::pipe()?;
-    // SAFETY: no other thread exists yet (the caller's duty, kept by `process::run`, which forks before
-    // it starts any), so the child may allocate and lock like any program.
+    // SAFETY: no other thread exists yet (the caller's duty, kept by `process::run`, which forks
+    // before it starts any), so the child may allocate and lock like any program.
     let forked = unsafe { fork() }?;
     match forked {
         ForkResult::Child => {

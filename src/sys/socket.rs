@@ -33,9 +33,10 @@ pub struct ListenOptions {
 /// Listens on a TCP address with one socket for each of `members` (at least 1), which share the
 /// connections (SO_REUSEPORT).
 ///
-/// The first socket binds and listens *without* SO_REUSEPORT, so that another program on the address,
-/// even one of the same user that has set it, gives EADDRINUSE; of two that start at once, `listen`
-/// lets one pass. Then the option is set and the others join: Linux looks at it when they bind.
+/// The first socket binds and listens *without* SO_REUSEPORT, so that another program on the
+/// address, even one of the same user that has set it, gives EADDRINUSE; of two that start at once,
+/// `listen` lets one pass. Then the option is set and the others join: Linux looks at it when they
+/// bind.
 pub fn listen_tcp(
     address: SocketAddr,
     options: &ListenOptions,
@@ -134,9 +135,9 @@ pub struct UnixListening {
     pub file: (u64, u64),
 }
 
-/// Listens on a Unix path: binds a temporary name, sets mode and owner, and renames it over the path,
-/// so that clients find either the old socket or a ready one. A path on which somebody listens gives
-/// `AddrInUse`; a socket left behind is replaced, any other file is not.
+/// Listens on a Unix path: binds a temporary name, sets mode and owner, and renames it over the
+/// path, so that clients find either the old socket or a ready one. A path on which somebody
+/// listens gives `AddrInUse`; a socket left behind is replaced, any other file is not.
 pub fn listen_unix(
     path: &Path,
     backlog: u32,

@@ -11,8 +11,8 @@ use crate::base::address::Address;
 
 /// A descriptor borrowed for one call.
 fn borrow(fd: RawFd) -> BorrowedFd<'static> {
-    // SAFETY: the shard owns `fd` and closes it only after its last use; the borrow ends with the call
-    // it is made for.
+    // SAFETY: the shard owns `fd` and closes it only after its last use; the borrow ends with the
+    // call it is made for.
     unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
@@ -102,7 +102,8 @@ fn set_keepalive(socket: &Socket, options: &StreamOptions) -> io::Result<()> {
 pub fn send(fd: RawFd, parts: &[IoSlice<'_>]) -> Result<usize, i32> {
     // SAFETY: an all-zero msghdr is a valid empty message.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    // IoSlice has the layout of iovec (its documentation guarantees it); sendmsg only reads through it.
+    // IoSlice has the layout of iovec (its documentation guarantees it); sendmsg only reads through
+    // it.
     message.msg_iov = parts.as_ptr().cast_mut().cast();
     message.msg_iovlen = parts.len();
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

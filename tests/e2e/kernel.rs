@@ -1,15 +1,15 @@
-//! What the kernel allows: every receive step carries the same bytes, and where io_uring is forbidden or
-//! missing the program says so and how to allow it.
+//! What the kernel allows: every receive step carries the same bytes, and where io_uring is
+//! forbidden or missing the program says so and how to allow it.
 
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use crate::support::balancer::{Setup, TempDir, program, run};
 use crate::support::client::{self, local};
 use crate::support::port::free_port;
-use crate::support::{MockServer, skip, turn};
+use crate::support::{MockServer, skip, sys, turn};
 
-/// Streams of all sizes, many at once, over a shard with `buffers` buffers and a forced receive step.
+/// Streams of all sizes, many at once, over a shard with `buffers` buffers and a forced receive
+/// step.
 fn carries(step: &str, buffers: u32) {
     let _turn = turn::shared();
     if skip("receive steps are Tidegate's") {
@@ -76,7 +76,8 @@ fn the_receive_step_is_shown() {
     assert!(output.contains("self-test passed"), "{output}");
 }
 
-/// Starts the program with io_uring_setup answered by `errno`, and returns its exit code and messages.
+/// Starts the program with io_uring_setup answered by `errno`, and returns its exit code and
+/// messages.
 fn without_io_uring(errno: i32) -> (Option<i32>, String) {
     let dir = TempDir::new();
     let text = format!(
@@ -88,44 +89,10 @@ fn without_io_uring(errno: i32) -> (Option<i32>, String) {
     let config = dir.write("denied.cfg", &text);
     let mut command = Command::new(program());
     command.arg("-f").arg(config);
-    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
-    unsafe { command.pre_exec(move || deny_io_uring(errno)) };
+    sys::deny_io_uring(&mut command, errno);
     let output = command.output().expect("start the program");
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     (output.status.code(), text)
-}
-
-/// A seccomp filter (seccomp(2)) that answers io_uring_setup with `errno` and allows everything else.
-fn deny_io_uring(errno: i32) -> std::io::Result<()> {
-    let word = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
-        code: u16::try_from(code).expect("BPF codes are small"),
-        jt,
-        jf,
-        k,
-    };
-    let setup = u32::try_from(libc::SYS_io_uring_setup).expect("a system call number");
-    let refuse = libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
-    let mut filter = [
-        // Offset 0 of struct seccomp_data is the system call's number.
-        word(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        word(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, setup, 0, 1),
-        word(libc::BPF_RET | libc::BPF_K, refuse, 0, 0),
-        word(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
-    ];
-    let program = libc::sock_fprog {
-        len: 4,
-        filter: filter.as_mut_ptr(),
-    };
-    // SAFETY: PR_SET_NO_NEW_PRIVS takes plain numbers.
-    if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: `program` and its four instructions live until the call returns.
-    if unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } != 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::spread::{count_sequential, named};
 use crate::support::client::local;
 use crate::support::port::free_port;
-use crate::support::{Balancer, MockServer, balancer::Setup, is_tidegate, turn};
+use crate::support::{Balancer, MockServer, balancer::Setup, is_tidegate, skip, turn};
 
 fn three() -> (Balancer, Vec<MockServer>, u16) {
     let (servers, lines) = named(&["", "", ""]);
@@ -77,6 +77,9 @@ fn a_client_that_half_closes_gets_its_answer() {
 #[test]
 fn a_command_in_pieces_is_one_command() {
     let _turn = turn::shared();
+    if skip("2.6 now and then never answers a command in pieces") {
+        return;
+    }
     let (balancer, _servers, _port) = three();
     let mut socket = open(&balancer);
     for piece in ["show ", "in", "fo", "\n"] {

@@ -72,10 +72,6 @@ fn adopt(text: &str, dir: &TempDir, servers: &[SocketAddr]) -> (String, BTreeMap
         let words: Vec<&str> = line.split_whitespace().collect();
         let mut line = line.to_owned();
         match words.as_slice() {
-            // As many descriptors as the deployment has, a test host need not have.
-            ["maxconn", connections] if section.is_empty() => {
-                line = line.replace(connections, "2000");
-            }
             ["listen" | "frontend" | "backend", name, ..] => section = (*name).to_owned(),
             ["stats", "socket", path, ..] => {
                 line = line.replace(path, &dir.path().join("stats").display().to_string());

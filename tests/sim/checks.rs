@@ -136,8 +136,8 @@ impl Simulation {
                 String::from_utf8_lossy(&letters)
             );
         }
-        // What had been received before a reset goes out before the reset is passed on. A server that
-        // takes nothing for a while isn't waited for.
+        // What had been received before a reset goes out before the reset is passed on. A server
+        // that takes nothing for a while isn't waited for.
         let in_data = letters[1] == b'D' && !decided;
         let ways = [
             (client, server, record.bytes_in),

@@ -23,7 +23,8 @@ use tidegate::shard::{LogQueue, Message, SessionRecord, Shard, ShardPort, World}
 
 /// Turns of all shards together, at most.
 const TURNS_MAX: u64 = 400_000;
-/// Virtual time a simulation may take: every wait of a peer or a session is shorter than ten minutes.
+/// Virtual time a simulation may take: every wait of a peer or a session is shorter than ten
+/// minutes.
 const TIME_MAX_MS: u64 = 3_600_000;
 /// Timers of the simulation's own.
 const TIMER_DRAIN: u32 = u32::MAX;

@@ -1,4 +1,5 @@
-//! What a seed stands for: a configuration, a network, buffer rings, peers and what happens to the shards.
+//! What a seed stands for: a configuration, a network, buffer rings, peers and what happens to the
+//! shards.
 
 use std::fmt::Write;
 use std::io;

@@ -14,8 +14,8 @@ use super::{connect, wait};
 use crate::sample::{Context, Void};
 use crate::sys;
 
-/// Length of the pattern: a prime number of pages (about 1 MB), so that no buffer or pipe size divides
-/// it and a piece that was skipped or sent twice shifts what follows.
+/// Length of the pattern: a prime number of pages (about 1 MB), so that no buffer or pipe size
+/// divides it and a piece that was skipped or sent twice shifts what follows.
 pub(crate) const PATTERN_BYTES: usize = 251 * 4096;
 
 /// Receives of which one is looked at.

@@ -2,9 +2,9 @@
 //!
 //! Who closes first decides who keeps the TIME_WAIT entries, and with them what the run measures.
 //! The client binds its source ports itself, least recently used first, out of 4 x 20,000 address
-//! and port pairs. That is cheap, never collides with a port that the balancer takes (those come from
-//! the kernel's range above), and a pair comes back later than the second that a TIME_WAIT entry
-//! must be old before the kernel reuses it. With the balancer's 28,000 the entries stay below
+//! and port pairs. That is cheap, never collides with a port that the balancer takes (those come
+//! from the kernel's range above), and a pair comes back later than the second that a TIME_WAIT
+//! entry must be old before the kernel reuses it. With the balancer's 28,000 the entries stay below
 //! the default bound of the TIME_WAIT table (131,072 on this kernel's size class).
 
 use std::io;
@@ -185,7 +185,8 @@ impl Attempt {
                     return Ok(true);
                 }
                 if !events.contains(EpollFlags::EPOLLRDHUP) {
-                    // The end of the stream comes with an edge of its own; no need to ask for it now.
+                    // The end of the stream comes with an edge of its own; no need to ask for it
+                    // now.
                     return Ok(false);
                 }
             }

@@ -1,7 +1,8 @@
 //! Load generators: single-threaded event loops that count what they did.
 //!
-//! Each has `run_until(deadline)`, called once to warm up and once to measure, and `reset()` between
-//! the two. The first error ends a generator and voids the run: there are no retries to hide behind.
+//! Each has `run_until(deadline)`, called once to warm up and once to measure, and `reset()`
+//! between the two. The first error ends a generator and voids the run: there are no retries to
+//! hide behind.
 
 pub(crate) mod bulk;
 pub(crate) mod connects;
@@ -69,8 +70,8 @@ fn wait<'e>(
     let timeout = EpollTimeout::try_from(bound + Duration::from_millis(1)).context("wait")?;
     let mut outcome = epoll.wait(events, timeout);
     if bound == SILENCE_MAX && outcome == Ok(0) {
-        // A machine that was frozen meanwhile wakes up with this timer expired and everything else still
-        // to happen: silence counts only if it goes on.
+        // A machine that was frozen meanwhile wakes up with this timer expired and everything else
+        // still to happen: silence counts only if it goes on.
         outcome = epoll.wait(events, SECOND_LOOK_MS);
     }
     match outcome {

@@ -1,8 +1,8 @@
 //! Log lines and their headers, byte for byte as HAProxy writes them.
 //!
-//! `Connect from ...` at the accept, or the `option tcplog` line at the end of a session:
-//! `%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq`. Lines are written into a
-//! reused buffer; local time is computed once per second.
+//! `Connect from ...` at the accept, or the `option tcplog` line at the end of a session: `%ci:%cp
+//! [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq`. Lines are written into a reused
+//! buffer; local time is computed once per second.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;

@@ -1,9 +1,9 @@
-//! The log thread: takes records from the shards' queue and messages from the control thread, formats
-//! them and ships them to the log targets.
+//! The log thread: takes records from the shards' queue and messages from the control thread,
+//! formats them and ships them to the log targets.
 //!
 //! It is the only thread that writes to a log target or, after the start, to standard error. Every
-//! target is non-blocking and has a bounded backlog of its own, so a blocked one costs its own lines
-//! (dropped and counted) and nobody else's. Nothing waits for this thread.
+//! target is non-blocking and has a bounded backlog of its own, so a blocked one costs its own
+//! lines (dropped and counted) and nobody else's. Nothing waits for this thread.
 
 mod format;
 mod sink;
@@ -116,8 +116,8 @@ pub struct LogThread {
 }
 
 impl LogThread {
-    /// Starts it. With `console` messages go to standard error too; without `standard` (a daemon) the
-    /// targets `stdout` and `stderr` lead nowhere, for their terminal is left.
+    /// Starts it. With `console` messages go to standard error too; without `standard` (a daemon)
+    /// the targets `stdout` and `stderr` lead nowhere, for their terminal is left.
     pub fn start(shared: Arc<Shared>, console: bool, standard: bool) -> io::Result<LogThread> {
         let mut shipper = Shipper::new(Arc::clone(&shared), console, standard);
         let thread = std::thread::Builder::new()
@@ -210,8 +210,8 @@ impl Shipper {
     }
 
     /// Formats what is queued, up to a bound; true if the queues are empty now. While a target that
-    /// takes lines at a measured pace has a long backlog, records stay in the queue: they would only
-    /// be dropped at the target.
+    /// takes lines at a measured pace has a long backlog, records stay in the queue: they would
+    /// only be dropped at the target.
     fn take_queued(&mut self, queue: &LogQueue) -> bool {
         while let Some(message) = self.shared.messages.queue.pop() {
             self.message(&message);
@@ -379,8 +379,8 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
     use std::time::Duration;
 
-    /// Datagrams that didn't fit into the buffer of a UDP socket, because its reader had no CPU: the
-    /// last column of its line in the kernel's table.
+    /// Datagrams that didn't fit into the buffer of a UDP socket, because its reader had no CPU:
+    /// the last column of its line in the kernel's table.
     fn lost_in_kernel(port: u16) -> usize {
         let table = std::fs::read_to_string("/proc/net/udp").unwrap();
         let local = format!("0100007F:{port:04X}");
@@ -388,7 +388,8 @@ mod tests {
         line.split_whitespace().last().unwrap().parse().unwrap()
     }
 
-    /// 20 records each millisecond for a second, to a live UDP and a live Unix syslog: all are handed to the kernel.
+    /// 20 records each millisecond for a second, to a live UDP and a live Unix syslog: all are
+    /// handed to the kernel.
     #[test]
     fn twenty_thousand_lines_a_second_arrive() {
         const LINES: usize = 20_000;

@@ -1,8 +1,9 @@
 //! A log target: where lines go, and the bounded backlog of those it doesn't take yet.
 //!
-//! No call here blocks. A Unix datagram socket whose reader is behind (its queue is short: 10 to 512
-//! datagrams) makes lines wait in the backlog, so a live but busy syslog loses nothing; a UDP target
-//! takes so many lines per millisecond, because a receiver's full buffer drops without a word.
+//! No call here blocks. A Unix datagram socket whose reader is behind (its queue is short: 10 to
+//! 512 datagrams) makes lines wait in the backlog, so a live but busy syslog loses nothing; a UDP
+//! target takes so many lines per millisecond, because a receiver's full buffer drops without a
+//! word.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};

@@ -1,7 +1,8 @@
-//! `show activity`: what shards and process hold and do, one `name: total [ shard0 shard1 ]` per line.
+//! `show activity`: what shards and process hold and do, one `name: total [ shard0 shard1 ]` per
+//! line.
 //!
-//! The format is ours. A gauge of the shards has its sum and each shard's part; maxima have the largest
-//! in place of the sum. Lines about the process have the one value.
+//! The format is ours. A gauge of the shards has its sum and each shard's part; maxima have the
+//! largest in place of the sum. Lines about the process have the one value.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

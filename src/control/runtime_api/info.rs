@@ -33,7 +33,10 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
     let current = world.limits.current(world.process_limit);
     let maxconn = world.limits.max(world.process_limit);
     let fronts = || world.frontends.iter().flatten();
-    let sum = |counter: FrontCounter| -> u64 { fronts().map(|f| f.counters.sum(counter as usize)).sum() };
+    let sum = |counter: FrontCounter| {
+        let each = fronts().map(|front| front.counters.sum(counter as usize));
+        each.sum::<u64>()
+    };
     let (connections, sessions) = (sum(FrontCounter::Connections), sum(FrontCounter::Sessions));
     let rate = shared.rates.of(Subject::Process);
     let api = world.plan.global.stats_sockets.len();

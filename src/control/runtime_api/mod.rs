@@ -1,8 +1,8 @@
 //! The runtime socket: HAProxy's stats socket in framing and words.
 //!
-//! A client sends one line of commands divided by `;`; every answer is followed by one empty line and
-//! the connection is closed after the last, unless `prompt` came first. Lines, clients and waiting
-//! times are bounded. A client that has closed its sending side still gets its answer.
+//! A client sends one line of commands divided by `;`; every answer is followed by one empty line
+//! and the connection is closed after the last, unless `prompt` came first. Lines, clients and
+//! waiting times are bounded. A client that has closed its sending side still gets its answer.
 
 mod activity;
 mod commands;
@@ -257,8 +257,8 @@ async fn read_line<S: AsyncRead + Unpin>(
     }
 }
 
-/// Writes all of it; each piece within the timeout, so that a slow reader of a long answer is served
-/// and one that doesn't read is not waited for.
+/// Writes all of it; each piece within the timeout, so that a slow reader of a long answer is
+/// served and one that doesn't read is not waited for.
 async fn write<S: AsyncWrite + Unpin>(
     stream: &mut S,
     mut bytes: &[u8],

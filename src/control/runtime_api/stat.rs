@@ -1,7 +1,7 @@
 //! `show stat`: HAProxy's CSV, column by column.
 //!
-//! Readers go by position, so the header is fixed and a column without a value is empty. Rows come in
-//! HAProxy's order: a proxy's FRONTEND, its servers, its BACKEND.
+//! Readers go by position, so the header is fixed and a column without a value is empty. Rows come
+//! in HAProxy's order: a proxy's FRONTEND, its servers, its BACKEND.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -246,7 +246,8 @@ fn check_columns(row: &mut Row, server: &Server) {
     row.set("check_health", report.health);
 }
 
-/// The server's state as HAProxy words it: `UP 1/3` is up with failures, `DOWN 1/2` down with passes.
+/// The server's state as HAProxy words it: `UP 1/3` is up with failures, `DOWN 1/2` down with
+/// passes.
 fn server_status(server: &Server) -> String {
     match server.admin() {
         Admin::Maintenance => return "MAINT".to_owned(),

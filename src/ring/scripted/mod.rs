@@ -1,15 +1,16 @@
-//! The kernel interface over a virtual network and clock: the shipped shard runs on it in simulation.
+//! The kernel interface over a virtual network and clock: the shipped shard runs on it in
+//! simulation.
 //!
-//! Everything a seed can bring about here, Linux may do too: operations end early, late, in another order
-//! than they began, or for nothing; sends are short or refused; descriptors run out and are reused at once.
-//! What Linux never does, the simulation doesn't do either: completions of one operation, and those of
-//! receives that fill one incremental ring, keep their order.
+//! Everything a seed can bring about here, Linux may do too: operations end early, late, in another
+//! order than they began, or for nothing; sends are short or refused; descriptors run out and are
+//! reused at once. What Linux never does, the simulation doesn't do either: completions of one
+//! operation, and those of receives that fill one incremental ring, keep their order.
 //!
-//! It panics where a shard breaks the contract: a descriptor that is not open, one that is closed with
-//! operations outstanding, a token that is still in use.
+//! It panics where a shard breaks the contract: a descriptor that is not open, one that is closed
+//! with operations outstanding, a token that is still in use.
 //!
-//! A turn that would sleep returns `WouldBlock` instead and says until when; the simulation calls again
-//! when the shard can go on. So a lost wake-up shows as a shard that sleeps for ever.
+//! A turn that would sleep returns `WouldBlock` instead and says until when; the simulation calls
+//! again when the shard can go on. So a lost wake-up shows as a shard that sleeps for ever.
 
 mod kernel;
 mod network;
@@ -331,8 +332,8 @@ impl Scripted {
         self.active.retain(|operation| operation.fd != Fd::NONE);
     }
 
-    /// Gathers what was posted: lanes keep their order, otherwise any order goes, and some of it may come
-    /// with the next turn.
+    /// Gathers what was posted: lanes keep their order, otherwise any order goes, and some of it
+    /// may come with the next turn.
     fn gather(&mut self) {
         let mut lanes: BTreeMap<Lane, VecDeque<Completion>> = BTreeMap::new();
         for (lane, completion) in self.posted.drain(..) {

@@ -1,9 +1,9 @@
 //! A virtual socket: what Linux TCP lets its owner see, without sequence numbers and windows.
 //!
-//! Bytes wait in the sender's queue until the network delivers them to the receiver's; both are bounded.
-//! The order in which errors, ends and bytes are told is that of tcp_recvmsg, tcp_sendmsg and tcp_poll
-//! (net/ipv4/tcp.c): queued bytes first, then an end that was received, then the error, once, and
-//! afterwards an end.
+//! Bytes wait in the sender's queue until the network delivers them to the receiver's; both are
+//! bounded. The order in which errors, ends and bytes are told is that of tcp_recvmsg, tcp_sendmsg
+//! and tcp_poll (net/ipv4/tcp.c): queued bytes first, then an end that was received, then the
+//! error, once, and afterwards an end.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -10,6 +10,7 @@ pub(crate) mod port;
 pub(crate) mod server;
 pub(crate) mod stats;
 pub(crate) mod stream;
+pub(crate) mod sys;
 pub(crate) mod syslog;
 pub(crate) mod turn;
 

@@ -1,4 +1,5 @@
-//! The network's descriptors and listeners: numbers that are reused at once, and the queues of accepts.
+//! The network's descriptors and listeners: numbers that are reused at once, and the queues of
+//! accepts.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

@@ -1,7 +1,8 @@
 //! The virtual network: sockets, listeners, descriptors, the clock and what happens when.
 //!
-//! One network serves every shard of a simulation and the scripted peers at its other ends. Nothing happens
-//! by itself: the simulation takes the next event, or lets a shard run. All chance comes from the seed.
+//! One network serves every shard of a simulation and the scripted peers at its other ends. Nothing
+//! happens by itself: the simulation takes the next event, or lets a shard run. All chance comes
+//! from the seed.
 
 mod connecting;
 mod descriptors;

@@ -20,7 +20,8 @@ impl Network {
         let mut most = usize::MAX;
         let short = self.settings.send_short;
         if !self.at(id).scripted && self.random.chance(short) {
-            // Memory is short: the kernel takes a part, or nothing, and tells when it may take more.
+            // Memory is short: the kernel takes a part, or nothing, and tells when it may take
+            // more.
             most = self.random.pick(&[0, 1, 100, 4096]);
             let soon = self.random.between(1, 3_000);
             self.schedule(soon, Event::Space(id));
@@ -47,7 +48,8 @@ impl Network {
         Ok(())
     }
 
-    /// Closes a socket: by a FIN, or by a reset if that is asked for or bytes are unread (tcp_close).
+    /// Closes a socket: by a FIN, or by a reset if that is asked for or bytes are unread
+    /// (tcp_close).
     pub fn close(&mut self, id: SocketId, reset: bool) {
         let socket = self.socket(id);
         assert!(socket.open, "closed twice");
@@ -159,8 +161,8 @@ impl Network {
             return;
         };
         if !socket.outgoing.is_empty() && !self.at(peer).open && !self.at(peer).dead {
-            // Data for a socket that its owner has closed: a reset comes back, and what that socket had
-            // still to send is lost (tcp_rcv_state_process).
+            // Data for a socket that its owner has closed: a reset comes back, and what that socket
+            // had still to send is lost (tcp_rcv_state_process).
             self.note(|| format!("{id:?} sends to {peer:?}, which is closed"));
             self.socket(peer).kill(0);
             let latency = self.latency();
