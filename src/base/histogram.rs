@@ -1,9 +1,9 @@
 //! A fixed histogram of 40 logarithmic buckets, written by shards and read by the control thread.
 //!
 //! Bucket 0 counts the value 0; bucket i, from 1 on, the values of i binary digits: from 2^(i-1)
-//! and below 2^i. The last bucket has no upper end. In microseconds its lower end, 2^38, is 76 hours, so the
-//! buckets cover every connect time, and a quantile is at most twice the true value. Recording is
-//! one addition to the shard's own block (320 bytes).
+//! and below 2^i. The last bucket has no upper end. In microseconds its lower end, 2^38, is 76
+//! hours, so the buckets cover every connect time, and a quantile is at most twice the true value.
+//! Recording is one addition to the shard's own block (320 bytes).
 
 use super::counters::ShardCounters;
 use super::ids::ShardId;

@@ -22,7 +22,9 @@ use crate::base::time::Moment;
 use crate::flow::transform::{EXPANSION, OVERHEAD};
 use crate::flow::{Arm, Direction, Reading, Side, Wish, Writing};
 use crate::lb::ServerCounter;
-use crate::ring::{Completion, Errno, Group, Interest, Kernel, Op, ReceiveError, SendError, Token};
+use crate::ring::{
+    Completion, Errno, Fd, Group, Interest, Kernel, Op, ReceiveError, SendError, Token,
+};
 
 /// Pieces of one send. Two rings and private chunks rarely give more, and an iovec costs 16 bytes
 /// of stack.
@@ -379,7 +381,8 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn arm_next(&mut self, slot: u32, direction: Direction) {
         let d = direction as usize;
         let session = self.sessions.at_mut(slot).expect("a live session");
-        if session.starved[d] || session.queued[d] || session.freezing[d] {
+        let waits = session.starved[d] || session.queued[d] || session.freezing[d];
+        if waits || session.fd(direction.source()) == Fd::NONE {
             return;
         }
         let wish = session.halves[d].wish(&self.limits);
@@ -417,7 +420,12 @@ impl<K: Kernel> Shard<K> {
     /// A transformed direction holds its output: it receives little enough that the most its
     /// transform can make of it fits what the direction owns, and only when it is empty.
     fn arm_transformed(&mut self, slot: u32, direction: Direction, wish: Wish) {
-        if wish == Wish::Nothing || session_held(self, slot, direction) > 0 {
+        let session = self.sessions.at(slot).expect("a live session");
+        let half = &session.halves[direction as usize];
+        if half.reading != Reading::Open || half.listens() {
+            return;
+        }
+        if wish == Wish::Nothing || half.held > 0 {
             return self.watch(slot, direction.source());
         }
         let limit = (self.limits.small - OVERHEAD) / EXPANSION;

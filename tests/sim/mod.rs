@@ -16,6 +16,8 @@ use plan::Scenario;
 use tidegate::base::ids::{ListenerId, ShardId};
 use tidegate::base::time::Moment;
 use tidegate::config::plan::Endpoint;
+use tidegate::flow::Direction;
+use tidegate::flow::transform::Transform;
 use tidegate::lb::{Admin, Backend};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
@@ -66,7 +68,21 @@ pub(crate) struct Simulation {
     turns: u64,
     /// Turns without a completion since time last went on, by shard.
     idle_turns: Vec<u32>,
+    /// Directions are frozen and thawed now and then.
+    refreezes: bool,
     traced: bool,
+}
+
+/// A transform that changes nothing: all bytes take its way through private memory.
+#[derive(Debug)]
+struct Unchanged;
+
+impl Transform for Unchanged {
+    fn push(&mut self, input: &[u8], output: &mut Vec<u8>) {
+        output.extend_from_slice(input);
+    }
+
+    fn finish(&mut self, _output: &mut Vec<u8>) {}
 }
 
 /// Runs a seed; false if anything is wrong, which has then been printed.
@@ -133,6 +149,10 @@ impl Simulation {
                 let ListenerId(number) = listener.listener_id;
                 shard.listen(ListenerId(number), Fd(fd));
             }
+            if seed % 8 == 5 {
+                // Every byte then goes through private memory.
+                shard.transform_by(|_| Box::new(Unchanged));
+            }
             shard.start();
             shards.push(shard);
         }
@@ -147,6 +167,7 @@ impl Simulation {
             by_socket: BTreeMap::new(),
             records: BTreeMap::new(),
             turns: 0,
+            refreezes: seed % 4 == 1,
             traced,
         }
     }
@@ -235,6 +256,11 @@ impl Simulation {
         assert!(self.turns < TURNS_MAX, "too many turns");
         let completions = &self.world.ports[index].gauges.completions;
         let before = completions.load(Relaxed);
+        if self.refreezes && self.random.below(8) == 0 {
+            let direction = Direction::BOTH[usize::from(self.random.below(2) == 1)];
+            let nth = usize::try_from(self.random.below(4)).expect("a small number");
+            self.shards[index].refreeze(nth, direction);
+        }
         let result = self.shards[index].turn();
         let idle = result.is_ok() && completions.load(Relaxed) == before;
         let in_a_row = &mut self.idle_turns[index];
