@@ -24,6 +24,9 @@ const WARM_UP: Duration = Duration::from_millis(200);
 const PORT_PASS_CONNECTIONS: u64 = 30_000;
 const PORT_PASS_MAX: Duration = Duration::from_secs(4);
 
+/// Exchanges a second of `paced`: the rate of the deployment that `conf/hft.cfg` stands for.
+const PACE_PER_SECOND: f64 = 10_612.0;
+
 /// Idle connections, if the descriptor limit allows them.
 const IDLE_CONNECTIONS: u64 = 9_000;
 
@@ -31,6 +34,7 @@ const IDLE_CONNECTIONS: u64 = 9_000;
 pub(crate) enum Workload {
     Rr1,
     Rr64,
+    Paced,
     Bulk1,
     Bulk8,
     Mixed,
@@ -124,6 +128,7 @@ impl Workload {
         match self {
             Workload::Rr1 => "64 B request and answer on 1 kept connection",
             Workload::Rr64 => "64 B request and answer on 64 kept connections",
+            Workload::Paced => "10,612 exchanges of 64 B a second on 64 kept connections",
             Workload::Bulk1 => "1 bulk download",
             Workload::Bulk8 => "8 bulk downloads",
             Workload::Mixed => {
@@ -137,7 +142,7 @@ impl Workload {
 
     pub(crate) fn columns(self) -> &'static [Column] {
         match self {
-            Workload::Rr1 | Workload::Rr64 => &EXCHANGE_COLUMNS,
+            Workload::Rr1 | Workload::Rr64 | Workload::Paced => &EXCHANGE_COLUMNS,
             Workload::Bulk1 | Workload::Bulk8 => &BULK_COLUMNS,
             Workload::Mixed => &MIXED_COLUMNS,
             Workload::Crs64 | Workload::Crc64 => &CONNECTS_COLUMNS,
@@ -160,6 +165,7 @@ impl Workload {
         match self {
             Workload::Rr1 => measure_exchange(bed, 1),
             Workload::Rr64 => measure_exchange(bed, 64),
+            Workload::Paced => measure_paced(bed, 64),
             Workload::Bulk1 => measure_bulk(bed, 1),
             Workload::Bulk8 => measure_bulk(bed, 8),
             Workload::Mixed => measure_mixed(bed, 32, 8),
@@ -171,12 +177,30 @@ impl Workload {
 }
 
 fn measure_exchange(bed: &Bed, connections: u32) -> Result<Sample, Void> {
+    measure_exchanges(bed, connections, Exchange::run_until)
+}
+
+/// Far from saturation, so that the percentiles are the balancer's latency and not its queue.
+fn measure_paced(bed: &Bed, connections: u32) -> Result<Sample, Void> {
+    measure_exchanges(bed, connections, |load, deadline| {
+        load.run_paced(deadline, PACE_PER_SECOND)
+    })
+}
+
+fn measure_exchanges(
+    bed: &Bed,
+    connections: u32,
+    run: impl Fn(&mut Exchange, Instant) -> Result<(), Void>,
+) -> Result<Sample, Void> {
     let mut sample = Sample::default();
     let mut load = Exchange::open(bed.address(Service::Echo), connections)?;
-    load.run_until(Instant::now() + WARM_UP)?;
+    run(&mut load, Instant::now() + WARM_UP)?;
     load.reset();
     let window = Window::open(bed);
-    load.run_until(Instant::now() + Duration::from_secs_f64(bed.seconds))?;
+    run(
+        &mut load,
+        Instant::now() + Duration::from_secs_f64(bed.seconds),
+    )?;
     let used = window.close(&mut sample)?;
     let done = load.done.max(1) as f64;
     sample.set("per_second", load.done as f64 / used.seconds);

@@ -2,6 +2,7 @@
 //!
 //! Every answer is compared with its request. Also opens the idle connections of `idle9000`.
 
+use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
@@ -27,6 +28,8 @@ struct Connection {
 pub(crate) struct Exchange {
     epoll: Epoll,
     connections: Vec<Connection>,
+    /// Connections without a request in flight, in paced runs.
+    idle: VecDeque<usize>,
     pub(crate) done: u64,
     pub(crate) latency: Histogram<u64>,
 }
@@ -56,6 +59,7 @@ impl Exchange {
         Ok(Exchange {
             epoll,
             connections,
+            idle: VecDeque::new(),
             done: 0,
             latency: latency_histogram(),
         })
@@ -82,6 +86,41 @@ impl Exchange {
             }
         }
         Ok(())
+    }
+}
+
+impl Exchange {
+    /// Sends `per_second` requests a second, evenly by the millisecond, on whichever connections are
+    /// free; latency counts from the sending.
+    pub(crate) fn run_paced(&mut self, deadline: Instant, per_second: f64) -> Result<(), Void> {
+        const STEP: Duration = Duration::from_millis(1);
+        let mut events = [EpollEvent::empty(); 256];
+        let begun = Instant::now();
+        let mut asked = 0u64;
+        loop {
+            let now = Instant::now();
+            if now >= deadline {
+                return Ok(());
+            }
+            let due = ((now - begun).as_secs_f64() * per_second) as u64;
+            while asked < due {
+                let Some(index) = self.idle.pop_front() else {
+                    break;
+                };
+                self.connections[index].ask(Instant::now())?;
+                asked += 1;
+            }
+            for event in wait(&self.epoll, &mut events, deadline.min(now + STEP))? {
+                let index = event.data() as usize;
+                let Some(asked_at) = self.connections[index].hear()? else {
+                    continue;
+                };
+                let latency = asked_at.elapsed().as_nanos() as u64;
+                self.latency.saturating_record(latency);
+                self.done += 1;
+                self.idle.push_back(index);
+            }
+        }
     }
 }
 
