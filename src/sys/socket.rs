@@ -263,10 +263,10 @@ mod tests {
         let first = listen_unix(&path, 8, Some(0o600), None, None).unwrap();
         let error = listen_unix(&path, 8, None, None, None).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
-        let stale = first.file;
         drop(first);
         let second = listen_unix(&path, 8, None, None, None).unwrap();
-        unlink_unix(&path, (stale.0, stale.1.wrapping_add(1)));
+        let (device, inode) = second.file;
+        unlink_unix(&path, (device, inode.wrapping_add(1)));
         assert!(path.exists());
         unlink_unix(&path, second.file);
         assert!(!path.exists());
