@@ -204,7 +204,7 @@ impl<K: Kernel> Shard<K> {
         let ids = self.acceptors[index].limits;
         for (taken, id) in ids.iter().enumerate() {
             if !self.world.limits.take(*id) {
-                for id in &ids[..taken] {
+                for id in ids[..taken].iter().rev() {
                     let woken = self.world.limits.give(*id);
                     self.wake_shards(woken);
                 }
@@ -216,7 +216,9 @@ impl<K: Kernel> Shard<K> {
 
     /// Gives the limits of a session's acceptor back and wakes who waited for them.
     pub(super) fn give_limits(&mut self, index: usize) {
-        for id in self.acceptors[index].limits {
+        // In the reverse of the order of taking: whoever gets the process's unit must find the
+        // frontend's and the listener's given back before, or those would count one too many.
+        for id in self.acceptors[index].limits.into_iter().rev() {
             let woken = self.world.limits.give(id);
             self.wake_shards(woken);
         }
