@@ -56,36 +56,6 @@ impl<const N: usize> ShardCounters<N> {
     }
 }
 
-/// Samples a [`SlidingAverage`] looks back on, as in HAProxy's `qtime`, `ctime`, `rtime`, `ttime`.
-const AVERAGE_SAMPLES: u64 = 1024;
-
-/// The average of about the last 1,024 samples, for statistics.
-///
-/// The word holds 1,024 times the average: each sample takes one 1,024th away and adds itself. Load
-/// and store are separate steps, so of two samples that shards add at the same moment one may be
-/// lost; the word itself is always one that some order of samples has produced.
-#[derive(Debug, Default)]
-pub struct SlidingAverage {
-    sum: AtomicU64,
-}
-
-impl SlidingAverage {
-    /// Adds a sample.
-    #[inline]
-    pub fn add(&self, sample: u64) {
-        let sum = self.sum.load(Relaxed);
-        self.sum.store(
-            (sum - sum.div_ceil(AVERAGE_SAMPLES)).saturating_add(sample),
-            Relaxed,
-        );
-    }
-
-    /// The average, rounded up; 0 before the first sample.
-    pub fn get(&self) -> u64 {
-        self.sum.load(Relaxed).div_ceil(AVERAGE_SAMPLES)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -102,22 +72,5 @@ mod tests {
             (counters.sum(0), counters.max(0), counters.max(1)),
             (11, 6, 9)
         );
-    }
-
-    #[test]
-    fn the_average_follows_the_samples() {
-        let average = SlidingAverage::default();
-        assert_eq!(average.get(), 0);
-        for _ in 0..20_000 {
-            average.add(500);
-        }
-        assert_eq!(average.get(), 500);
-        // After 1,024 samples of another value 1/e of the old one is left.
-        for _ in 0..1024 {
-            average.add(0);
-        }
-        assert!((180..=186).contains(&average.get()), "{}", average.get());
-        average.add(u64::MAX);
-        average.add(u64::MAX);
     }
 }

@@ -12,12 +12,12 @@ use super::token::Word;
 /// Fatal errors of one file after which reading it stops.
 pub const FATAL_PER_FILE_MAX: usize = 20;
 
-/// How bad it is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// How urgent a message is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {
-    /// The configuration can't be used.
+    /// Something can't work: the configuration can't be used.
     Alert,
-    /// It can be used, but probably not as meant.
+    /// Something is probably not as meant, or a server changed state.
     Warning,
     /// Worth knowing.
     Notice,
@@ -30,6 +30,12 @@ impl Severity {
             Severity::Warning => "[WARNING]",
             Severity::Notice => "[NOTICE]",
         }
+    }
+
+    /// A message in HAProxy's form, without a line feed. The label is padded to ten characters, so
+    /// the texts of all severities begin in one column.
+    pub fn format(self, pid: u32, text: &str) -> String {
+        format!("{:<10} ({pid}) : {text}", self.label())
     }
 }
 
@@ -82,7 +88,7 @@ impl Diagnostic {
 
     /// The message in HAProxy's form, without a line feed at its end.
     pub fn format(&self, pid: u32) -> String {
-        format!("{:<10} ({pid}) : config : {self}", self.severity.label())
+        self.severity.format(pid, &format!("config : {self}"))
     }
 }
 

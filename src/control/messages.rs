@@ -6,31 +6,11 @@
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-/// How urgent a message is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Severity {
-    /// Something can't work.
-    Alert,
-    /// Something is probably not as meant, or a server changed state.
-    Warning,
-    /// Worth knowing.
-    Notice,
-}
-
-impl Severity {
-    fn label(self) -> &'static str {
-        match self {
-            Severity::Alert => "[ALERT]",
-            Severity::Warning => "[WARNING]",
-            Severity::Notice => "[NOTICE]",
-        }
-    }
-}
+pub use crate::config::diagnostics::Severity;
 
 /// A message's line without a line feed.
 pub fn format(severity: Severity, text: &str) -> String {
-    // The label is padded to ten characters, so the texts of all severities begin in one column.
-    format!("{:<10} ({}) : {text}", severity.label(), std::process::id())
+    severity.format(std::process::id(), text)
 }
 
 /// Standard error while the program starts.

@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use super::memory::Mapping;
+
 /// A stretch of received bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Piece {
@@ -44,7 +46,7 @@ struct Buffer {
 #[derive(Debug)]
 pub struct BufferGroup {
     layout: BufferLayout,
-    memory: Memory,
+    memory: Mapping,
     buffers: Vec<Buffer>,
     /// Buffers with the kernel in the order it will take them; a bundle spans consecutive ones.
     order: VecDeque<u16>,
@@ -61,7 +63,7 @@ impl BufferGroup {
         );
         BufferGroup {
             layout,
-            memory: Memory::new(usize::from(layout.count) * layout.size as usize),
+            memory: Mapping::new(usize::from(layout.count) * layout.size as usize),
             buffers: vec![Buffer::default(); usize::from(layout.count)],
             order: VecDeque::with_capacity(usize::from(layout.count)),
             returned: (0..layout.count).collect(),
@@ -145,7 +147,7 @@ impl BufferGroup {
     /// The bytes of a piece that `take` lent.
     pub fn bytes(&self, piece: Piece) -> &[u8] {
         let start = usize::from(piece.buffer) * self.layout.size as usize + piece.offset as usize;
-        self.memory.lent(start, piece.length as usize)
+        self.memory.bytes(start, piece.length as usize)
     }
 
     /// Gives bytes of a piece back; the buffer returns to the kernel with its last byte.
@@ -166,73 +168,6 @@ impl BufferGroup {
         );
         let start = usize::from(buffer) * self.layout.size as usize + offset as usize;
         self.memory.write(start, bytes);
-    }
-}
-
-/// Page-aligned memory that the kernel writes while this process reads other stretches of it. It is
-/// only reached through raw pointers, so that no Rust reference ever spans bytes the kernel may
-/// write.
-#[derive(Debug)]
-struct Memory {
-    base: *mut u8,
-    length: usize,
-}
-
-// SAFETY: the memory is owned by this value alone; moving the owner to another thread moves the
-// access.
-unsafe impl Send for Memory {}
-
-impl Memory {
-    fn new(length: usize) -> Memory {
-        // SAFETY: an anonymous private mapping of our own; no existing memory is touched.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        assert!(base != libc::MAP_FAILED, "out of memory for buffer rings");
-        Memory {
-            base: base.cast(),
-            length,
-        }
-    }
-
-    fn at(&self, start: usize) -> *mut u8 {
-        assert!(start < self.length);
-        // SAFETY: `start` is inside the mapping.
-        unsafe { self.base.add(start) }
-    }
-
-    fn lent(&self, start: usize, length: usize) -> &[u8] {
-        assert!(length > 0 && start + length <= self.length);
-        let from = self.at(start);
-        // SAFETY: inside the mapping, initialised by mmap; the kernel writes only stretches that
-        // `take` has not lent, so these bytes don't change while the reference lives.
-        unsafe { std::slice::from_raw_parts(from, length) }
-    }
-
-    fn write(&mut self, start: usize, bytes: &[u8]) {
-        assert!(start + bytes.len() <= self.length);
-        if bytes.is_empty() {
-            return;
-        }
-        let to = self.at(start);
-        // SAFETY: inside the mapping, and `bytes` is not part of it: `&mut self` excludes lent
-        // slices.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) }
-    }
-}
-
-impl Drop for Memory {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, unmapped once; the ring that wrote to it is closed before
-        // (field order in `Uring`).
-        unsafe { libc::munmap(self.base.cast(), self.length) };
     }
 }
 

@@ -12,6 +12,7 @@
 mod buffers;
 mod caps;
 mod errno;
+mod memory;
 pub mod scripted;
 mod token;
 mod uring;
@@ -21,6 +22,8 @@ pub use caps::{Caps, SetupError};
 pub use errno::{AcceptError, ConnectError, Errno, ReceiveError, SendError};
 pub use token::{Op, Token};
 pub use uring::Uring;
+
+pub use crate::sys::stream::StreamOptions as SocketOptions;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -103,25 +106,6 @@ pub enum Wait {
     Forever,
     /// Until something completes or the time has passed.
     For(Duration),
-}
-
-/// What a connecting socket is made with.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SocketOptions {
-    /// SO_RCVBUF before the connect; 0 = autotuning.
-    pub receive_buffer: u32,
-    /// SO_SNDBUF before the connect; 0 = autotuning.
-    pub send_buffer: u32,
-    /// SO_KEEPALIVE.
-    pub keepalive: bool,
-    /// TCP_KEEPIDLE, seconds; 0 = the system's.
-    pub keepalive_idle_s: u32,
-    /// TCP_KEEPINTVL, seconds; 0 = the system's.
-    pub keepalive_interval_s: u32,
-    /// TCP_KEEPCNT; 0 = the system's.
-    pub keepalive_count: u32,
-    /// TCP_USER_TIMEOUT, milliseconds; 0 = none.
-    pub user_timeout_ms: u32,
 }
 
 /// What a shard asks of the kernel.

@@ -15,6 +15,7 @@ use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffers::{BufferGroup, BufferLayout};
 use super::errno::Errno;
+use super::memory::Mapping;
 use super::token::{Op, Token};
 use super::{
     BufferUse, Completion, Fd, GROUPS, Group, Interest, Kernel, Readiness, SocketOptions, Wait,
@@ -348,16 +349,7 @@ impl Kernel for Uring {
     }
 
     fn connect(&self, to: &Address, options: &SocketOptions) -> Result<(Fd, bool), Errno> {
-        let options = stream::StreamOptions {
-            receive_buffer: options.receive_buffer,
-            send_buffer: options.send_buffer,
-            keepalive: options.keepalive,
-            keepalive_idle_s: options.keepalive_idle_s,
-            keepalive_interval_s: options.keepalive_interval_s,
-            keepalive_count: options.keepalive_count,
-            user_timeout_ms: options.user_timeout_ms,
-        };
-        stream::connect(to, &options)
+        stream::connect(to, options)
             .map(|(fd, done)| (Fd(fd), done))
             .map_err(Errno)
     }
@@ -482,7 +474,7 @@ impl BufferRing {
         // after the ring.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
-                entries.base as u64,
+                entries.base() as u64,
                 layout.count,
                 id as u16,
                 flags,
@@ -509,39 +501,29 @@ impl BufferRing {
     }
 }
 
-/// The page(s) of `struct io_uring_buf` shared with the kernel.
+/// The page(s) of `struct io_uring_buf` shared with the kernel. Zero-filled: valid empty entries.
 struct Entries {
-    base: *mut types::BufRingEntry,
+    memory: Mapping,
     count: u16,
-    length: usize,
 }
 
 impl Entries {
     fn new(count: u16) -> Entries {
         let length = usize::from(count) * size_of::<types::BufRingEntry>();
-        // SAFETY: an anonymous private mapping of our own, zero-filled: valid empty entries.
-        let base = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                length,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
-        };
-        assert!(base != libc::MAP_FAILED, "out of memory for a buffer ring");
         Entries {
-            base: base.cast(),
+            memory: Mapping::new(length),
             count,
-            length,
         }
+    }
+
+    fn base(&self) -> *mut types::BufRingEntry {
+        self.memory.at(0).cast()
     }
 
     fn write(&self, index: u16, address: *mut u8, size: u32, buffer: u16) {
         assert!(index < self.count);
         // SAFETY: inside the mapping.
-        let slot = unsafe { self.base.add(usize::from(index)) };
+        let slot = unsafe { self.base().add(usize::from(index)) };
         // SAFETY: the kernel reads this entry only after `publish` moves the tail past it; only
         // this thread writes. Address, length and id are set one by one so that `resv` of entry 0,
         // which holds the tail, stays.
@@ -552,17 +534,10 @@ impl Entries {
     }
 
     fn publish(&self, tail: u16) {
-        // SAFETY: `base` is the first entry of a live ring.
-        let shared = unsafe { types::BufRingEntry::tail(self.base) };
+        // SAFETY: the first entry of a live ring.
+        let shared = unsafe { types::BufRingEntry::tail(self.base()) };
         // SAFETY: the tail is an aligned u16 inside the mapping that both sides access atomically.
         let shared = unsafe { AtomicU16::from_ptr(shared.cast_mut()) };
         shared.store(tail, Ordering::Release);
-    }
-}
-
-impl Drop for Entries {
-    fn drop(&mut self) {
-        // SAFETY: the mapping of `new`, unmapped once, after the ring that reads it is closed.
-        unsafe { libc::munmap(self.base.cast(), self.length) };
     }
 }

@@ -90,8 +90,8 @@ impl Exchange {
 }
 
 impl Exchange {
-    /// Sends `per_second` requests a second, evenly by the millisecond, on whichever connections are
-    /// free; latency counts from the sending.
+    /// Sends `per_second` requests a second, evenly by the millisecond, on whichever connections
+    /// are free; latency counts from the sending.
     pub(crate) fn run_paced(&mut self, deadline: Instant, per_second: f64) -> Result<(), Void> {
         const STEP: Duration = Duration::from_millis(1);
         let mut events = [EpollEvent::empty(); 256];
