@@ -308,3 +308,31 @@ fn it_writes_its_pid_where_told() {
     }
     balancer.settle();
 }
+
+#[test]
+fn a_daemon_is_ready_when_its_starter_ends() {
+    let _turn = turn::shared();
+    let (server, port, dir) = (MockServer::echo(), free_port(), TempDir::new());
+    let text = format!(
+        "{VALID}listen l\n    bind 127.0.0.1:{port}\n    server s {}\n",
+        server.address()
+    );
+    let config = dir.write("daemon.cfg", &text);
+    let pid_path = dir.path().join("pid");
+    let (config, pid_file) = (config.to_str().unwrap(), pid_path.to_str().unwrap());
+    let (code, _, errors) = run(&["-D", "-f", config, "-p", pid_file]);
+    assert_eq!(code, Some(0), "{errors}");
+    let pid: i32 = std::fs::read_to_string(&pid_path)
+        .expect("pid file")
+        .trim()
+        .parse()
+        .expect("a pid");
+    assert!(echoes(&connect_port(port)));
+    // What can't start is known before the starter ends.
+    let (code, _, errors) = run(&["-D", "-f", config]);
+    if !skip("it can join its own port") {
+        assert_eq!(code, Some(1), "{errors}");
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    eventually("the daemon is gone", || listeners_on(port) == 0);
+}
