@@ -310,6 +310,25 @@ fn it_writes_its_pid_where_told() {
 }
 
 #[test]
+fn more_connections_than_descriptors_are_refused_with_the_numbers() {
+    let _turn = turn::shared();
+    if skip("how descriptors are budgeted") {
+        return;
+    }
+    let (port, dir) = (free_port(), TempDir::new());
+    let text = format!(
+        "global\n    maxconn 10000000\n{VALID}listen l\n    bind 127.0.0.1:{port}\n    \
+         server s 127.0.0.1:2\n"
+    );
+    let config = dir.write("large.cfg", &text);
+    let (code, _, errors) = run(&["-f", config.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("maxconn 10000000 needs"), "{errors}");
+    assert!(errors.contains("2 x 10000000 for sessions"), "{errors}");
+    assert_eq!(listeners_on(port), 0);
+}
+
+#[test]
 fn a_daemon_is_ready_when_its_starter_ends() {
     let _turn = turn::shared();
     let (server, port, dir) = (MockServer::echo(), free_port(), TempDir::new());

@@ -1,15 +1,17 @@
 //! Log lines: their two formats, what is left out, and that none is lost at a high rate.
 
+use std::io::{BufRead, BufReader};
 use std::net::Shutdown;
+use std::os::unix::net::UnixDatagram;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::support::balancer::{Setup, TempDir, program};
 use crate::support::client::{self, connect_port, read_end};
-use crate::support::port::free_port;
+use crate::support::port::{free_port, listeners_on};
 use crate::support::syslog::SessionLine;
-use crate::support::{
-    Balancer, MockServer, Stopwatch, Syslog, balancer::Setup, eventually, turn, wait_for,
-};
+use crate::support::{Balancer, MockServer, Stopwatch, Syslog, eventually, turn, wait_for};
 
 #[test]
 fn the_default_line_is_written_at_accept() {
@@ -218,4 +220,88 @@ fn every_session_has_its_line() {
     expected.sort_unstable();
     assert_eq!(bytes, expected);
     balancer.settle();
+}
+
+/// A session logged to `target`; the address it came from stays in its line.
+fn one_logged_session(target: &str) -> (Balancer, String) {
+    let (server, port) = (MockServer::echo(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen front\n    bind 127.0.0.1:{port}\n    log {target}\n    option tcplog\n    \
+         server s {}\n",
+        server.address()
+    ));
+    let client = connect_port(port);
+    client::echo(&client, b"12345");
+    client.shutdown(Shutdown::Write).unwrap();
+    drop(read_end(&client));
+    let from = client.local_addr().unwrap().to_string();
+    balancer.settle();
+    (balancer, from)
+}
+
+#[test]
+fn standard_error_is_a_target() {
+    let _turn = turn::shared();
+    let (balancer, from) = one_logged_session("stderr format raw local0");
+    eventually("the line is on standard error", || {
+        let text = balancer.stderr();
+        text.lines()
+            .any(|line| line.starts_with(&from) && line.contains("front front/s"))
+    });
+}
+
+#[test]
+fn a_unix_datagram_socket_is_a_target() {
+    let _turn = turn::shared();
+    let dir = TempDir::new();
+    let path = dir.path().join("log");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .unwrap();
+    let (_balancer, from) = one_logged_session(&format!("{} local0", path.display()));
+    let mut line = [0; 2048];
+    let length = socket.recv(&mut line).expect("a line");
+    let line = String::from_utf8_lossy(&line[..length]).into_owned();
+    assert!(
+        line.starts_with("<134>") && line.contains(&from) && line.contains("front front/s"),
+        "{line}"
+    );
+}
+
+#[test]
+fn standard_output_is_a_target() {
+    let _turn = turn::shared();
+    let (server, port, dir) = (MockServer::echo(), free_port(), TempDir::new());
+    let text = format!(
+        "defaults\n    timeout connect 1s\n    timeout client 1s\n    timeout server 1s\n\
+         listen front\n    bind 127.0.0.1:{port}\n    log stdout format raw local0\n    \
+         option tcplog\n    server s {}\n",
+        server.address()
+    );
+    let config = dir.write("stdout.cfg", &text);
+    let mut child = Command::new(program())
+        .arg("-f")
+        .arg(config)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("it listens", || listeners_on(port) > 0);
+    let client = connect_port(port);
+    client::echo(&client, b"12345");
+    client.shutdown(Shutdown::Write).unwrap();
+    drop(read_end(&client));
+    let from = client.local_addr().unwrap().to_string();
+    let mut line = String::new();
+    let mut lines = BufReader::new(child.stdout.take().unwrap());
+    // The end of the program would end the wait as well: the pipe closes.
+    lines.read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(
+        line.starts_with(&from) && line.contains("front front/s"),
+        "{line}"
+    );
 }
