@@ -302,8 +302,7 @@ impl<K: Kernel> Shard<K> {
             _ => None,
         };
         let backend = session.backend.as_ref();
-        let back_counters =
-            backend.map(|b| &self.world.back_counters[usize::from(b.proxy.proxy_id.0)]);
+        let back_counters = backend.map(|backend| self.world.counters_of(backend));
         for counters in [Some(&session.frontend.counters), back_counters]
             .into_iter()
             .flatten()
@@ -370,7 +369,7 @@ impl<K: Kernel> Shard<K> {
         // The backend's and the server's count are those without this session, as HAProxy logs
         // them.
         let backend_now = session.backend.as_ref().map_or(0, |backend| {
-            let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+            let counters = self.world.counters_of(backend);
             u32::try_from(counters.sum(FrontCounter::Active as usize)).unwrap_or(0)
         });
         let record = SessionRecord {

@@ -131,7 +131,7 @@ impl<K: Kernel> Shard<K> {
             (FrontCounter::Retries, ServerCounter::Retries)
         };
         let backend = Arc::clone(session.backend.as_ref().expect("a backend was entered"));
-        let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+        let counters = self.world.counters_of(&backend);
         counters.add(self.id, counter.0 as usize, 1);
         server.counters.add(self.id, counter.1 as usize, 1);
         if redispatch {
@@ -159,7 +159,7 @@ impl<K: Kernel> Shard<K> {
             counters.add(self.id, FrontCounter::ResourceErrors as usize, 1);
         }
         if let Some(backend) = &session.backend {
-            let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+            let counters = self.world.counters_of(backend);
             counters.add(self.id, FrontCounter::ConnectErrors as usize, 1);
         }
         self.begin_close(
@@ -199,7 +199,7 @@ impl<K: Kernel> Shard<K> {
         server.connect_us.record(self.id, us);
         server.last_session_ms.store(unix_ms, Relaxed);
         let backend = session.backend.as_ref().expect("a backend was entered");
-        let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+        let counters = self.world.counters_of(backend);
         counters.add(self.id, FrontCounter::ConnectTimeUs as usize, us);
         counters.add(self.id, FrontCounter::BytesIn as usize, early);
         counters.add(self.id, FrontCounter::Connections as usize, 1);

@@ -61,7 +61,7 @@ impl<K: Kernel> Shard<K> {
     }
 
     fn enter_backend(&mut self, slot: u32, backend: Arc<Backend>) {
-        let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+        let counters = self.world.counters_of(&backend);
         counters.add(self.id, FrontCounter::Sessions as usize, 1);
         counters.add(self.id, FrontCounter::Active as usize, 1);
         let session = self.sessions.at_mut(slot).expect("just inserted");
@@ -195,7 +195,7 @@ impl<K: Kernel> Shard<K> {
             .counters
             .add(self.id, FrontCounter::ConnectErrors as usize, 1);
         if let Some(backend) = &session.backend {
-            let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+            let counters = self.world.counters_of(backend);
             counters.add(self.id, FrontCounter::ConnectErrors as usize, 1);
         }
         self.begin_close(

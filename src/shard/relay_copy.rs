@@ -134,7 +134,7 @@ impl<K: Kernel> Shard<K> {
         if session.connected()
             && let (Some(backend), Some(live)) = (&session.backend, &session.server)
         {
-            let counters = &self.world.back_counters[usize::from(backend.proxy.proxy_id.0)];
+            let counters = self.world.counters_of(backend);
             counters.add(self.id, front as usize, bytes);
             live.counters.add(self.id, server as usize, bytes);
         }

@@ -158,6 +158,11 @@ impl World {
         }
     }
 
+    /// The counters of a backend.
+    pub fn counters_of(&self, backend: &Backend) -> &ProxyCounters {
+        &self.back_counters[usize::from(backend.proxy.proxy_id.0)]
+    }
+
     /// The backend of a proxy.
     pub fn backend(&self, proxy: ProxyId) -> Option<&Arc<Backend>> {
         self.backends.get(usize::from(proxy.0))?.as_ref()
