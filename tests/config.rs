@@ -9,7 +9,7 @@ use tidegate::base::address::Address;
 use tidegate::base::ids::{ListenerId, ProxyId, ServerId};
 use tidegate::base::receive::ReceiveStep;
 use tidegate::config::diagnostics::Severity;
-use tidegate::config::keywords;
+use tidegate::config::keywords::{self, Keyword, Side, Standing, reference};
 use tidegate::config::plan::{
     Back, Balance, Endpoint, Front, HashType, KeepAlive, Level, LogFormat, LogSink, Plan,
 };
@@ -665,16 +665,19 @@ fn messages_have_haproxys_form() {
     );
 }
 
-/// `conf/full.cfg` shows every keyword and every parameter that works.
+/// `conf/full.cfg` shows every keyword and every parameter that works. That it loads without a
+/// warning is another test.
 #[test]
 fn full_config_has_every_keyword() {
     let text = include_str!("../conf/full.cfg");
     let lines = || text.lines().map(str::trim_start);
-    for keyword in keywords::KEYWORDS {
+    let working = |standing: Standing| standing == Standing::Works;
+    for keyword in keywords::keywords().filter(|keyword| working(keyword.standing())) {
         let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ") + " ";
         let wanted = format!("{} ", keyword.name);
+        let shown = lines().map(|line| line.trim_start_matches("no "));
         assert!(
-            lines().any(|line| words(line).starts_with(&wanted)),
+            shown.map(words).any(|line| line.starts_with(&wanted)),
             "{}",
             keyword.name
         );
@@ -694,16 +697,94 @@ fn full_config_has_every_keyword() {
                 && words.any(|word| word == name)
         })
     };
-    for parameter in keywords::bind_parameters() {
+    for parameter in keywords::bind_parameters().filter(|p| working(p.standing)) {
         assert!(has(&["bind"], parameter.name), "bind {}", parameter.name);
     }
-    for parameter in keywords::server_parameters() {
+    for parameter in keywords::server_parameters().filter(|p| working(p.standing)) {
         assert!(
             has(&["server", "default-server"], parameter.name),
             "server {}",
             parameter.name
         );
     }
+}
+
+/// A config of one line that holds a keyword, in a section where it has a meaning.
+fn config_with(keyword: &Keyword) -> String {
+    let name = keyword.name.replace('*', "x");
+    let section = match keyword.side {
+        Side::Global | Side::Everywhere => "global",
+        Side::Front => "frontend f",
+        Side::Back | Side::Both => "backend b",
+    };
+    format!("{section}\n    {name} 1 2\n")
+}
+
+/// What the table says of a word that doesn't work is what happens to it, and `help --missing`
+/// lists exactly those that aren't there yet.
+#[test]
+fn words_that_do_nothing_say_so() {
+    let mut missing = Vec::new();
+    let mut check = |name: String, standing: Standing, text: &str| {
+        let (_, messages) = load(text);
+        let severity = match standing {
+            Standing::Works => return,
+            Standing::NoEffect(_) | Standing::Later => Severity::Warning,
+            Standing::Needed | Standing::Never(_) => Severity::Alert,
+        };
+        let said = match standing {
+            Standing::Works => return,
+            Standing::NoEffect(reason) => format!("has no effect: {reason}."),
+            Standing::Later => "is not implemented in Tidegate yet and is left out.".to_owned(),
+            Standing::Needed => "is not implemented in Tidegate yet, and without".to_owned(),
+            Standing::Never(reason) => format!(" : {reason}."),
+        };
+        let found = messages.iter().any(|message| {
+            message.severity == severity
+                && message.text.contains(&format!("{name}' "))
+                && message.text.contains(&said)
+        });
+        assert!(found, "{text}{}", printed(&messages));
+        if matches!(standing, Standing::Later | Standing::Needed) {
+            missing.push(name);
+        }
+    };
+    for keyword in keywords::keywords() {
+        let name = keyword.name.replace('*', "x");
+        check(name, keyword.standing(), &config_with(keyword));
+    }
+    for parameter in keywords::bind_parameters() {
+        let text = format!("listen l\n bind :1 {} 1 2\n", parameter.name);
+        check(parameter.name.to_owned(), parameter.standing, &text);
+    }
+    for parameter in keywords::server_parameters() {
+        let text = format!("listen l\n server s 1.1.1.1:1 {} 1 2\n", parameter.name);
+        check(parameter.name.to_owned(), parameter.standing, &text);
+    }
+    let listed = reference::missing();
+    let listed = listed.lines().map(|line| {
+        let (_, word) = line.split_once(": ").expect("a place and a word");
+        word.trim_end_matches(" (error)").replace('*', "x")
+    });
+    let mut listed: Vec<String> = listed.collect();
+    listed.sort();
+    missing.sort();
+    assert_eq!(listed, missing);
+}
+
+/// `docs/keywords.md` is the table. What it should be is left in the target directory.
+#[test]
+fn the_reference_page_is_the_table() {
+    let page = reference::page();
+    let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("keywords.md");
+    std::fs::write(&copy, &page).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/keywords.md");
+    let kept = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(
+        kept == page,
+        "docs/keywords.md should be {}",
+        copy.display()
+    );
 }
 
 /// A small generator (xorshift64*), so that a failure can be repeated from its seed.

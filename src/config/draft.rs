@@ -28,6 +28,7 @@ pub(super) struct ProxyDraft {
 /// What is inherited. `None` = not set.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Settings {
+    pub(super) mode: Mode,
     pub(super) timeouts: Timeouts,
     pub(super) maxconn: Option<u32>,
     pub(super) backlog: Option<u32>,
@@ -47,6 +48,38 @@ pub(super) struct Settings {
     pub(super) logs: Vec<LogEntry>,
     pub(super) server: ServerSettings,
     pub(super) disabled: bool,
+}
+
+/// What a proxy carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Mode {
+    #[default]
+    Tcp,
+    /// Read, not started.
+    Udp,
+    /// `defaults` may hold it; a proxy that has it isn't read.
+    Http,
+}
+
+impl Mode {
+    /// The mode of a word, if it is one of them.
+    pub(super) fn named(word: &str) -> Option<Mode> {
+        match word {
+            "tcp" => Some(Mode::Tcp),
+            "udp" => Some(Mode::Udp),
+            "http" => Some(Mode::Http),
+            _ => None,
+        }
+    }
+
+    /// Its word.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Mode::Tcp => "tcp",
+            Mode::Udp => "udp",
+            Mode::Http => "http",
+        }
+    }
 }
 
 /// The `timeout` lines, in milliseconds.

@@ -1,7 +1,7 @@
 //! From text to an immutable plan: `text -> Raw (words with places) -> Plan (resolved, validated)`.
 //!
 //! `token` splits lines, `raw` finds the sections, `parser` and the `parse_*` files read the
-//! keywords of the table in `keywords` into a draft, `resolve` makes the `Plan` of it. All errors
+//! keywords of the tables in `keywords` into a draft, `resolve` makes the `Plan` of it. All errors
 //! are collected. Nothing outside this layer sees `Raw`. Nothing in it opens a socket, reads a
 //! clock or knows a ring; files are read and names resolved through the caller's `Environment`.
 
@@ -15,12 +15,12 @@ mod loops;
 mod parse_bind;
 mod parse_global;
 mod parse_log;
+mod parse_parameters;
 mod parse_proxy;
 mod parse_server;
 mod parser;
 pub mod plan;
 mod raw;
-mod refused;
 mod resolve;
 mod token;
 mod units;

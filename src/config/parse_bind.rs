@@ -3,80 +3,15 @@
 use super::address::{Host, Port, Written};
 use super::draft::{BindDraft, BindSettings, Owner};
 use super::environment::Environment;
-use super::keywords::{Origin, ParameterHelp, closest, did_you_mean};
+use super::keywords::BIND;
+use super::parse_parameters;
 use super::parser::{Call, Complaint, Outcome, Parser};
 use super::plan::Endpoint;
-use super::refused;
 use super::units::{self, Unit};
 use crate::base::address::Address;
 
 /// Listeners that one `bind` line may make by a range of ports.
 const LISTENERS_PER_LINE_MAX: usize = 4096;
-
-/// A parameter of a line; `bind` and `server` have a table each.
-pub(super) struct Parameter<T> {
-    pub(super) help: ParameterHelp,
-    /// Sets it; gets its own name and its value.
-    pub(super) set: Set<T>,
-}
-
-/// How a parameter is set.
-pub(super) type Set<T> = fn(&dyn Environment, &mut T, &str, &str) -> Result<(), String>;
-
-pub(super) const fn parameter<T>(
-    name: &'static str,
-    syntax: &'static str,
-    help: &'static str,
-    set: Set<T>,
-) -> Parameter<T> {
-    Parameter {
-        help: ParameterHelp {
-            name,
-            syntax,
-            help,
-            origin: Origin::HaProxy,
-        },
-        set,
-    }
-}
-
-/// The parameters of `bind`.
-#[rustfmt::skip]
-pub(super) static PARAMETERS: &[Parameter<BindSettings>] = &[
-    parameter("backlog", "<number>", "Length of the kernel's accept queue.", |_, bind, name, value| {
-        bind.backlog = Some(number(name, value)?);
-        Ok(())
-    }),
-    parameter("defer-accept", "", "Accept a client only once it has sent something.", |_, bind, _, _| {
-        bind.defer_accept = true;
-        Ok(())
-    }),
-    parameter("gid", "<number>", "Group of a Unix socket.", set_owner),
-    parameter("group", "<name>", "Group of a Unix socket, by name.", set_owner),
-    parameter("maxconn", "<number>", "Most connections at a time.", |_, bind, name, value| {
-        bind.maxconn = number(name, value)?;
-        Ok(())
-    }),
-    parameter("mode", "<octal>", "File mode of a Unix socket.", set_owner),
-    parameter("name", "<name>", "Name for statistics.", |_, bind, _, value| {
-        value.clone_into(&mut bind.name);
-        Ok(())
-    }),
-    parameter("tcp-ut", "<time>", "Longest time that sent data may stay unacknowledged.", |_, bind, name, value| {
-        bind.tcp_user_timeout_ms = positive_delay(name, value)?;
-        Ok(())
-    }),
-    parameter("uid", "<number>", "Owner of a Unix socket.", set_owner),
-    parameter("user", "<name>", "Owner of a Unix socket, by name.", set_owner),
-    parameter("v4v6", "", "An IPv6 wildcard takes IPv4 too.", |_, bind, _, _| {
-        bind.v6only = Some(false);
-        Ok(())
-    }),
-    parameter("v6only", "", "An IPv6 wildcard takes IPv6 only.", |_, bind, _, _| {
-        bind.v6only = Some(true);
-        Ok(())
-    }),
-];
 
 pub(super) fn bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let Some(addresses) = call.args.first() else {
@@ -96,34 +31,13 @@ pub(super) fn bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let section = parser.kind.name();
     let what = format!("'bind {}' in section '{section}'", addresses.text);
     let mut settings = BindSettings::default();
-    let mut args = call.args[1..].iter();
-    while let Some(word) = args.next() {
-        let name = word.text.as_str();
-        if let Some(parameter) = PARAMETERS
-            .iter()
-            .find(|parameter| parameter.help.name == name)
-        {
-            let mut value = "";
-            if !parameter.help.syntax.is_empty() {
-                let Some(word) = args.next() else {
-                    let text = format!("{what} : '{name}' : missing value");
-                    return Err(Complaint::about(word, text));
-                };
-                value = &word.text;
-            }
-            (parameter.set)(parser.environment, &mut settings, name, value)
-                .map_err(|text| Complaint::about(word, format!("{what} : {text}")))?;
-        } else if let Some((values, verdict)) = refused::bind_parameter(name) {
-            args.by_ref().take(values).for_each(|_| {});
-            parser.refused(call.line, &format!("bind ... {name}"), verdict);
-        } else {
-            let near = did_you_mean(closest(name, PARAMETERS.iter().map(|p| p.help.name)));
-            return Err(Complaint::about(
-                word,
-                format!("{what} : unknown keyword '{name}'{near}"),
-            ));
-        }
-    }
+    let owner = parse_parameters::Owner {
+        keyword: "bind",
+        what: &what,
+        missing: |name, _| format!("'{name}' : missing value"),
+    };
+    let words = &call.args[1..];
+    parse_parameters::read(parser, call, &owner, BIND, words, &mut settings)?;
     let place = call.line.place.clone();
     parser.current.binds.push(BindDraft {
         place,
@@ -169,7 +83,8 @@ fn add_endpoints(
     Ok(())
 }
 
-fn set_owner(
+/// `mode`, `user`, `uid`, `group`, `gid` of a listener.
+pub(super) fn set_owner(
     environment: &dyn Environment,
     bind: &mut BindSettings,
     name: &str,

@@ -1,22 +1,22 @@
 //! The keywords of proxies, except `bind`, `server` and `log`.
 
-use super::draft::BalanceWord;
+use super::draft::{BalanceWord, Mode};
 use super::parse_global::{overflow, time_argument};
 use super::parser::{Call, Complaint, Outcome, Parser};
 use super::plan::{HashType, KeepAlive};
 use super::raw::{Prefix, SectionKind};
 use super::units::{self, Unit, UnitFault};
 
-pub(super) fn mode(_: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
-    match call.arg(0) {
-        "tcp" => Ok(()),
-        "http" => Err(call.complain(0, "'mode http' is not supported: Tidegate balances streams, not requests; use 'mode tcp'.")),
-        "udp" => Err(call.complain(0, "'mode udp' is not implemented yet.")),
-        "log" | "spop" | "health" => {
-            Err(call.complain(0, format!("'mode {}' is not implemented.", call.arg(0))))
+pub(super) fn mode(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let word = call.arg(0);
+    parser.current.settings.mode = match Mode::named(word) {
+        Some(mode) => mode,
+        None if matches!(word, "log" | "spop" | "health" | "haterm") => {
+            return Err(call.complain(0, format!("'mode {word}' is not supported.")));
         }
-        other => Err(call.complain(0, format!("unknown proxy mode '{other}'."))),
-    }
+        None => return Err(call.complain(0, format!("unknown proxy mode '{word}'."))),
+    };
+    Ok(())
 }
 
 pub(super) fn disabled(parser: &mut Parser<'_>, _: &Call<'_>) -> Outcome {

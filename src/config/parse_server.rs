@@ -3,66 +3,15 @@
 use super::address::{Port, Written};
 use super::draft::{ServerDraft, ServerSettings};
 use super::environment::Environment;
-use super::keywords::{closest, did_you_mean};
-use super::parse_bind::{Parameter, number, parameter, positive_delay};
+use super::keywords::SERVER;
+use super::parse_parameters;
 use super::parser::{Call, Complaint, Outcome, Parser, name_fault};
-use super::refused;
 use super::token::Word;
 use super::units::{self, Unit, UnitFault};
 use crate::base::address::Address;
 
 /// The largest `weight`, HAProxy's.
 const WEIGHT_MAX: u64 = 256;
-
-/// The parameters of `server` and `default-server`.
-#[rustfmt::skip]
-pub(super) static PARAMETERS: &[Parameter<ServerSettings>] = &[
-    parameter("addr", "<address>", "Address to check, if not the server's own.", check_address),
-    parameter("check", "", "Check the server by connecting to it.", |_, server, _, _| {
-        server.check = true;
-        Ok(())
-    }),
-    parameter("disabled", "", "Start in maintenance.", |_, server, _, _| {
-        server.disabled = true;
-        Ok(())
-    }),
-    parameter("enabled", "", "Undoes an inherited 'disabled'.", |_, server, _, _| {
-        server.disabled = false;
-        Ok(())
-    }),
-    parameter("fall", "<number>", "Failed checks in a row until the server is down.", |_, server, name, value| {
-        server.fall = positive(name, value)?;
-        Ok(())
-    }),
-    parameter("inter", "<time>", "Time between checks.", interval),
-    parameter("maxconn", "<number>", "Most connections to the server at a time.", |_, server, name, value| {
-        server.maxconn = number(name, value)?;
-        Ok(())
-    }),
-    parameter("no-check", "", "Undoes an inherited 'check'.", |_, server, _, _| {
-        server.check = false;
-        Ok(())
-    }),
-    parameter("port", "<port>", "Port to check, if not the server's own.", |_, server, _, value| {
-        let port = units::integer(value, 65_535).filter(|port| *port > 0);
-        let port = port.and_then(|port| u16::try_from(port).ok());
-        server.check_port = Some(port.ok_or("'port' expects a port number as argument.")?);
-        Ok(())
-    }),
-    parameter("rise", "<number>", "Passed checks in a row until the server is up.", |_, server, name, value| {
-        server.rise = positive(name, value)?;
-        Ok(())
-    }),
-    parameter("tcp-ut", "<time>", "Longest time that sent data may stay unacknowledged.", |_, server, name, value| {
-        server.tcp_user_timeout_ms = positive_delay(name, value)?;
-        Ok(())
-    }),
-    parameter("weight", "<0..256>", "Share of the load.", |_, server, _, value| {
-        let weight = units::integer(value, WEIGHT_MAX).and_then(|w| u16::try_from(w).ok());
-        server.weight = weight.ok_or_else(|| format!("'weight' is not within 0 and {WEIGHT_MAX} ({value})."))?;
-        Ok(())
-    }),
-];
 
 pub(super) fn server(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let [name, address, parameters @ ..] = call.args else {
@@ -117,37 +66,12 @@ fn read_parameters(
     mut settings: ServerSettings,
     what: &str,
 ) -> Result<ServerSettings, Complaint> {
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let name = word.text.as_str();
-        if let Some(parameter) = PARAMETERS
-            .iter()
-            .find(|parameter| parameter.help.name == name)
-        {
-            let mut value = "";
-            if !parameter.help.syntax.is_empty() {
-                let Some(word) = words.next() else {
-                    let text = format!(
-                        "{what} : '{name}' expects {} as argument.",
-                        parameter.help.syntax
-                    );
-                    return Err(Complaint::about(word, text));
-                };
-                value = &word.text;
-            }
-            (parameter.set)(parser.environment, &mut settings, name, value)
-                .map_err(|text| Complaint::about(word, format!("{what} : {text}")))?;
-        } else if let Some((values, verdict)) = refused::server_parameter(name) {
-            words.by_ref().take(values).for_each(|_| {});
-            parser.refused(call.line, &format!("server ... {name}"), verdict);
-        } else {
-            let near = did_you_mean(closest(name, PARAMETERS.iter().map(|p| p.help.name)));
-            return Err(Complaint::about(
-                word,
-                format!("{what} : unknown keyword '{name}'{near}"),
-            ));
-        }
-    }
+    let owner = parse_parameters::Owner {
+        keyword: "server",
+        what,
+        missing: |name, syntax| format!("'{name}' expects {syntax} as argument."),
+    };
+    parse_parameters::read(parser, call, &owner, SERVER, words, &mut settings)?;
     Ok(settings)
 }
 
@@ -185,7 +109,7 @@ fn connect_address(environment: &dyn Environment, text: &str) -> Result<Address,
     Ok(Address::Ip((ip, port).into()))
 }
 
-fn check_address(
+pub(super) fn check_address(
     environment: &dyn Environment,
     server: &mut ServerSettings,
     _: &str,
@@ -213,7 +137,31 @@ fn check_address(
     Ok(())
 }
 
-fn interval(
+pub(super) fn check_port(
+    _: &dyn Environment,
+    server: &mut ServerSettings,
+    _: &str,
+    value: &str,
+) -> Result<(), String> {
+    let port = units::integer(value, 65_535).filter(|port| *port > 0);
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    server.check_port = Some(port.ok_or("'port' expects a port number as argument.")?);
+    Ok(())
+}
+
+pub(super) fn weight(
+    _: &dyn Environment,
+    server: &mut ServerSettings,
+    _: &str,
+    value: &str,
+) -> Result<(), String> {
+    let weight = units::integer(value, WEIGHT_MAX).and_then(|weight| u16::try_from(weight).ok());
+    server.weight =
+        weight.ok_or_else(|| format!("'weight' is not within 0 and {WEIGHT_MAX} ({value})."))?;
+    Ok(())
+}
+
+pub(super) fn interval(
     _: &dyn Environment,
     server: &mut ServerSettings,
     name: &str,
@@ -231,7 +179,7 @@ fn interval(
 }
 
 /// `rise` and `fall`.
-fn positive(name: &str, value: &str) -> Result<u16, String> {
+pub(super) fn positive(name: &str, value: &str) -> Result<u16, String> {
     let value = units::integer(value, u64::from(u16::MAX)).filter(|value| *value > 0);
     let value = value.and_then(|value| u16::try_from(value).ok());
     value.ok_or_else(|| format!("'{name}' has to be > 0."))

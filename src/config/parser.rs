@@ -7,12 +7,11 @@
 use std::collections::HashMap;
 
 use super::diagnostics::{Place, Report};
-use super::draft::{Draft, ProxyDraft, Settings};
+use super::draft::{Draft, Mode, ProxyDraft, Settings};
 use super::environment::Environment;
-use super::keywords::{self, Found, Keyword, Side};
+use super::keywords::{self, Found, Keyword, Side, Standing, Status};
 use super::plan::ProxyKind;
 use super::raw::{Line, Section, SectionKind};
-use super::refused::Verdict;
 use super::token::Word;
 
 /// Why a line is refused: a message and the word at fault.
@@ -122,13 +121,69 @@ impl<'a> Parser<'a> {
                     None
                 }
             };
-            for line in &section.lines {
-                if self.report.is_full() {
-                    return;
+            if self.mode_of(section) == Mode::Http {
+                self.http_proxy(section);
+            } else {
+                for line in &section.lines {
+                    if self.report.is_full() {
+                        return;
+                    }
+                    self.line(line);
                 }
-                self.line(line);
             }
             self.end_section(defaults_name);
+        }
+    }
+
+    /// What a proxy carries: the last `mode` line of its section wins, else what is inherited.
+    fn mode_of(&self, section: &Section) -> Mode {
+        if matches!(self.kind, SectionKind::Global | SectionKind::Defaults) {
+            return Mode::Tcp;
+        }
+        let mut modes = section.lines.iter().rev();
+        let line = modes.find(|line| line.words[0].text == "mode");
+        match line.and_then(|line| line.words.get(1)) {
+            None => self.current.settings.mode,
+            Some(word) => Mode::named(&word.text).unwrap_or(Mode::Tcp),
+        }
+    }
+
+    /// A proxy in `mode http`: one that shows statistics is left out, one that has traffic to carry
+    /// is an error. Its lines are not read: they are about HTTP.
+    fn http_proxy(&mut self, section: &Section) {
+        self.current.settings.mode = Mode::Http;
+        self.current.settings.disabled = true;
+        let (place, name) = (&section.header.place, &self.current.name);
+        let kind = self.kind.name();
+        let first = |line: &Line, words: &[&str]| words.contains(&line.words[0].text.as_str());
+        let has_pages = |line: &Line| {
+            first(line, &["stats", "monitor-uri"])
+                || line.words.iter().any(|word| word.text == "use-service")
+        };
+        let has_traffic = |line: &Line| {
+            first(
+                line,
+                &[
+                    "server",
+                    "server-template",
+                    "default_backend",
+                    "use_backend",
+                ],
+            )
+        };
+        let lines = &section.lines;
+        if lines.iter().any(has_pages) && !lines.iter().any(has_traffic) {
+            let text = format!(
+                "{kind} '{name}' shows statistics in 'mode http', which is not implemented in \
+                 Tidegate yet: it is not started."
+            );
+            self.report.warning(place, None, text);
+        } else {
+            let text = format!(
+                "{kind} '{name}' is in 'mode http', which is not supported: Tidegate balances \
+                 streams, not requests; use 'mode tcp'."
+            );
+            self.report.alert(place, None, text);
         }
     }
 
@@ -219,7 +274,18 @@ impl<'a> Parser<'a> {
                 self.defaults_latest = Some(finished.settings);
             }
             SectionKind::Frontend | SectionKind::Backend | SectionKind::Listen => {
-                self.draft.proxies.push(finished);
+                let mut proxy = finished;
+                if proxy.settings.mode == Mode::Udp && !proxy.settings.disabled {
+                    let text = format!(
+                        "{} '{}' : 'mode udp' is not implemented in Tidegate yet: it is not \
+                         started.",
+                        self.kind.name(),
+                        proxy.name
+                    );
+                    self.report.warning(&proxy.place, None, text);
+                    proxy.settings.disabled = true;
+                }
+                self.draft.proxies.push(proxy);
             }
         }
     }
@@ -227,13 +293,16 @@ impl<'a> Parser<'a> {
     fn line(&mut self, line: &Line) {
         let section = self.kind.name();
         match keywords::find(&line.words, self.kind) {
-            Found::Keyword(keyword, words) => {
-                if !self.allowed(keyword, line) {
+            Found::Keyword(keyword, name, words) => {
+                if !self.allowed(keyword, &name, line) {
                     return;
                 }
+                let Status::Works(parse) = &keyword.status else {
+                    self.not_working(line, &line.words[0], &name, keyword.standing());
+                    return;
+                };
                 let args = line.words.get(words..).unwrap_or_default();
                 if let Some(word) = args.get(keyword.args_max) {
-                    let name = keyword.name;
                     let text = format!(
                         "'{name}' cannot handle unexpected argument '{}'.",
                         word.text
@@ -246,11 +315,10 @@ impl<'a> Parser<'a> {
                     line,
                     args,
                 };
-                if let Err(complaint) = (keyword.parse)(self, &call) {
+                if let Err(complaint) = parse(self, &call) {
                     self.complain(line, complaint);
                 }
             }
-            Found::Refused(name, verdict) => self.refused(line, &name, verdict),
             Found::Unknown(text) => {
                 let text = text.unwrap_or_else(|| {
                     let name = &line.words[0].text;
@@ -262,30 +330,36 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// Says what is to be said about a keyword of HAProxy that is known and not implemented.
-    pub(super) fn refused(&mut self, line: &Line, name: &str, verdict: Verdict) {
-        let word = line.words.first();
-        match verdict {
-            Verdict::Later => {
-                let text = format!("'{name}' is not implemented in Tidegate yet.");
-                self.report.alert(&line.place, word, text);
-            }
-            Verdict::Refuse(reason) => {
-                self.report
-                    .alert(&line.place, word, format!("'{name}' : {reason}."));
-            }
-            Verdict::Ignore(reason) => {
+    /// Says what becomes of a known word that does nothing.
+    pub(super) fn not_working(&mut self, line: &Line, word: &Word, name: &str, standing: Standing) {
+        let (place, word) = (&line.place, Some(word));
+        match standing {
+            Standing::Works => {}
+            Standing::NoEffect(reason) => {
                 let text = format!("'{name}' is accepted and has no effect: {reason}.");
-                self.report.warning(&line.place, word, text);
+                self.report.warning(place, word, text);
             }
-            Verdict::Already => {}
+            Standing::Later => {
+                let text = format!("'{name}' is not implemented in Tidegate yet and is left out.");
+                self.report.warning(place, word, text);
+            }
+            Standing::Needed => {
+                let text = format!(
+                    "'{name}' is not implemented in Tidegate yet, and without it connections \
+                     would not go as the file says."
+                );
+                self.report.alert(place, word, text);
+            }
+            Standing::Never(reason) => {
+                self.report
+                    .alert(place, word, format!("'{name}' : {reason}."));
+            }
         }
     }
 
     /// Whether a keyword means something here; says why not.
-    fn allowed(&mut self, keyword: &Keyword, line: &Line) -> bool {
+    fn allowed(&mut self, keyword: &Keyword, name: &str, line: &Line) -> bool {
         let word = line.words.first();
-        let name = keyword.name;
         if self.kind == SectionKind::Defaults && !keyword.in_defaults {
             let text = format!("'{name}' not allowed in 'defaults' section.");
             self.report.alert(&line.place, word, text);

@@ -198,7 +198,21 @@ impl Builder<'_, '_> {
             return (draft.kind == ProxyKind::Listen).then_some(proxy_id);
         };
         match self.names.get(wanted.as_str()) {
-            Some((id, proxy)) if proxy.kind != ProxyKind::Frontend => Some(*id),
+            Some((id, proxy)) if proxy.kind != ProxyKind::Frontend => {
+                let (own, other) = (draft.settings.mode, proxy.settings.mode);
+                if own != other {
+                    let text = format!(
+                        "{} '{}' is in mode {} and its default_backend '{wanted}' ({}) in mode {}.",
+                        kind_word(draft.kind),
+                        draft.name,
+                        own.name(),
+                        proxy.place,
+                        other.name()
+                    );
+                    self.report.alert(place, None, text);
+                }
+                Some(*id)
+            }
             _ => {
                 let name = &draft.name;
                 let text =

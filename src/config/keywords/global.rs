@@ -1,0 +1,166 @@
+//! The keywords of the `global` section, and those that stand everywhere.
+
+use super::Side::{Everywhere, Global};
+use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, TLS_ONLY};
+use super::{later, needed, never, no_effect, works};
+use crate::config::{parse_global as global, parse_log as log, parse_proxy as proxy};
+
+const SINGLE: &str = "there is one engine, io_uring";
+const NO_PAGES: &str = "it names the instance in HAProxy's pages";
+const NO_LUA: &str = "Lua is not supported";
+const NO_PRIVILEGES: &str =
+    "dropping privileges is not implemented yet; start the program as the user it should run as";
+
+#[rustfmt::skip]
+pub(super) static GLOBAL: &[Keyword] = &[
+    works("daemon", Global, 0, "", "Run in the background.", global::daemon)
+        .default("off"),
+    works("hard-stop-after", Global, 1, "<time>", "Longest time a soft stop may take.", global::hard_stop_after)
+        .default("no bound"),
+    works("log-tag", Global, 1, "<tag>", "Program name in log lines.", global::log_tag)
+        .default("tidegate"),
+    works("nbthread", Global, 1, "<number>", "Number of shards, 1 to 1024.", global::nbthread)
+        .default("one per usable CPU"),
+    works("pidfile", Global, 1, "<path>", "File that holds the process id.", global::pidfile),
+    works("stats maxconn", Global, 1, "<number>", "Connections to the runtime sockets.", global::stats_maxconn)
+        .default("10"),
+    works("stats socket", Global, MANY, "<address> [mode <octal>] [user <name>|uid <n>] [group <name>|gid <n>] [level user|operator|admin]",
+        "A socket for runtime commands.", global::stats_socket),
+    works("stats timeout", Global, 1, "<time>", "Idle time of a connection to a runtime socket.", global::stats_timeout)
+        .default("10s"),
+    works("tune.rcvbuf.client", Global, 1, "<bytes>", "Receive buffer of client sockets; 0 leaves it to the kernel.", global::buffers)
+        .default("0"),
+    works("tune.rcvbuf.server", Global, 1, "<bytes>", "Receive buffer of server sockets; 0 leaves it to the kernel.", global::buffers)
+        .default("0"),
+    works("tune.sndbuf.client", Global, 1, "<bytes>", "Send buffer of client sockets; 0 leaves it to the kernel.", global::buffers)
+        .default("0"),
+    works("tune.sndbuf.server", Global, 1, "<bytes>", "Send buffer of server sockets; 0 leaves it to the kernel.", global::buffers)
+        .default("0"),
+    works("tune.memory", Global, 1, "<size>", "Budget of the relay's private memory.", global::memory)
+        .default("a quarter of the machine's or the cgroup's memory").ours(),
+    works("tune.ring.buffers", Global, 1, "<number>", "Buffers in each of a shard's rings, a power of two from 2 to 256.", global::ring_buffers)
+        .default("8").ours(),
+    works("tune.ring.receive", Global, 1, "auto|limit|incremental|bundle|plain", "How shards receive.", global::ring_receive)
+        .default("auto").ours(),
+
+    works("log", Everywhere, MANY, "global | <target> [len <n>] [format <format>] <facility> [<level> [<minimum>]]",
+        "Where log lines go.", log::log),
+    works("maxconn", Everywhere, 1, "<number>", "Most connections at a time, of the process or of a frontend.", proxy::maxconn)
+        .default("from the descriptor limit"),
+
+    never("user", Global, "<name>", NO_PRIVILEGES),
+    never("group", Global, "<name>", NO_PRIVILEGES),
+    never("uid", Global, "<number>", NO_PRIVILEGES),
+    never("gid", Global, "<number>", NO_PRIVILEGES),
+    never("chroot", Global, "<directory>|auto", "not implemented yet; the service manager can confine the program"),
+    never("master-worker", Global, "", "there is no master process yet; remove the line"),
+    needed("setenv", Global, "<name> <value>", "Sets a variable from the next line on."),
+    needed("presetenv", Global, "<name> <value>", "Sets a variable that isn't set."),
+    needed("unsetenv", Global, "<name>...", "Removes variables."),
+    needed("resetenv", Global, "[<name>...]", "Removes all variables but those named."),
+    needed("default-path", Global, "current|config|parent|origin <path>", "Where relative file names begin."),
+    later("unix-bind", Global, "[prefix <path>] [mode <octal>] [user <name>] [uid <n>] [group <name>] [gid <n>]", "Defaults of Unix listeners."),
+    later("maxconnrate", Global, "<number>", "New connections of the process per second."),
+    later("maxsessrate", Global, "<number>", "New sessions of the process per second."),
+    later("maxpipes", Global, "<number>", "Pipes of spliced connections."),
+    later("grace", Global, "<time>", "Time between a soft stop and the end of listening."),
+    later("localpeer", Global, "<name>", "Which peer of a 'peers' section this process is."),
+    later("cluster-secret", Global, "<secret>", "A secret shared by a cluster."),
+    later("server-state-file", Global, "<path>", "File to take the state of servers from."),
+    later("server-state-base", Global, "<directory>", "Directory of such files."),
+    later("stats-file", Global, "<path>", "File to take counters from at the start."),
+    later("shm-stats-file", Global, "<name>", "Counters that several processes share."),
+    later("external-check", Global, "[preserve-env]", "Allows checks by a program."),
+    later("cpu-map", Global, "[auto:]<threads> <cpus>...", "Which shard runs on which CPUs."),
+    later("cpu-set", Global, "reset|drop-*|only-*", "Which CPUs are used."),
+    later("thread-group", Global, "<group> <threads>", "Threads of a group."),
+    later("thread-hard-limit", Global, "<number>", "Most threads."),
+    later("spread-checks", Global, "<0..50>", "Percent by which checks are spread over time."),
+    later("max-spread-checks", Global, "<time>", "Longest delay of a check by spreading."),
+    needed("harden.reject-privileged-ports.*", Global, "on|off", "Refuses clients whose port is privileged."),
+    later("log-send-hostname", Global, "[<name>]", "Host name in syslog headers."),
+    later("zero-warning", Global, "", "Warnings are errors."),
+    later("set-dumpable", Global, "on|off|libs", "Core dumps."),
+    later("setcap", Global, "<capability>...", "Capabilities kept after privileges are dropped."),
+    later("set-var", Global, "<name> <expression>", "Sets a variable of rules."),
+    later("set-var-fmt", Global, "<name> <format>", "Sets a variable of rules."),
+    later("busy-polling", Global, "", "Shards poll without sleeping."),
+    later("noreuseport", Global, "", "One socket per listener."),
+    later("ulimit-n", Global, "<number>", "Descriptors of the process."),
+    later("strict-limits", Global, "", "A limit that can't be set is an error."),
+    never("nbproc", Global, "<number>", "one process runs all shards; use 'nbthread'"),
+    never("lua-*", Global, "", NO_LUA),
+    no_effect("nosplice", Global, "", "splice(2) is not used yet"),
+    no_effect("maxsslrate", Global, "<number>", TLS_ONLY),
+    no_effect("maxsslconn", Global, "<number>", TLS_ONLY),
+    no_effect("insecure-fork-wanted", Global, "", NO_CHILDREN),
+    no_effect("insecure-setuid-wanted", Global, "", NO_CHILDREN),
+    no_effect("cpu-policy", Global, "<policy>", CHOSEN),
+    no_effect("cpu-affinity", Global, "<affinity>", CHOSEN),
+    no_effect("numa-cpu-mapping", Global, "", CHOSEN),
+    no_effect("thread-groups", Global, "<number>", "all shards are equal"),
+    no_effect("max-threads-per-group", Global, "<number>", "all shards are equal"),
+    no_effect("stats bind-process", Global, "", "there is one process"),
+    no_effect("fd-hard-limit", Global, "<number>", CHOSEN),
+    no_effect("prealloc-fd", Global, "", CHOSEN),
+    no_effect("mworker-max-reloads", Global, "<number>", "there is no master process"),
+    no_effect("node", Global, "<name>", NO_PAGES),
+    no_effect("description", Global, "<text>", NO_PAGES),
+    no_effect("anonkey", Global, "<key>", "it concerns HAProxy's dumps"),
+    no_effect("quiet", Global, "", "messages are printed in any case"),
+    no_effect("expose-experimental-directives", Global, "", "no directive needs it"),
+    no_effect("expose-deprecated-directives", Global, "", "no directive needs it"),
+    no_effect("noepoll", Global, "", SINGLE),
+    no_effect("nopoll", Global, "", SINGLE),
+    no_effect("nokqueue", Global, "", SINGLE),
+    no_effect("noevports", Global, "", SINGLE),
+    no_effect("nogetaddrinfo", Global, "", CHOSEN),
+    no_effect("noktls", Global, "", TLS_ONLY),
+    no_effect("ssl-*", Global, "", TLS_ONLY),
+    no_effect("ca-base", Global, "<directory>", TLS_ONLY),
+    no_effect("crt-base", Global, "<directory>", TLS_ONLY),
+    no_effect("key-base", Global, "<directory>", TLS_ONLY),
+    no_effect("issuers-chain-path", Global, "<directory>", TLS_ONLY),
+    no_effect("h1-*", Global, "", HTTP_ONLY),
+    no_effect("h2-*", Global, "", HTTP_ONLY),
+    no_effect("httpclient.*", Global, "", HTTP_ONLY),
+    no_effect("http-err-codes", Global, "", HTTP_ONLY),
+    no_effect("http-fail-codes", Global, "", HTTP_ONLY),
+    no_effect("tune.h1.*", Global, "", HTTP_ONLY),
+    no_effect("tune.h2.*", Global, "", HTTP_ONLY),
+    no_effect("tune.http.*", Global, "", HTTP_ONLY),
+    no_effect("tune.quic.*", Global, "", HTTP_ONLY),
+    no_effect("tune.comp.*", Global, "", HTTP_ONLY),
+    no_effect("tune.zlib.*", Global, "", HTTP_ONLY),
+    no_effect("tune.maxrewrite", Global, "<bytes>", HTTP_ONLY),
+    no_effect("tune.idle-pool.*", Global, "", HTTP_ONLY),
+    no_effect("tune.lua.*", Global, "", NO_LUA),
+    no_effect("tune.ssl.*", Global, "", TLS_ONLY),
+    no_effect("tune.bufsize", Global, "<bytes>", "buffers belong to the rings; see 'tune.ring.buffers'"),
+    no_effect("tune.bufsize.*", Global, "<bytes>", "buffers belong to the rings; see 'tune.ring.buffers'"),
+    no_effect("tune.buffers.*", Global, "<number>", "see 'tune.memory'"),
+    later("tune.maxaccept", Global, "<number>", "Connections accepted at once."),
+    no_effect("tune.maxpollevents", Global, "<number>", CHOSEN),
+    later("tune.pipesize", Global, "<bytes>", "Size of the pipes of spliced connections."),
+    no_effect("tune.recv_enough", Global, "<bytes>", CHOSEN),
+    later("tune.idletimer", Global, "<time>", "Silence after which a stream counts as idle."),
+    no_effect("tune.pool-*", Global, "", CHOSEN),
+    no_effect("tune.memory.*", Global, "", CHOSEN),
+    later("tune.listener.default-shards", Global, "by-process|by-thread|by-group", "Sockets of a listener."),
+    no_effect("tune.listener.multi-queue", Global, "on|fair|off", CHOSEN),
+    no_effect("tune.runqueue-depth", Global, "<number>", CHOSEN),
+    no_effect("tune.sched.*", Global, "", CHOSEN),
+    no_effect("tune.fd.*", Global, "", SINGLE),
+    no_effect("tune.epoll.*", Global, "", SINGLE),
+    no_effect("tune.disable-fast-forward", Global, "", CHOSEN),
+    no_effect("tune.disable-zero-copy-forwarding", Global, "", CHOSEN),
+    no_effect("tune.applet.*", Global, "", CHOSEN),
+    no_effect("tune.vars.*", Global, "", "there are no variables of rules"),
+    no_effect("tune.pattern.*", Global, "", "there are no patterns"),
+    no_effect("tune.peers.*", Global, "", "there are no peers"),
+    no_effect("tune.stick-counters", Global, "<number>", "there are no stick tables"),
+    no_effect("tune.rcvbuf.frontend", Global, "<bytes>", "it concerns datagram sockets only"),
+    no_effect("tune.rcvbuf.backend", Global, "<bytes>", "it concerns datagram sockets only"),
+    no_effect("tune.sndbuf.frontend", Global, "<bytes>", "it concerns datagram sockets only"),
+    no_effect("tune.sndbuf.backend", Global, "<bytes>", "it concerns datagram sockets only"),
+];

@@ -1,0 +1,432 @@
+//! The keyword table: every word of the configuration language, with what becomes of it, as data.
+//!
+//! HAProxy's words of the TCP level and Tidegate's own stand in one table, by section: `global`,
+//! `proxy`, `bind`, `server`. The parser, "did you mean", `tidegate help` and the reference page are
+//! made from it. Adding a keyword is one entry here and one function in a `parse_*` file. No word
+//! is ignored in silence: see `Status`.
+
+mod bind;
+mod global;
+mod proxy;
+pub mod reference;
+mod server;
+mod suggest;
+
+use super::parser::{Call, Outcome, Parser};
+use super::raw::SectionKind;
+use super::token::Word;
+
+pub(super) use bind::BIND;
+pub(super) use server::SERVER;
+pub(super) use suggest::{closest, did_you_mean};
+
+/// Whose word it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// HAProxy's, with its meaning.
+    HaProxy,
+    /// Tidegate's own.
+    Tidegate,
+}
+
+/// Where a keyword has a meaning.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// The `global` section.
+    Global,
+    /// Proxies that accept: `frontend`, `listen`.
+    Front,
+    /// Proxies that connect: `backend`, `listen`.
+    Back,
+    /// All proxies.
+    Both,
+    /// The `global` section and all proxies.
+    Everywhere,
+}
+
+/// What becomes of a word; `F` is what reads it where it works.
+#[derive(Clone, Copy)]
+pub(super) enum Status<F> {
+    /// It works.
+    Works(F),
+    /// It can't change anything here, for the reason given: a warning.
+    NoEffect(&'static str),
+    /// Not implemented yet: a warning, and the line is left out.
+    Later,
+    /// Not implemented yet, and an error: left out, connections or bytes would pass, or go
+    /// elsewhere, against what the file says.
+    Needed,
+    /// Not implemented on purpose, for the reason given: an error.
+    Never(&'static str),
+}
+
+/// The same for those who only want to know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// It works.
+    Works,
+    /// Accepted with a warning: it can't change anything, for the reason given.
+    NoEffect(&'static str),
+    /// Not implemented yet: a warning, and it is left out.
+    Later,
+    /// Not implemented yet: an error, because the file would mean something else without it.
+    Needed,
+    /// An error, for the reason given.
+    Never(&'static str),
+}
+
+impl<F> Status<F> {
+    pub(super) fn standing(&self) -> Standing {
+        match self {
+            Status::Works(_) => Standing::Works,
+            Status::NoEffect(reason) => Standing::NoEffect(reason),
+            Status::Later => Standing::Later,
+            Status::Needed => Standing::Needed,
+            Status::Never(reason) => Standing::Never(reason),
+        }
+    }
+}
+
+type Parse = fn(&mut Parser<'_>, &Call<'_>) -> Outcome;
+
+/// One keyword.
+pub struct Keyword {
+    /// The word, or two words of a family (`timeout client`). One that ends in `*` stands for all
+    /// that begin with it.
+    pub name: &'static str,
+    /// Where it has a meaning.
+    pub side: Side,
+    /// Whether `defaults` may hold it.
+    pub in_defaults: bool,
+    /// Most arguments.
+    pub args_max: usize,
+    /// Its arguments.
+    pub syntax: &'static str,
+    /// What holds where it is absent; empty = nothing worth saying.
+    pub default: &'static str,
+    /// What it does; of one that has no effect or never comes the reason says enough.
+    pub help: &'static str,
+    /// Whose word it is.
+    pub origin: Origin,
+    pub(super) status: Status<Parse>,
+}
+
+impl std::fmt::Debug for Keyword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyword")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Keyword {
+    /// What becomes of it.
+    pub fn standing(&self) -> Standing {
+        self.status.standing()
+    }
+
+    fn is(&self, name: &str) -> bool {
+        matches(self.name, name)
+    }
+
+    /// Sets what holds where the keyword is absent.
+    const fn default(self, default: &'static str) -> Keyword {
+        Keyword { default, ..self }
+    }
+
+    /// Makes the word Tidegate's own.
+    const fn ours(self) -> Keyword {
+        let origin = Origin::Tidegate;
+        Keyword { origin, ..self }
+    }
+
+    /// Keeps the word out of `defaults`.
+    const fn not_in_defaults(self) -> Keyword {
+        let in_defaults = false;
+        Keyword {
+            in_defaults,
+            ..self
+        }
+    }
+}
+
+/// A keyword that works.
+const fn works(
+    name: &'static str,
+    side: Side,
+    args_max: usize,
+    syntax: &'static str,
+    help: &'static str,
+    parse: Parse,
+) -> Keyword {
+    let in_defaults = !matches!(side, Side::Global);
+    Keyword {
+        name,
+        side,
+        in_defaults,
+        args_max,
+        syntax,
+        default: "",
+        help,
+        origin: Origin::HaProxy,
+        status: Status::Works(parse),
+    }
+}
+
+const fn idle(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    help: &'static str,
+    status: Status<Parse>,
+) -> Keyword {
+    let in_defaults = !matches!(side, Side::Global);
+    Keyword {
+        name,
+        side,
+        in_defaults,
+        args_max: MANY,
+        syntax,
+        default: "",
+        help,
+        origin: Origin::HaProxy,
+        status,
+    }
+}
+
+/// A keyword that isn't there yet and can be left out.
+const fn later(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    help: &'static str,
+) -> Keyword {
+    idle(name, side, syntax, help, Status::Later)
+}
+
+/// A keyword that isn't there yet and can't be left out.
+const fn needed(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    help: &'static str,
+) -> Keyword {
+    idle(name, side, syntax, help, Status::Needed)
+}
+
+/// A keyword that can't change anything.
+const fn no_effect(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    reason: &'static str,
+) -> Keyword {
+    idle(name, side, syntax, "", Status::NoEffect(reason))
+}
+
+/// A keyword that doesn't come.
+const fn never(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    reason: &'static str,
+) -> Keyword {
+    idle(name, side, syntax, "", Status::Never(reason))
+}
+
+/// No bound of its own: the words of a line are bounded.
+const MANY: usize = usize::MAX;
+
+const HTTP_ONLY: &str = "it concerns HTTP only";
+const TLS_ONLY: &str = "it concerns TLS only, which is not terminated here";
+const CHOSEN: &str = "Tidegate chooses this by itself";
+const NO_CHILDREN: &str = "no process is started";
+
+/// A parameter of `bind` or `server` lines; `T` is what it is set in.
+pub(super) struct Parameter<T> {
+    pub(super) help: ParameterHelp,
+    /// How many words follow it.
+    pub(super) values: usize,
+    pub(super) status: Status<Set<T>>,
+}
+
+/// How a parameter is set; gets its own name and its value.
+pub(super) type Set<T> =
+    fn(&dyn super::environment::Environment, &mut T, &str, &str) -> Result<(), String>;
+
+/// A parameter, as the reference shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ParameterHelp {
+    /// The word.
+    pub name: &'static str,
+    /// Its value; empty = it takes none.
+    pub syntax: &'static str,
+    /// What holds where it is absent.
+    pub default: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    /// Whose word it is.
+    pub origin: Origin,
+    /// What becomes of it.
+    pub standing: Standing,
+}
+
+impl<T> Parameter<T> {
+    const fn new(
+        name: &'static str,
+        syntax: &'static str,
+        help: &'static str,
+        standing: Standing,
+        status: Status<Set<T>>,
+    ) -> Parameter<T> {
+        Parameter {
+            help: ParameterHelp {
+                name,
+                syntax,
+                default: "",
+                help,
+                origin: Origin::HaProxy,
+                standing,
+            },
+            values: if syntax.is_empty() { 0 } else { 1 },
+            status,
+        }
+    }
+
+    /// One that works.
+    const fn works(
+        name: &'static str,
+        syntax: &'static str,
+        help: &'static str,
+        set: Set<T>,
+    ) -> Parameter<T> {
+        Parameter::new(name, syntax, help, Standing::Works, Status::Works(set))
+    }
+
+    /// One that isn't there yet and can be left out.
+    const fn later(name: &'static str, syntax: &'static str, help: &'static str) -> Parameter<T> {
+        Parameter::new(name, syntax, help, Standing::Later, Status::Later)
+    }
+
+    /// One that isn't there yet and can't be left out.
+    const fn needed(name: &'static str, syntax: &'static str, help: &'static str) -> Parameter<T> {
+        Parameter::new(name, syntax, help, Standing::Needed, Status::Needed)
+    }
+
+    /// One that can't change anything.
+    const fn no_effect(
+        name: &'static str,
+        syntax: &'static str,
+        reason: &'static str,
+    ) -> Parameter<T> {
+        let standing = Standing::NoEffect(reason);
+        Parameter::new(name, syntax, "", standing, Status::NoEffect(reason))
+    }
+
+    /// One that doesn't come.
+    const fn never(name: &'static str, syntax: &'static str, reason: &'static str) -> Parameter<T> {
+        let standing = Standing::Never(reason);
+        Parameter::new(name, syntax, "", standing, Status::Never(reason))
+    }
+
+    /// Sets what holds where the parameter is absent.
+    const fn default(mut self, default: &'static str) -> Parameter<T> {
+        self.help.default = default;
+        self
+    }
+
+    /// Sets how many words follow.
+    const fn values(mut self, values: usize) -> Parameter<T> {
+        self.values = values;
+        self
+    }
+}
+
+/// The keywords of all sections.
+pub fn keywords() -> impl Iterator<Item = &'static Keyword> + Clone {
+    global::GLOBAL.iter().chain(proxy::PROXY)
+}
+
+/// The parameters of `bind` lines.
+pub fn bind_parameters() -> impl Iterator<Item = ParameterHelp> {
+    BIND.iter().map(|parameter| parameter.help)
+}
+
+/// The parameters of `server` and `default-server` lines.
+pub fn server_parameters() -> impl Iterator<Item = ParameterHelp> {
+    SERVER.iter().map(|parameter| parameter.help)
+}
+
+/// First words of keywords that consist of two.
+const FAMILIES: &[&str] = &["option", "timeout", "stats"];
+
+/// What the words of a line turn out to be.
+pub(super) enum Found {
+    /// A keyword, its words as they are written, and how many they are.
+    Keyword(&'static Keyword, String, usize),
+    /// None; with a message where the family has one of its own.
+    Unknown(Option<String>),
+}
+
+/// Finds a line's keyword among those of a section.
+pub(super) fn find(words: &[Word], section: SectionKind) -> Found {
+    let first = words.first().map_or("", |word| word.text.as_str());
+    let second = words.get(1).map_or("", |word| word.text.as_str());
+    let family = FAMILIES.contains(&first);
+    let name = if family {
+        format!("{first} {second}")
+    } else {
+        first.to_owned()
+    };
+    if let Some(keyword) = of_section(section).find(|keyword| keyword.is(&name)) {
+        return Found::Keyword(keyword, name, 1 + usize::from(family));
+    }
+    let in_family = |prefix: &str| of_section(section).any(|k| k.name.starts_with(prefix));
+    let text = (family && in_family(&format!("{first} "))).then(|| match first {
+        "option" if second.is_empty() => "'option' expects an option name.".to_owned(),
+        "option" => {
+            let near = did_you_mean(closest(second, family_words(first, section)));
+            let end = if near.is_empty() { "." } else { near.as_str() };
+            format!("unknown option '{second}'{end}")
+        }
+        _ => format!(
+            "'{first}' only supports {} (got '{second}')",
+            suggest::listed(family_words(first, section))
+        ),
+    });
+    Found::Unknown(text)
+}
+
+/// Whether a name is the one of an entry, or one of those that the entry stands for.
+fn matches(entry: &str, name: &str) -> bool {
+    match entry.strip_suffix('*') {
+        Some(prefix) => name.starts_with(prefix) && name.len() > prefix.len(),
+        None => entry == name,
+    }
+}
+
+/// The keywords that may stand in a section, whatever becomes of them.
+fn of_section(section: SectionKind) -> impl Iterator<Item = &'static Keyword> {
+    keywords().filter(move |keyword| match keyword.side {
+        Side::Everywhere => true,
+        Side::Global => section == SectionKind::Global,
+        Side::Front | Side::Back | Side::Both => section != SectionKind::Global,
+    })
+}
+
+/// The second words of a family's keywords that do something in a section.
+fn family_words(family: &str, section: SectionKind) -> impl Iterator<Item = &'static str> {
+    let prefix = format!("{family} ");
+    let here = of_section(section).filter(|keyword| keyword.standing() == Standing::Works);
+    here.filter_map(move |keyword| keyword.name.strip_prefix(prefix.as_str()))
+}
+
+/// The keyword of a section that is most like `name`.
+pub(super) fn closest_keyword(name: &str, section: SectionKind) -> Option<&'static str> {
+    let here = of_section(section).filter(|keyword| {
+        let backend_only = section == SectionKind::Frontend && keyword.side == Side::Back;
+        let frontend_only = section == SectionKind::Backend && keyword.side == Side::Front;
+        keyword.standing() == Standing::Works && !backend_only && !frontend_only
+    });
+    closest(name, here.map(|keyword| keyword.name))
+}

@@ -1,0 +1,183 @@
+//! The keywords of `defaults`, `frontend`, `backend` and `listen` sections.
+
+use super::Side::{Back, Both, Front};
+use super::{HTTP_ONLY, Keyword, MANY, TLS_ONLY};
+use super::{later, needed, never, no_effect, works};
+use crate::config::{parse_bind as bind, parse_proxy as proxy, parse_server as server};
+
+#[rustfmt::skip]
+pub(super) static PROXY: &[Keyword] = &[
+    works("mode", Both, 1, "tcp", "What the proxy carries.", proxy::mode)
+        .default("tcp"),
+    works("disabled", Both, 0, "", "The proxy is read and not started.", proxy::disabled),
+    works("enabled", Both, 0, "", "Undoes an inherited 'disabled'.", proxy::enabled),
+    works("option tcpka", Both, 0, "", "TCP keep-alive on both sides.", proxy::option)
+        .default("off"),
+
+    works("bind", Front, MANY, "<address>[,...] [<parameter>...]", "Addresses to listen on.", bind::bind)
+        .not_in_defaults(),
+    works("backlog", Front, 1, "<number>", "Length of the kernel's accept queue.", proxy::backlog)
+        .default("'maxconn' of the proxy, else 4096"),
+    works("clitcpka-cnt", Front, 1, "<number>", "Keep-alive probes before a client is given up.", proxy::keepalive_value)
+        .default("the kernel's"),
+    works("clitcpka-idle", Front, 1, "<time>", "Idle time before the first keep-alive probe to a client, in seconds.", proxy::keepalive_value)
+        .default("the kernel's"),
+    works("clitcpka-intvl", Front, 1, "<time>", "Time between keep-alive probes to a client, in seconds.", proxy::keepalive_value)
+        .default("the kernel's"),
+    works("default_backend", Front, 1, "<backend>", "Where connections go.", proxy::default_backend),
+    works("option clitcpka", Front, 0, "", "TCP keep-alive towards clients.", proxy::option)
+        .default("off"),
+    works("option dontlognull", Front, 0, "", "Don't log connections without data.", proxy::option)
+        .default("off"),
+    works("option tcplog", Front, 0, "", "Log a full line at the end of a session.", proxy::option)
+        .default("off: a short line when it begins"),
+    works("timeout client", Front, 1, "<time>", "Longest silence of a client.", proxy::timeout)
+        .default("infinite, with a warning"),
+    works("timeout client-fin", Front, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
+        .default("'timeout client'"),
+
+    works("balance", Back, MANY, "roundrobin | leastconn | source", "How a server is chosen.", proxy::balance)
+        .default("roundrobin"),
+    works("default-server", Back, MANY, "<parameter>...", "Parameters of the servers that follow.", server::default_server),
+    works("hash-type", Back, 3, "map-based | consistent [sdbm]", "How a hash finds a server.", proxy::hash_type)
+        .default("map-based sdbm"),
+    works("option redispatch", Back, 1, "[<interval>]", "Retries may go to another server: -1 the last, N every Nth.", proxy::option)
+        .default("off"),
+    works("option srvtcpka", Back, 0, "", "TCP keep-alive towards servers.", proxy::option)
+        .default("off"),
+    works("retries", Back, 1, "<number>", "Connection attempts after the first.", proxy::retries)
+        .default("3"),
+    works("server", Back, MANY, "<name> <address>:<port> [<parameter>...]", "A server.", server::server)
+        .not_in_defaults(),
+    works("srvtcpka-cnt", Back, 1, "<number>", "Keep-alive probes before a server is given up.", proxy::keepalive_value)
+        .default("the kernel's"),
+    works("srvtcpka-idle", Back, 1, "<time>", "Idle time before the first keep-alive probe to a server, in seconds.", proxy::keepalive_value)
+        .default("the kernel's"),
+    works("srvtcpka-intvl", Back, 1, "<time>", "Time between keep-alive probes to a server, in seconds.", proxy::keepalive_value)
+        .default("the kernel's"),
+    works("timeout check", Back, 1, "<time>", "Longest time of a health check.", proxy::timeout)
+        .default("the lesser of 'timeout connect' and 'inter'"),
+    works("timeout connect", Back, 1, "<time>", "Longest time of a connection attempt.", proxy::timeout)
+        .default("infinite, with a warning"),
+    works("timeout queue", Back, 1, "<time>", "Longest wait for a free server.", proxy::timeout)
+        .default("'timeout connect'"),
+    works("timeout server", Back, 1, "<time>", "Longest silence of a server.", proxy::timeout)
+        .default("infinite, with a warning"),
+    works("timeout server-fin", Back, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
+        .default("'timeout server'"),
+
+    later("acl", Both, "<name> <criterion> [<flag>...] [<operator>] <value>...", "Names a condition."),
+    needed("use_backend", Front, "<backend> [if|unless <condition>]", "Where connections go that meet a condition.")
+        .not_in_defaults(),
+    needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")
+        .not_in_defaults(),
+    later("server-template", Back, "<prefix> <number>|<low>-<high> <address>:<port> [<parameter>...]", "Several servers of one kind.")
+        .not_in_defaults(),
+    needed("tcp-request", Both, "connection|session|content|inspect-delay ...", "Rules for new connections."),
+    needed("tcp-response", Back, "content|inspect-delay ...", "Rules for what servers send."),
+    later("tcp-check", Back, "connect|send|send-binary|expect|comment ...", "Steps of a scripted check."),
+    later("stick-table", Both, "type <type> size <n> ...", "A table of clients.")
+        .not_in_defaults(),
+    needed("stick", Back, "on|match|store-request|store-response ...", "Keeps clients on the server that a table names.")
+        .not_in_defaults(),
+    needed("source", Back, "<address>[:<port>] [usesrc <address>] [interface <name>]", "Address to connect from."),
+    later("rate-limit", Front, "sessions <number>", "New sessions per second."),
+    later("fullconn", Back, "<number>", "Sessions at which servers reach their 'maxconn'."),
+    later("hash-balance-factor", Back, "<percent>", "Bound of a server's load under a consistent hash."),
+    later("log-format", Front, "<format>", "Form of the lines of sessions."),
+    later("log-format-sd", Front, "<format>", "Structured data of RFC 5424 lines."),
+    later("error-log-format", Front, "<format>", "Form of the lines of failed sessions."),
+    later("log-tag", Both, "<tag>", "Program name in a proxy's log lines."),
+    later("log-steps", Front, "<step>...", "When lines of a session are logged."),
+    later("unique-id-format", Front, "<format>", "Makes an id for each session."),
+    later("id", Both, "<number>", "Number of the proxy in statistics."),
+    later("guid", Both, "<text>", "Identity of the proxy over restarts."),
+    later("description", Both, "<text>", "A remark."),
+    needed("persist", Back, "rdp-cookie[(<name>)]", "Keeps RDP clients on their server."),
+    later("load-server-state-from-file", Back, "global|local|none", "Takes the state of servers from a file."),
+    later("server-state-file-name", Back, "[use-backend-name|<path>]", "File with the state of servers."),
+    later("be-unpublished", Back, "", "Keeps traffic away from a backend."),
+    later("email-alert", Both, "from|to|mailers|level|myhostname ...", "Mail about servers that change."),
+    later("external-check", Back, "command|path ...", "Program of a check."),
+    later("filter", Both, "<name> ...", "A filter of streams, such as a bandwidth limit."),
+    later("http-check", Back, "connect|send|expect ...", "Steps of an HTTP check."),
+    needed("transparent", Both, "", "Connects to where the client wanted to go."),
+    later("timeout tunnel", Back, "<time>", "Longest silence of both sides once they are connected."),
+    later("option abortonclose", Back, "", "Gives up a waiting session when its client closes."),
+    later("option allbackups", Back, "", "All backup servers are used at once."),
+    later("option dontlog-normal", Front, "", "Logs only sessions that went wrong."),
+    later("option external-check", Back, "", "Checks by a program."),
+    later("option httpchk", Back, "[<method>] [<uri>] [<version>]", "Checks by an HTTP request."),
+    later("option independent-streams", Both, "", "Sent bytes don't restart the timeout of receiving."),
+    later("option ldap-check", Back, "", "Checks an LDAP server."),
+    later("option log-health-checks", Back, "", "Logs results of checks."),
+    later("option log-separate-errors", Front, "", "Logs failed sessions at level err."),
+    later("option logasap", Front, "", "Logs a session when it is connected."),
+    later("option mysql-check", Back, "[user <name>]", "Checks a MySQL server."),
+    later("option nolinger", Both, "", "Closes by reset."),
+    later("option persist", Back, "", "Keeps clients on a server that is down."),
+    later("option pgsql-check", Back, "user <name>", "Checks a PostgreSQL server."),
+    later("option redis-check", Back, "", "Checks a Redis server."),
+    later("option smtpchk", Back, "[<hello> <domain>]", "Checks an SMTP server."),
+    later("option splice-auto", Both, "", "Moves bytes by splice(2) where it seems best."),
+    later("option splice-request", Both, "", "Moves clients' bytes by splice(2)."),
+    later("option splice-response", Both, "", "Moves servers' bytes by splice(2)."),
+    later("option spop-check", Back, "", "Checks an SPOP agent."),
+    later("option ssl-hello-chk", Back, "", "Checks by a TLS hello."),
+    later("option tcp-check", Back, "", "Checks by the steps of 'tcp-check' lines."),
+    needed("option transparent", Both, "", "Connects to where the client wanted to go."),
+    no_effect("option tcp-smart-accept", Front, "", "the client's data is waited for by the kernel with 'defer-accept' only"),
+    no_effect("option tcp-smart-connect", Back, "", "it saves a packet of the handshake and nothing else"),
+    no_effect("option contstats", Front, "", "counters are always current"),
+    no_effect("option socket-stats", Front, "", "listeners are always counted"),
+    no_effect("option prefer-last-server", Back, "", HTTP_ONLY),
+    no_effect("option use-small-buffers", Both, "", "buffers belong to the rings"),
+    never("dispatch", Back, "<address>:<port>", "write a 'server' line instead"),
+    never("monitor-net", Front, "<network>", "it is gone from HAProxy; a check that connects is no harm"),
+    no_effect("bind-process", Both, "<processes>", "there is one process"),
+    no_effect("hash-preserve-affinity", Back, "always|maxconn|maxqueue", HTTP_ONLY),
+    no_effect("retry-on", Back, "<reason>...", "only failed connects can be retried without HTTP"),
+    no_effect("unique-id-header", Front, "<name>", HTTP_ONLY),
+    no_effect("force-persist", Back, "if|unless <condition>", HTTP_ONLY),
+    no_effect("ignore-persist", Back, "if|unless <condition>", HTTP_ONLY),
+    no_effect("force-be-switch", Front, "if|unless <condition>", HTTP_ONLY),
+    no_effect("declare", Front, "capture ...", HTTP_ONLY),
+    no_effect("capture", Front, "...", HTTP_ONLY),
+    no_effect("cookie", Back, "<name> ...", HTTP_ONLY),
+    no_effect("compression", Both, "...", HTTP_ONLY),
+    no_effect("errorfile", Both, "<code> <path>", HTTP_ONLY),
+    no_effect("errorfiles", Both, "<section> [<code>...]", HTTP_ONLY),
+    no_effect("errorloc", Both, "<code> <url>", HTTP_ONLY),
+    no_effect("errorloc302", Both, "<code> <url>", HTTP_ONLY),
+    no_effect("errorloc303", Both, "<code> <url>", HTTP_ONLY),
+    no_effect("http-after-response", Both, "...", HTTP_ONLY),
+    no_effect("http-error", Both, "...", HTTP_ONLY),
+    no_effect("http-request", Both, "...", HTTP_ONLY),
+    no_effect("http-response", Both, "...", HTTP_ONLY),
+    no_effect("http-reuse", Back, "never|safe|aggressive|always", HTTP_ONLY),
+    no_effect("http-send-name-header", Back, "[<name>]", HTTP_ONLY),
+    no_effect("max-keep-alive-queue", Back, "<number>", HTTP_ONLY),
+    no_effect("max-session-srv-conns", Front, "<number>", HTTP_ONLY),
+    no_effect("monitor", Front, "fail if|unless <condition>", HTTP_ONLY),
+    no_effect("monitor-uri", Front, "<uri>", HTTP_ONLY),
+    no_effect("redirect", Both, "...", HTTP_ONLY),
+    no_effect("stats *", Both, "...", HTTP_ONLY),
+    no_effect("timeout http-request", Both, "<time>", HTTP_ONLY),
+    no_effect("timeout http-keep-alive", Both, "<time>", HTTP_ONLY),
+    no_effect("timeout tarpit", Both, "<time>", HTTP_ONLY),
+    no_effect("timeout client-hs", Front, "<time>", TLS_ONLY),
+    no_effect("option accept-*", Front, "", HTTP_ONLY),
+    no_effect("option checkcache", Back, "", HTTP_ONLY),
+    no_effect("option disable-h2-upgrade", Front, "", HTTP_ONLY),
+    no_effect("option forwarded", Both, "...", HTTP_ONLY),
+    no_effect("option forwardfor", Both, "...", HTTP_ONLY),
+    no_effect("option h1-case-adjust-bogus-client", Front, "", HTTP_ONLY),
+    no_effect("option h1-case-adjust-bogus-server", Back, "", HTTP_ONLY),
+    no_effect("option http-*", Both, "", HTTP_ONLY),
+    no_effect("option http_proxy", Both, "", HTTP_ONLY),
+    no_effect("option httpclose", Both, "", HTTP_ONLY),
+    no_effect("option httplog", Front, "[clf]", HTTP_ONLY),
+    no_effect("option httpslog", Front, "", HTTP_ONLY),
+    no_effect("option idle-close-on-response", Front, "", HTTP_ONLY),
+    no_effect("option originalto", Both, "...", HTTP_ONLY),
+];

@@ -1,0 +1,139 @@
+//! The parameters of `server` and `default-server` lines.
+
+use super::{HTTP_ONLY, Parameter, TLS_ONLY};
+use crate::config::draft::ServerSettings;
+use crate::config::parse_bind::{number, positive_delay};
+use crate::config::parse_server::{check_address, check_port, interval, positive, weight};
+
+type P = Parameter<ServerSettings>;
+
+/// A word that asks for what is so anyway.
+const fn already(name: &'static str, help: &'static str) -> P {
+    P::works(name, "", help, |_, _, _, _| Ok(()))
+}
+
+#[rustfmt::skip]
+pub(in crate::config) static SERVER: &[P] = &[
+    P::works("addr", "<address>", "Address to check, if not the server's own.", check_address),
+    P::works("check", "", "Check the server by connecting to it.", |_, server, _, _| {
+        server.check = true;
+        Ok(())
+    }).default("no check: the server counts as up"),
+    P::works("disabled", "", "Start in maintenance.", |_, server, _, _| {
+        server.disabled = true;
+        Ok(())
+    }),
+    P::works("enabled", "", "Undoes an inherited 'disabled'.", |_, server, _, _| {
+        server.disabled = false;
+        Ok(())
+    }),
+    P::works("fall", "<number>", "Failed checks in a row until the server is down.", |_, server, name, value| {
+        server.fall = positive(name, value)?;
+        Ok(())
+    }).default("3"),
+    P::works("inter", "<time>", "Time between checks.", interval)
+        .default("2s"),
+    P::works("maxconn", "<number>", "Most connections to the server at a time; 0 = no bound.", |_, server, name, value| {
+        server.maxconn = number(name, value)?;
+        Ok(())
+    }).default("0"),
+    P::works("no-check", "", "Undoes an inherited 'check'.", |_, server, _, _| {
+        server.check = false;
+        Ok(())
+    }),
+    P::works("port", "<port>", "Port to check, if not the server's own.", check_port),
+    P::works("rise", "<number>", "Passed checks in a row until the server is up.", |_, server, name, value| {
+        server.rise = positive(name, value)?;
+        Ok(())
+    }).default("2"),
+    P::works("tcp-ut", "<time>", "Longest time that sent data may stay unacknowledged.", |_, server, name, value| {
+        server.tcp_user_timeout_ms = positive_delay(name, value)?;
+        Ok(())
+    }).default("the kernel's"),
+    P::works("weight", "<0..256>", "Share of the load.", weight)
+        .default("1"),
+    already("no-agent-check", "Undoes an inherited 'agent-check'."),
+    already("no-backup", "Undoes an inherited 'backup'."),
+    already("no-check-send-proxy", "Undoes an inherited 'check-send-proxy'."),
+    already("no-check-ssl", "Undoes an inherited 'check-ssl'."),
+    already("no-send-proxy", "Undoes an inherited 'send-proxy'."),
+    already("no-send-proxy-v2", "Undoes an inherited 'send-proxy-v2'."),
+    already("no-ssl", "Undoes an inherited 'ssl'."),
+    already("no-tfo", "Undoes an inherited 'tfo'."),
+    already("no-verifyhost", "Undoes an inherited 'verifyhost'."),
+    already("non-stick", "Keeps the server out of stick tables."),
+    already("stick", "Undoes an inherited 'non-stick'."),
+    already("strict-maxconn", "'maxconn' bounds connections; it always does here."),
+
+    P::later("agent-addr", "<address>", "Address of the agent."),
+    P::later("agent-check", "", "Asks an agent for the server's state."),
+    P::later("agent-inter", "<time>", "Time between such questions."),
+    P::later("agent-port", "<port>", "Port of the agent."),
+    P::later("agent-send", "<text>", "What the agent is asked."),
+    P::needed("backup", "", "Used only when no other server is up."),
+    P::later("cc", "<algorithm>", "Congestion control."),
+    P::later("check-proto", "<name>", "Protocol of the check."),
+    P::later("check-send-proxy", "", "The check sends a PROXY header."),
+    P::later("check-sni", "<name>", "Server name of a TLS check."),
+    P::later("check-ssl", "", "The check speaks TLS."),
+    P::later("check-via-socks4", "", "The check goes through the SOCKS4 proxy."),
+    P::later("downinter", "<time>", "Time between checks of a server that is down."),
+    P::later("error-limit", "<number>", "Errors of traffic after which 'on-error' acts."),
+    P::later("fastinter", "<time>", "Time between checks while the state changes."),
+    P::later("from", "<name>", "A named 'default-server' to start from."),
+    P::later("guid", "<text>", "Identity over restarts."),
+    P::later("hash-key", "id|addr|addr-port|guid", "What a server's place under a consistent hash comes from."),
+    P::later("id", "<number>", "Number in statistics."),
+    P::later("init-addr", "<method>,...", "Where the address comes from at the start."),
+    P::later("init-state", "fully-up|up|down|fully-down|none", "State before the first check."),
+    P::later("maxqueue", "<number>", "Most sessions that wait for the server."),
+    P::later("minconn", "<number>", "Connections at low load; grows to 'maxconn'."),
+    P::needed("namespace", "<name>", "Network namespace to connect in."),
+    P::later("observe", "layer4|layer7", "Counts errors of traffic."),
+    P::later("on-error", "<action>", "What such errors do."),
+    P::later("on-marked-down", "shutdown-sessions", "What happens to sessions of a server that goes down."),
+    P::later("on-marked-up", "shutdown-backup-sessions", "What happens to sessions of backup servers."),
+    P::later("resolve-net", "<network>,...", "Networks preferred in DNS answers."),
+    P::later("resolve-opts", "<option>,...", "How DNS answers are used."),
+    P::later("resolve-prefer", "ipv4|ipv6", "Family preferred in DNS answers."),
+    P::later("resolvers", "<section>", "Resolves the name at run time."),
+    P::needed("proxy-v2-options", "<option>,...", "What a PROXY header says beyond addresses."),
+    P::needed("send-proxy", "", "Sends a PROXY header, version 1."),
+    P::needed("send-proxy-v2", "", "Sends a PROXY header, version 2."),
+    P::needed("send-proxy-v2-ssl", "", "The same with what is known of TLS."),
+    P::needed("send-proxy-v2-ssl-cn", "", "The same with the client certificate's name."),
+    P::needed("set-proxy-v2-tlv-fmt", "(<id>) <format>", "Adds a field to the PROXY header.").values(2),
+    P::later("slowstart", "<time>", "Time in which a returning server reaches its weight."),
+    P::needed("socks4", "<address>", "Connects through a SOCKS4 proxy."),
+    P::needed("source", "<address>", "Address to connect from."),
+    P::needed("tcp-md5sig", "<password>", "Signed segments (RFC 2385)."),
+    P::later("tfo", "", "TCP Fast Open."),
+    P::later("track", "[<backend>/]<server>", "Takes the state of another server."),
+    P::needed("usesrc", "<address>", "Whose address to connect from."),
+    P::never("ssl", "", "TLS towards servers is not implemented"),
+    P::no_effect("log-proto", "<protocol>", "it concerns log servers only"),
+    P::no_effect("shard", "<number>", "it concerns peers only"),
+    P::no_effect("alpn", "<protocols>", TLS_ONLY),
+    P::no_effect("ca-file", "<path>", TLS_ONLY),
+    P::no_effect("check-alpn", "<protocols>", TLS_ONLY),
+    P::no_effect("ciphers", "<ciphers>", TLS_ONLY),
+    P::no_effect("ciphersuites", "<ciphers>", TLS_ONLY),
+    P::no_effect("crl-file", "<path>", TLS_ONLY),
+    P::no_effect("crt", "<path>", TLS_ONLY),
+    P::no_effect("npn", "<protocols>", TLS_ONLY),
+    P::no_effect("sni", "<expression>", TLS_ONLY),
+    P::no_effect("verify", "none|required", TLS_ONLY),
+    P::no_effect("verifyhost", "<name>", TLS_ONLY),
+    P::no_effect("check-pool-conn-name", "<name>", HTTP_ONLY),
+    P::no_effect("check-reuse-pool", "", HTTP_ONLY),
+    P::no_effect("cookie", "<value>", HTTP_ONLY),
+    P::no_effect("idle-ping", "<time>", HTTP_ONLY),
+    P::no_effect("max-reuse", "<number>", HTTP_ONLY),
+    P::no_effect("pool-conn-name", "<name>", HTTP_ONLY),
+    P::no_effect("pool-low-conn", "<number>", HTTP_ONLY),
+    P::no_effect("pool-max-conn", "<number>", HTTP_ONLY),
+    P::no_effect("pool-purge-delay", "<time>", HTTP_ONLY),
+    P::no_effect("proto", "<name>", HTTP_ONLY),
+    P::no_effect("redir", "<prefix>", HTTP_ONLY),
+    P::no_effect("ws", "<mode>", HTTP_ONLY),
+];
