@@ -1,9 +1,9 @@
 //! The keyword table: every word of the configuration language, with what becomes of it, as data.
 //!
 //! HAProxy's words of the TCP level and Tidegate's own stand in one table, by section: `global`,
-//! `proxy`, `bind`, `server`. The parser, "did you mean", `tidegate help` and the reference page are
-//! made from it. Adding a keyword is one entry here and one function in a `parse_*` file. No word
-//! is ignored in silence: see `Status`.
+//! `proxy`, `bind`, `server`. The parser, "did you mean", `tidegate help` and the reference page
+//! are made from it. Adding a keyword is one entry here and one function in a `parse_*` file. No
+//! word is ignored in silence: see `Status`.
 
 mod bind;
 mod global;
