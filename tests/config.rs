@@ -665,6 +665,18 @@ fn messages_have_haproxys_form() {
     );
 }
 
+#[test]
+fn ids_that_are_asked_for_are_not_given_to_others() {
+    let text = "defaults\n timeout connect 1s\n timeout client 1s\n timeout server 1s\n\
+                listen a\n bind :1\n server s :2\nlisten b\n id 2\n description two words\n\
+                backend c\nbackend d\n id 4\nbackend e\n";
+    let text = text.replace("s :2", "s 10.0.0.1:2");
+    let plan = plan(&text);
+    let iids: Vec<u32> = plan.proxies.iter().map(|proxy| proxy.iid).collect();
+    assert_eq!(iids, [3, 2, 5, 4, 6]);
+    assert_eq!(plan.proxies[1].description, "two words");
+}
+
 /// `conf/full.cfg` shows every keyword and every parameter that works. That it loads without a
 /// warning is another test.
 #[test]

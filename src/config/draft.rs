@@ -20,6 +20,9 @@ pub(super) struct ProxyDraft {
     pub(super) name: String,
     pub(super) kind: ProxyKind,
     pub(super) place: Place,
+    /// `id`, and where it was given.
+    pub(super) id: Option<(u32, Place)>,
+    pub(super) description: String,
     pub(super) settings: Settings,
     pub(super) binds: Vec<BindDraft>,
     pub(super) servers: Vec<ServerDraft>,

@@ -29,6 +29,24 @@ pub(super) fn enabled(parser: &mut Parser<'_>, _: &Call<'_>) -> Outcome {
     Ok(())
 }
 
+pub(super) fn id(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let number = units::integer(call.arg(0), i32::MAX as u64).and_then(|n| u32::try_from(n).ok());
+    let Some(number) = number.filter(|number| *number > 0) else {
+        return Err(call.complain(0, "'id' expects a number greater than 0."));
+    };
+    parser.current.id = Some((number, call.line.place.clone()));
+    Ok(())
+}
+
+pub(super) fn description(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.args.is_empty() {
+        return Err("'description' expects a text.".into());
+    }
+    let words: Vec<&str> = call.args.iter().map(|word| word.text.as_str()).collect();
+    parser.current.description = words.join(" ");
+    Ok(())
+}
+
 pub(super) fn maxconn(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let value = count(call)?;
     match parser.kind {

@@ -399,6 +399,8 @@ fn blank(place: Place) -> ProxyDraft {
         name: String::new(),
         kind: ProxyKind::Listen,
         place,
+        id: None,
+        description: String::new(),
         settings: Settings::default(),
         binds: Vec::new(),
         servers: Vec::new(),

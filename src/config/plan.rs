@@ -168,8 +168,10 @@ pub enum LogFormat {
 pub struct Proxy {
     /// Its place in `Plan::proxies`.
     pub proxy_id: ProxyId,
-    /// HAProxy's numeric id (`iid`), from 2 on.
+    /// HAProxy's numeric id (`iid`): that of the `id` line, else the next free one from 2 on.
     pub iid: u32,
+    /// `description`, empty = none.
+    pub description: String,
     /// Unique name.
     pub name: Arc<str>,
     /// The section it was written as.

@@ -17,7 +17,7 @@ use super::plan::{
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 
-/// HAProxy numbers its proxies from 2; 1 is its internal one.
+/// HAProxy numbers its proxies from 2; 1 is its internal one, unless a proxy asks for it.
 const IID_FIRST: u32 = 2;
 /// `retries` where it isn't set.
 const RETRIES_DEFAULT: u16 = 3;
@@ -34,6 +34,7 @@ pub(super) fn plan(draft: &Draft, environment: &dyn Environment, report: &mut Re
     // After an error in a line, that something is missing may be only its consequence.
     let whole = !report.has_fatal();
     let names = names(draft, report);
+    let iids = iids(draft, report);
     check_addresses(draft, environment, report);
     let mut builder = Builder {
         plan: Plan::default(),
@@ -42,9 +43,8 @@ pub(super) fn plan(draft: &Draft, environment: &dyn Environment, report: &mut Re
         whole,
     };
     builder.plan.global = draft.global.clone();
-    for (index, proxy) in draft.proxies.iter().enumerate() {
-        let index = u16::try_from(index).unwrap_or(u16::MAX);
-        builder.proxy(ProxyId(index), proxy);
+    for ((index, proxy), iid) in (0u16..).zip(&draft.proxies).zip(iids) {
+        builder.proxy(ProxyId(index), iid, proxy);
     }
     builder.plan
 }
@@ -75,6 +75,31 @@ fn names<'a>(draft: &'a Draft, report: &mut Report) -> Names<'a> {
         }
     }
     names
+}
+
+/// The number of each proxy: its own `id`, else the next one that nobody has asked for.
+fn iids(draft: &Draft, report: &mut Report) -> Vec<u32> {
+    let mut owners: HashMap<u32, &ProxyDraft> = HashMap::new();
+    for proxy in &draft.proxies {
+        let Some((id, place)) = &proxy.id else {
+            continue;
+        };
+        if let Some(first) = owners.insert(*id, proxy) {
+            let text = format!(
+                "{} '{}' has the same id {id} as {} '{}' declared at {}.",
+                kind_word(proxy.kind),
+                proxy.name,
+                kind_word(first.kind),
+                first.name,
+                first.place
+            );
+            report.alert(place, None, text);
+        }
+    }
+    let mut free = (IID_FIRST..).filter(|id| !owners.contains_key(id));
+    let own = |proxy: &ProxyDraft| proxy.id.as_ref().map(|(id, _)| *id);
+    let number = |proxy| own(proxy).or_else(|| free.next()).unwrap_or(0);
+    draft.proxies.iter().map(number).collect()
 }
 
 /// How HAProxy's messages call a proxy.
@@ -113,7 +138,7 @@ struct Builder<'a, 'r> {
 }
 
 impl Builder<'_, '_> {
-    fn proxy(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) {
+    fn proxy(&mut self, proxy_id: ProxyId, iid: u32, draft: &ProxyDraft) {
         if self.whole && !draft.settings.disabled {
             self.warn(draft);
         }
@@ -122,7 +147,8 @@ impl Builder<'_, '_> {
         let logs = self.logs(&draft.settings.logs);
         self.plan.proxies.push(Arc::new(Proxy {
             proxy_id,
-            iid: IID_FIRST + u32::from(proxy_id.0),
+            iid,
+            description: draft.description.clone(),
             name: draft.name.as_str().into(),
             kind: draft.kind,
             front,

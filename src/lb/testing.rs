@@ -47,6 +47,7 @@ pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, seed: u64)
     let proxy = Proxy {
         proxy_id: ProxyId(0),
         iid: 2,
+        description: String::new(),
         name: Arc::from("test"),
         kind: ProxyKind::Backend,
         front: None,

@@ -11,6 +11,10 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("tcp"),
     works("disabled", Both, 0, "", "The proxy is read and not started.", proxy::disabled),
     works("enabled", Both, 0, "", "Undoes an inherited 'disabled'.", proxy::enabled),
+    works("id", Both, 1, "<number>", "Number of the proxy in statistics, unique.", proxy::id)
+        .default("the next free one, from 2 on").not_in_defaults(),
+    works("description", Both, MANY, "<text>", "A remark about the proxy.", proxy::description)
+        .not_in_defaults(),
     works("option tcpka", Both, 0, "", "TCP keep-alive on both sides.", proxy::option)
         .default("off"),
 
@@ -90,9 +94,7 @@ pub(super) static PROXY: &[Keyword] = &[
     later("log-tag", Both, "<tag>", "Program name in a proxy's log lines."),
     later("log-steps", Front, "<step>...", "When lines of a session are logged."),
     later("unique-id-format", Front, "<format>", "Makes an id for each session."),
-    later("id", Both, "<number>", "Number of the proxy in statistics."),
     later("guid", Both, "<text>", "Identity of the proxy over restarts."),
-    later("description", Both, "<text>", "A remark."),
     needed("persist", Back, "rdp-cookie[(<name>)]", "Keeps RDP clients on their server."),
     later("load-server-state-from-file", Back, "global|local|none", "Takes the state of servers from a file."),
     later("server-state-file-name", Back, "[use-backend-name|<path>]", "File with the state of servers."),

@@ -47,6 +47,7 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         Arc::new(Proxy {
             proxy_id: ProxyId(id),
             iid: 2,
+            description: String::new(),
             name: name.into(),
             kind,
             front,
