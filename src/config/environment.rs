@@ -13,8 +13,22 @@ pub trait Resolver {
     fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, String>;
 }
 
+/// What the command line says about how a configuration is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// `-dr`: a server whose name doesn't resolve is no error; it starts without an address, in
+    /// maintenance, unless its `init-addr` says otherwise.
+    pub ignore_resolution_failures: bool,
+    /// `-4`: names have IPv4 addresses only.
+    pub ipv4_only: bool,
+}
+
 /// The outside world of a load.
 pub trait Environment: Resolver {
+    /// What the command line says.
+    fn options(&self) -> Options {
+        Options::default()
+    }
     /// The value of an environment variable.
     fn variable(&self, name: &str) -> Option<String>;
     /// The bytes of a file.

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use diagnostics::Diagnostic;
-pub use environment::{Environment, Resolver};
+pub use environment::{Environment, Options, Resolver};
 pub use token::Word;
 
 use diagnostics::{Form, Place, Report, Severity};

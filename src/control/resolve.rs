@@ -9,7 +9,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::config::{Environment, Resolver};
+use crate::config::{Environment, Options, Resolver};
 
 /// The files that `-f` arguments stand for: a directory stands for its `*.cfg` files, the hidden
 /// ones left out, in the order of their names' bytes.
@@ -40,6 +40,7 @@ pub fn config_files(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
 #[derive(Debug, Default)]
 pub struct SystemEnvironment {
     local_addresses: Vec<IpAddr>,
+    options: Options,
     /// A name is asked for once per load, however many servers have it.
     resolved: Mutex<HashMap<String, Result<Vec<IpAddr>, String>>>,
 }
@@ -61,8 +62,16 @@ impl SystemEnvironment {
         };
         SystemEnvironment {
             local_addresses: addresses.filter_map(ip).collect(),
+            options: Options::default(),
             resolved: Mutex::default(),
         }
+    }
+
+    /// The same with what the command line says.
+    #[must_use]
+    pub fn with_options(mut self, options: Options) -> SystemEnvironment {
+        self.options = options;
+        self
     }
 }
 
@@ -75,7 +84,12 @@ impl Resolver for SystemEnvironment {
             let addresses = (host, 0)
                 .to_socket_addrs()
                 .map_err(|error| error.to_string())?;
-            Ok(addresses.map(|address| address.ip()).collect())
+            let wanted = |ip: &IpAddr| ip.is_ipv4() || !self.options.ipv4_only;
+            let found: Vec<IpAddr> = addresses.map(|a| a.ip()).filter(wanted).collect();
+            if found.is_empty() {
+                return Err("it has no address of a wanted family".to_owned());
+            }
+            Ok(found)
         };
         resolved
             .entry(host.to_owned())
@@ -85,6 +99,10 @@ impl Resolver for SystemEnvironment {
 }
 
 impl Environment for SystemEnvironment {
+    fn options(&self) -> Options {
+        self.options
+    }
+
     fn variable(&self, name: &str) -> Option<String> {
         std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
     }
@@ -128,6 +146,19 @@ mod tests {
             (system.user_id("root"), system.group_id("no-such-group")),
             (Some(0), None)
         );
+    }
+
+    #[test]
+    fn with_ipv4_only_a_name_has_no_other_addresses() {
+        let options = Options {
+            ipv4_only: true,
+            ..Options::default()
+        };
+        let system = SystemEnvironment::new().with_options(options);
+        assert_eq!(system.options(), options);
+        let addresses = system.resolve("localhost").unwrap();
+        assert!(addresses.iter().all(IpAddr::is_ipv4));
+        assert!(system.resolve("::1").is_err());
     }
 
     #[test]
