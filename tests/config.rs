@@ -38,6 +38,8 @@ impl Resolver for World {
     fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, String> {
         match host {
             "app1" => Ok(vec![IpAddr::from([10, 0, 0, 1])]),
+            "app2" => Ok(vec![IpAddr::from([10, 0, 0, 2])]),
+            "app3" => Ok(vec![IpAddr::from([10, 0, 0, 3])]),
             "both" => Ok(vec![
                 IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]),
                 IpAddr::from([10, 0, 0, 2]),
@@ -663,6 +665,42 @@ fn messages_have_haproxys_form() {
             .format(42)
             .starts_with("[WARNING]  (42) : config : parsing [t.cfg:3] : ")
     );
+}
+
+/// A deployment's own file, as it stands: its DHT part is read and not started yet.
+#[test]
+fn the_privatus_file_loads_as_it_stands() {
+    let text = include_str!("data/privatus.cfg");
+    let (plan, messages) = load(text);
+    let plan = plan.unwrap_or_else(|| panic!("{}", printed(&messages)));
+    let not_started = |message: &&Diagnostic| message.text.contains("'mode udp'");
+    assert_eq!(messages.iter().filter(not_started).count(), 2);
+    let ports: Vec<&Endpoint> = plan
+        .listeners
+        .iter()
+        .map(|listener| &listener.endpoint)
+        .collect();
+    assert_eq!(
+        ports,
+        [&Endpoint::Address(Address::Ip(([0, 0, 0, 0], 8080).into()))]
+    );
+    let names = plan.proxies.iter().map(|proxy| &*proxy.name);
+    assert_eq!(
+        names.collect::<Vec<_>>(),
+        [
+            "privatus_frontend",
+            "privatus_dht_frontend",
+            "privatus_backend",
+            "privatus_dht_backend"
+        ]
+    );
+    let back = plan.proxies[2].back.as_ref().unwrap();
+    assert_eq!(back.balance, Balance::LeastConn);
+    let checks = back.servers.iter().map(|server| {
+        let check = server.check.as_ref().unwrap();
+        (check.inter_ms, check.fall, check.rise)
+    });
+    assert!(checks.eq([(10_000, 3, 2); 3]));
 }
 
 #[test]
