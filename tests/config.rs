@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
 use tidegate::base::address::Address;
 use tidegate::base::ids::{ListenerId, ProxyId, ServerId};
 use tidegate::base::receive::ReceiveStep;
@@ -896,5 +898,67 @@ fn no_input_panics() {
             "seed {seed}"
         );
         assert!(messages.len() < 1_000, "seed {seed}");
+    }
+}
+
+/// CPU time of this thread so far; other programs on the machine don't count.
+fn cpu_time() -> Duration {
+    let now = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap();
+    Duration::from(now)
+}
+
+/// A text of a number of lines.
+type Long = fn(usize) -> String;
+
+/// Files that are long in one way each.
+#[rustfmt::skip]
+const LONG: &[(&str, Long)] = &[
+    ("sections", |n| lines(n, |i| format!("listen l{i}\n bind 127.0.0.1:{}\n", i % 60_000 + 1))),
+    ("servers", |n| format!("backend b\n{}", lines(n, |i| format!("server s{i} 10.0.0.1:80 check\n")))),
+    ("names taken twice", |n| lines(n, |_| "backend b\n server s 10.0.0.1:80\n".to_owned())),
+    ("warnings", |n| format!("defaults\n{}", lines(n, |_| "option httplog\n".to_owned()))),
+    ("defaults", |n| lines(n, |i| format!("defaults d{i}\n timeout client {i}\n"))),
+    ("defaults from defaults", |n| format!("defaults d0\n{}", lines(n, |i| format!("defaults d{} from d{i}\n log 127.0.0.1 local0\n", i + 1)))),
+    ("inherited logs", |n| format!("defaults\n{}{}", lines(n / 2, |_| "log 127.0.0.1 local0\n".to_owned()), lines(n / 2, |i| format!("backend b{i}\n")))),
+    ("globals' logs", |n| format!("global\n{}defaults\nlog global\n{}", lines(n / 2, |_| "log 127.0.0.1 local0\n".to_owned()), lines(n / 2, |i| format!("backend b{i}\n")))),
+    ("ports", |n| format!("frontend f\n{}", lines(n, |_| "bind :1-4096\n".to_owned()))),
+    ("addresses", |n| format!("frontend f\n{}", lines(n, |i| format!("bind 10.{}.{}.{}:80\n", i / 65_536, i / 256 % 256, i % 256)))),
+    ("variables", |n| format!("global\n{}", lines(n, |_| "log-tag \"$PORT$PORT$PORT${LIST}\"\n".to_owned()))),
+    ("default servers", |n| format!("backend b\n{}", lines(n, |_| "default-server check inter 3s\n".to_owned()))),
+    ("blank", |n| "\n".repeat(n)),
+    ("comments", |n| lines(n, |_| "# \"'$\n".to_owned())),
+    ("ids", |n| lines(n, |i| format!("backend b{i}\n id {}\n", i + 1))),
+];
+
+fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
+    (0..count).map(line).collect()
+}
+
+/// Eight times the lines take about eight times the time; a loop within a loop over them would
+/// take sixty-four times. The time is the thread's own, so a busy machine doesn't disturb it.
+#[test]
+fn time_is_linear_in_the_length() {
+    for (name, text) in LONG {
+        let time = |count: usize| {
+            let text = text(count);
+            let begun = cpu_time();
+            let (plan, messages) = load(&text);
+            assert!(plan.is_some() || !messages.is_empty());
+            cpu_time() - begun
+        };
+        // Long enough to be measured: at least 5 ms, unless the reading stops early.
+        let mut count = 500;
+        let mut short = time(count);
+        while short < Duration::from_millis(5) && count < 64_000 {
+            count *= 2;
+            short = time(count);
+        }
+        let short = short.max(Duration::from_millis(5));
+        // The better of two, for what the allocator and the caches do once.
+        let long = time(count * 8).min(time(count * 8));
+        assert!(
+            long < short * 8 * 4,
+            "{name}: {count} lines {short:?}, 8 times {long:?}"
+        );
     }
 }

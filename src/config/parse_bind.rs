@@ -13,6 +13,9 @@ use crate::base::address::Address;
 /// Listeners that one `bind` line may make by a range of ports.
 const LISTENERS_PER_LINE_MAX: usize = 4096;
 
+/// Listeners of a process: their ids have 16 bits.
+const LISTENERS_MAX: usize = u16::MAX as usize;
+
 pub(super) fn bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let Some(addresses) = call.args.first() else {
         let text =
@@ -27,6 +30,10 @@ pub(super) fn bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
             let text = format!("more than {LISTENERS_PER_LINE_MAX} addresses on one line");
             return Err(fault(text));
         }
+    }
+    parser.listeners_count += endpoints.len();
+    if parser.listeners_count > LISTENERS_MAX {
+        return Err(fault(format!("more than {LISTENERS_MAX} listeners")));
     }
     let section = parser.kind.name();
     let what = format!("'bind {}' in section '{section}'", addresses.text);

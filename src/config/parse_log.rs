@@ -13,6 +13,9 @@ use super::units;
 /// The port of syslog over UDP.
 const SYSLOG_PORT: u16 = 514;
 
+/// Targets of a section. Each is a socket of the log thread, and each proxy inherits them.
+const TARGETS_MAX: usize = 64;
+
 /// Facilities by their number.
 const FACILITIES: [&str; 24] = [
     "kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "auth2",
@@ -37,6 +40,14 @@ pub(super) fn log(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
             parser.current.settings.logs.clear();
         }
         return Ok(());
+    }
+    let count = if is_global {
+        parser.draft.global.logs.len()
+    } else {
+        parser.current.settings.logs.len()
+    };
+    if count == TARGETS_MAX {
+        return Err(format!("log : more than {TARGETS_MAX} targets").into());
     }
     if let [only] = call.args
         && only.text == "global"

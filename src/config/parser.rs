@@ -83,6 +83,8 @@ pub(super) struct Parser<'a> {
     pub(super) current: ProxyDraft,
     /// The kind of the section being read.
     pub(super) kind: SectionKind,
+    /// Listeners of all `bind` lines so far.
+    pub(super) listeners_count: usize,
     /// What the latest `defaults` says, and what each named one says.
     defaults_latest: Option<Settings>,
     defaults_named: HashMap<String, Settings>,
@@ -101,6 +103,7 @@ impl<'a> Parser<'a> {
             draft: Draft::default(),
             current: blank(place),
             kind: SectionKind::Global,
+            listeners_count: 0,
             defaults_latest: None,
             defaults_named: HashMap::new(),
         }

@@ -196,11 +196,8 @@ impl Builder<'_, '_> {
         let mut listeners = Vec::new();
         for bind in binds {
             for endpoint in &bind.endpoints {
-                let Ok(index) = u16::try_from(self.plan.listeners.len()) else {
-                    self.report
-                        .alert(&bind.place, None, "more than 65536 listeners.");
-                    break;
-                };
+                // As many as fit were let through when the lines were read.
+                let index = u16::try_from(self.plan.listeners.len()).unwrap_or(u16::MAX);
                 let listener = listener(ListenerId(index), proxy_id, bind, endpoint, settings);
                 self.plan.listeners.push(Arc::new(listener));
                 listeners.push(ListenerId(index));
