@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::token::Word;
 
 /// Fatal errors of one file after which reading it stops.
-pub const FATAL_PER_FILE_MAX: usize = 20;
+pub const FATAL_PER_FILE_MAX: usize = 50;
 
 /// How urgent a message is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -21,6 +21,8 @@ pub enum Severity {
     Warning,
     /// Worth knowing.
     Notice,
+    /// Suspicious to some eyes; shown on request (`-dD`) and without consequences.
+    Diag,
 }
 
 impl Severity {
@@ -29,6 +31,7 @@ impl Severity {
             Severity::Alert => "[ALERT]",
             Severity::Warning => "[WARNING]",
             Severity::Notice => "[NOTICE]",
+            Severity::Diag => "[DIAG]",
         }
     }
 
@@ -112,11 +115,24 @@ pub struct Report {
     fatal_in_file: usize,
     files_at_fault: Vec<Arc<str>>,
     stopped: bool,
+    /// Whether `Severity::Diag` is wanted.
+    diagnose: bool,
 }
 
 impl Report {
+    /// An empty report; without `diagnose` it forgets what is only `Severity::Diag`.
+    pub fn new(diagnose: bool) -> Report {
+        Report {
+            diagnose,
+            ..Report::default()
+        }
+    }
+
     /// Adds a diagnostic.
     pub fn push(&mut self, diagnostic: Diagnostic) {
+        if diagnostic.severity == Severity::Diag && !self.diagnose {
+            return;
+        }
         if diagnostic.is_fatal() {
             self.fatal_in_file += 1;
             if let Some(place) = &diagnostic.place
@@ -130,34 +146,38 @@ impl Report {
 
     /// Adds an alert about a place and perhaps a word.
     pub fn alert(&mut self, place: &Place, word: Option<&Word>, text: impl Into<String>) {
-        self.add(Severity::Alert, place, word, text.into());
+        self.add(Severity::Alert, place, word, Form::Parsing, text.into());
     }
 
     /// Adds a warning about a place and perhaps a word.
     pub fn warning(&mut self, place: &Place, word: Option<&Word>, text: impl Into<String>) {
-        self.add(Severity::Warning, place, word, text.into());
+        self.add(Severity::Warning, place, word, Form::Parsing, text.into());
+    }
+
+    /// Adds a message of the line reader.
+    pub fn tight(&mut self, severity: Severity, place: &Place, text: impl Into<String>) {
+        self.add(severity, place, None, Form::Tight, text.into());
     }
 
     /// Adds a message about a whole proxy, printed without its place.
     pub fn bare(&mut self, severity: Severity, place: &Place, text: impl Into<String>) {
-        let place = Some(place.clone());
-        let text = text.into();
-        self.push(Diagnostic {
-            severity,
-            place,
-            word: None,
-            form: Form::Bare,
-            text,
-        });
+        self.add(severity, place, None, Form::Bare, text.into());
     }
 
-    fn add(&mut self, severity: Severity, place: &Place, word: Option<&Word>, text: String) {
+    fn add(
+        &mut self,
+        severity: Severity,
+        place: &Place,
+        word: Option<&Word>,
+        form: Form,
+        text: String,
+    ) {
         let (place, word) = (Some(place.clone()), word.cloned());
         self.push(Diagnostic {
             severity,
             place,
             word,
-            form: Form::Parsing,
+            form,
             text,
         });
     }
@@ -174,22 +194,22 @@ impl Report {
     }
 
     /// Ends a file: what the line reader and the parser said comes in the order of its lines.
-    pub fn end_file(&mut self, place: &Place) {
+    pub fn end_file(&mut self) {
         self.list[self.file_start..].sort_by_key(|d| d.place.as_ref().map_or(0, |p| p.line));
         if self.is_full() {
+            let place = self.list.last().and_then(|last| last.place.clone());
             let text = format!(
                 "too many fatal errors ({}), stopping now.",
                 self.fatal_in_file
             );
-            let place = Some(place.clone());
-            let (severity, form) = (Severity::Alert, Form::Bare);
             self.push(Diagnostic {
-                severity,
+                severity: Severity::Alert,
                 place,
                 word: None,
-                form,
+                form: Form::Tight,
                 text,
             });
+            self.stopped = true;
         }
     }
 

@@ -21,6 +21,8 @@ pub struct Options {
     pub ignore_resolution_failures: bool,
     /// `-4`: names have IPv4 addresses only.
     pub ipv4_only: bool,
+    /// `-dD`: what is only suspicious is said too.
+    pub diagnose: bool,
 }
 
 /// The outside world of a load.
@@ -28,6 +30,10 @@ pub trait Environment: Resolver {
     /// What the command line says.
     fn options(&self) -> Options {
         Options::default()
+    }
+    /// The name of this instance among its peers: `-L`, else the name of the host.
+    fn local_peer(&self) -> String {
+        String::new()
     }
     /// The value of an environment variable.
     fn variable(&self, name: &str) -> Option<String>;

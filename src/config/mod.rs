@@ -6,10 +6,14 @@
 //! clock or knows a ring; files are read and names resolved through the caller's `Environment`.
 
 mod address;
+mod arguments;
 pub mod change;
+mod conditions;
 pub mod diagnostics;
 mod draft;
 mod environment;
+mod fault;
+mod features;
 pub mod keywords;
 mod loops;
 mod parse_bind;
@@ -20,10 +24,13 @@ mod parse_proxy;
 mod parse_server;
 mod parser;
 pub mod plan;
+mod preprocessor;
 mod raw;
 mod resolve;
+mod sections;
 mod token;
 mod units;
+mod variables;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,9 +39,10 @@ pub use diagnostics::Diagnostic;
 pub use environment::{Environment, Options, Resolver};
 pub use token::Word;
 
-use diagnostics::{Form, Place, Report, Severity};
+use diagnostics::{Form, Report, Severity};
 use parser::Parser;
 use plan::Plan;
+use variables::Variables;
 
 /// Largest file. A line may be long and a config have many, but not this many.
 const FILE_BYTES_MAX: usize = 64 << 20;
@@ -48,6 +56,25 @@ pub fn load(files: &[PathBuf], environment: &dyn Environment) -> (Option<Plan>, 
         (name, read_file(path, environment))
     };
     load_all(files.iter().map(read), environment)
+}
+
+/// Decides a condition as `.if` would before the first line, for the command line.
+pub fn condition(text: &str, environment: &dyn Environment) -> Result<bool, String> {
+    let variables = Variables::new(environment);
+    let text = token::unquote(text, &|name| variables.get(name)).map_err(|fault| {
+        format!(
+            "Syntax error in condition: {}",
+            fault.message(text.as_bytes())
+        )
+    })?;
+    conditions::evaluate(&text, &variables).map_err(|fault| {
+        let shown = fault::with_caret(text.as_bytes(), fault.column);
+        let position = fault.column + 1;
+        format!(
+            "Failed to evaluate condition: {} at position {position}:\n{shown}",
+            fault.text
+        )
+    })
 }
 
 /// Loads a configuration from a text; `name` stands for the file in messages.
@@ -77,18 +104,14 @@ fn load_all(
     files: impl Iterator<Item = (Arc<str>, Result<Vec<u8>, String>)>,
     environment: &dyn Environment,
 ) -> (Option<Plan>, Vec<Diagnostic>) {
-    let mut report = Report::default();
+    let mut report = Report::new(environment.options().diagnose);
+    let mut variables = Variables::new(environment);
     let mut parser = Parser::new(environment, &mut report);
     for (file, bytes) in files {
-        let place = Place {
-            file: file.clone(),
-            line: 0,
-        };
         parser.report.begin_file();
         match bytes {
             Ok(bytes) => {
-                let variables = |name: &str| environment.variable(name);
-                let sections = raw::read(&file, &bytes, &variables, parser.report);
+                let sections = raw::read(&file, &bytes, &mut variables, parser.report);
                 parser.file(&sections);
             }
             Err(text) => {
@@ -102,7 +125,7 @@ fn load_all(
                 });
             }
         }
-        parser.report.end_file(&place);
+        parser.report.end_file();
     }
     let draft = parser.draft;
     if report.has_stopped() {

@@ -1,12 +1,20 @@
 //! From a file to its sections: lines of words with their places, nothing interpreted yet.
 //!
 //! This is `Raw`. It knows the names of sections, because they end the one before, and the prefixes
-//! `no` and `default`; it doesn't know a keyword. What can't be read is reported and left out.
+//! `no` and `default`. It knows no keyword but those that change how the next line is read: the
+//! directives, and the statements about variables. What can't be read is reported and left out.
 
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostic, Form, Place, Report, Severity};
+use super::conditions;
+use super::diagnostics::{Place, Report, Severity};
+use super::fault::with_caret;
+use super::preprocessor::{self, Branches, Directive};
+use super::sections::{self, Fate};
 use super::token::{self, Word};
+use super::variables::{Remark, Variables};
+
+pub(super) use super::sections::SectionKind;
 
 /// A statement.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -41,83 +49,40 @@ pub(super) struct Section {
     pub(super) lines: Vec<Line>,
 }
 
-/// The sections that are read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum SectionKind {
-    /// `global`
-    Global,
-    /// `defaults`
-    Defaults,
-    /// `frontend`
-    Frontend,
-    /// `backend`
-    Backend,
-    /// `listen`
-    Listen,
-}
-
-impl SectionKind {
-    const ALL: [SectionKind; 5] = [
-        SectionKind::Global,
-        SectionKind::Defaults,
-        SectionKind::Frontend,
-        SectionKind::Backend,
-        SectionKind::Listen,
-    ];
-
-    /// The word that begins it.
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            SectionKind::Global => "global",
-            SectionKind::Defaults => "defaults",
-            SectionKind::Frontend => "frontend",
-            SectionKind::Backend => "backend",
-            SectionKind::Listen => "listen",
-        }
-    }
-}
-
-/// HAProxy's sections that are known and not implemented: one alert each, their lines are skipped.
-const SECTIONS_REFUSED: &[&str] = &[
-    "acme",
-    "cache",
-    "crt-store",
-    "fcgi-app",
-    "http-errors",
-    "log-forward",
-    "log-profile",
-    "mailers",
-    "peers",
-    "program",
-    "resolvers",
-    "ring",
-    "traces",
-    "userlist",
+/// What may follow `no` and `default`.
+const NEGATABLE: &[&str] = &[
+    "option",
+    "log",
+    "busy-polling",
+    "set-dumpable",
+    "strict-limits",
+    "insecure-fork-wanted",
+    "numa-cpu-mapping",
 ];
 
-/// What may follow `no` and `default`.
-const NEGATABLE: &[&str] = &["option", "log"];
-
-/// Reads a file's bytes into sections.
+/// Reads a file's bytes into sections. Statements about variables are carried out and left out;
+/// their effect lasts.
 pub(super) fn read(
     file: &Arc<str>,
     bytes: &[u8],
-    variables: &dyn Fn(&str) -> Option<String>,
+    variables: &mut Variables<'_>,
     report: &mut Report,
 ) -> Vec<Section> {
     let mut reader = Reader {
         sections: Vec::new(),
         state: State::Outside,
+        section_name: String::new(),
+        branches: Branches::default(),
+        variables,
         report,
     };
+    let mut place = Place {
+        file: file.clone(),
+        line: 0,
+    };
     let mut rest = bytes;
-    let mut number = 0u32;
     while !rest.is_empty() && !reader.report.is_full() {
-        number = number.saturating_add(1);
-        let place = Place {
-            file: file.clone(),
-            line: number,
-        };
+        place.line = place.line.saturating_add(1);
         let (line, complete) = match rest.iter().position(|byte| *byte == b'\n') {
             Some(end) => {
                 let line = &rest[..end];
@@ -126,14 +91,21 @@ pub(super) fn read(
             }
             None => (std::mem::take(&mut rest), false),
         };
-        reader.line(&place, line, variables);
+        reader.line(&place, line);
         if !complete {
             let text = format!(
                 "Missing LF on last line, file might have been truncated at position {}.",
                 line.len() + 1
             );
-            reader.tight(&place, text);
+            reader.complain(&place, text);
         }
+    }
+    if let Some(line) = reader.branches.opened_at()
+        && !reader.report.is_full()
+    {
+        let text =
+            format!("non-terminated '.if' block.\n   | The innermost begins at line {line}.");
+        reader.complain(&place, text);
     }
     reader.sections
 }
@@ -143,79 +115,77 @@ enum State {
     Outside,
     /// In the last of `sections`.
     Inside,
-    /// In a section that is not implemented or whose header is wrong.
+    /// In a section that is not read.
     Skipping,
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'v> {
     sections: Vec<Section>,
     state: State,
+    /// What `.SECTION` stands for: the section's name, or its word where it has none.
+    section_name: String,
+    branches: Branches,
+    variables: &'a mut Variables<'v>,
     report: &'a mut Report,
 }
 
-impl Reader<'_> {
-    fn tight(&mut self, place: &Place, text: String) {
-        let (severity, place, form) = (Severity::Alert, Some(place.clone()), Form::Tight);
-        self.report.push(Diagnostic {
-            severity,
-            place,
-            word: None,
-            form,
-            text,
-        });
+impl Reader<'_, '_> {
+    fn complain(&mut self, place: &Place, text: String) {
+        self.report.tight(Severity::Alert, place, text);
     }
 
-    fn line(&mut self, place: &Place, line: &[u8], variables: &dyn Fn(&str) -> Option<String>) {
+    fn line(&mut self, place: &Place, line: &[u8]) {
         if let Some(position) = line.iter().position(|byte| *byte == 0) {
-            self.tight(
-                place,
-                format!("Stray NUL character at position {}.", position + 1),
-            );
-            return;
+            let text = format!("Stray NUL character at position {}.", position + 1);
+            return self.complain(place, text);
         }
         let lookup = |name: &str| match name {
             ".FILE" => Some(place.file.to_string()),
             ".LINE" => Some(place.line.to_string()),
-            ".SECTION" => match self.state {
-                State::Inside => {
-                    let names = self.sections.last().map(|s| &s.header.words);
-                    names
-                        .and_then(|words| words.get(1))
-                        .map(|word| word.text.clone())
-                }
-                State::Outside | State::Skipping => None,
-            },
-            _ => variables(name),
+            ".SECTION" => Some(self.section_name.clone()),
+            _ => self.variables.get(name),
         };
-        match token::split(line, &lookup) {
+        let words = if preprocessor::takes_condition(line) {
+            token::split_first(line, &lookup)
+        } else {
+            token::split(line, &lookup)
+        };
+        match words {
             Ok(words) => self.words(place, words),
-            Err(fault) => self.tight(place, fault.kind.message(fault.column, line)),
+            // A word may be empty because the branch's condition is what it is.
+            Err(fault) if fault.is_empty_word() && self.branches.is_skipping() => {}
+            Err(fault) => self.complain(place, fault.message(line)),
         }
     }
 
     fn words(&mut self, place: &Place, mut words: Vec<Word>) {
         let Some(first) = words.first() else { return };
+        if first.text.starts_with('.') {
+            return self.directive(place, &words);
+        }
+        if self.branches.is_skipping() {
+            return;
+        }
         let prefix = match first.text.as_str() {
             "no" => Prefix::No,
             "default" => Prefix::Default,
             _ => Prefix::Set,
         };
         if prefix != Prefix::Set {
-            if !words
-                .get(1)
-                .is_some_and(|word| NEGATABLE.contains(&word.text.as_str()))
-            {
-                let text = "negation/default currently supported only for options and log.";
-                self.tight(place, text.to_owned());
-                return;
+            let keyword = words.get(1).map_or("", |word| word.text.as_str());
+            if !NEGATABLE.contains(&keyword) {
+                let (last, others) = NEGATABLE.split_last().unwrap_or((&"", &[]));
+                let text = format!(
+                    "negation/default currently supported only for {} and {last}.",
+                    others.join(", ").replacen("option", "options", 1)
+                );
+                return self.complain(place, text);
             }
             words.remove(0);
         }
         let name = words[0].text.as_str();
-        let kind = SectionKind::ALL
-            .into_iter()
-            .find(|kind| kind.name() == name);
-        if let Some(kind) = kind {
+        if let Some(kind) = SectionKind::of(name) {
+            self.name_section(&words);
             let header = Line {
                 place: place.clone(),
                 prefix,
@@ -227,51 +197,94 @@ impl Reader<'_> {
                 lines: Vec::new(),
             });
             self.state = State::Inside;
-        } else if SECTIONS_REFUSED.contains(&name) {
-            let text = format!("section '{name}' is not implemented in Tidegate.");
-            self.report.alert(place, words.first(), text);
+        } else if let Some(fate) = sections::skipped(name) {
+            self.name_section(&words);
             self.state = State::Skipping;
-        } else if matches!(name, ".if" | ".elif" | ".else" | ".endif") {
-            let text = format!("'{name}' is not implemented yet.");
-            self.report.alert(place, words.first(), text);
-        } else if let ".alert" | ".warning" | ".notice" | ".diag" = name {
-            self.message(place, &words);
+            self.skipped(place, &words[0], fate);
         } else {
-            match self.state {
-                State::Outside => {
-                    self.tight(place, format!("unknown keyword '{name}' out of section."));
-                }
-                State::Skipping => {}
-                State::Inside => {
-                    if let Some(section) = self.sections.last_mut() {
-                        section.lines.push(Line {
-                            place: place.clone(),
-                            prefix,
-                            words,
-                        });
+            self.statement(Line {
+                place: place.clone(),
+                prefix,
+                words,
+            });
+        }
+    }
+
+    fn name_section(&mut self, header: &[Word]) {
+        let named = |word: &&Word| word.text != "from";
+        let name = header.get(1).filter(named).or(header.first());
+        self.section_name = name.map_or_else(String::new, |word| word.text.clone());
+    }
+
+    /// Says what becomes of a section that is not read.
+    fn skipped(&mut self, place: &Place, word: &Word, fate: Fate) {
+        let name = &word.text;
+        let report = &mut *self.report;
+        match fate {
+            Fate::NoEffect(reason) => {
+                let text = format!("section '{name}' is skipped: {reason}.");
+                report.warning(place, Some(word), text);
+            }
+            Fate::Later => {
+                let text = format!("section '{name}' is skipped: it is not implemented yet.");
+                report.warning(place, Some(word), text);
+            }
+            Fate::Needed => {
+                let text = format!("section '{name}' is not implemented in Tidegate yet.");
+                report.alert(place, Some(word), text);
+            }
+            Fate::Never(reason) => {
+                let text = format!("section '{name}' is not supported: {reason}.");
+                report.alert(place, Some(word), text);
+            }
+        }
+    }
+
+    fn statement(&mut self, line: Line) {
+        match self.state {
+            State::Outside => {
+                let text = format!("unknown keyword '{}' out of section.", line.words[0].text);
+                self.complain(&line.place, text);
+            }
+            State::Skipping => {}
+            State::Inside => {
+                let Some(section) = self.sections.last_mut() else {
+                    return;
+                };
+                let variables = match section.kind {
+                    SectionKind::Global => self.variables.statement(&line.words),
+                    _ => None,
+                };
+                match variables {
+                    None => section.lines.push(line),
+                    Some(Ok(())) => {}
+                    Some(Err(Remark::Error(text))) => self.complain(&line.place, text),
+                    Some(Err(Remark::Warning(text))) => {
+                        self.report.tight(Severity::Warning, &line.place, text);
                     }
                 }
             }
         }
     }
 
-    /// `.alert "text"` and its like say what the author of the file wants said.
-    fn message(&mut self, place: &Place, words: &[Word]) {
-        let text = words.get(1).map_or("", |word| word.text.as_str());
-        let severity = match words[0].text.as_str() {
-            ".alert" => Severity::Alert,
-            ".warning" => Severity::Warning,
-            ".notice" => Severity::Notice,
-            // Shown by HAProxy only with -dD.
-            _ => return,
+    fn directive(&mut self, place: &Place, words: &[Word]) {
+        let variables = &*self.variables;
+        let decide = |condition: &str| {
+            conditions::evaluate(condition, variables).map_err(|fault| {
+                let name = &words[0].text;
+                let shown = format!("{name} {condition}");
+                let shown = with_caret(shown.as_bytes(), name.len() + 1 + fault.column);
+                let position = fault.column + 1;
+                format!(
+                    "{} in '{name}' at position {position}:\n{shown}",
+                    fault.text
+                )
+            })
         };
-        let (place, form) = (Some(place.clone()), Form::Parsing);
-        self.report.push(Diagnostic {
-            severity,
-            place,
-            word: None,
-            form,
-            text: format!("'{text}'."),
-        });
+        match self.branches.follow(words, place.line, &decide) {
+            Ok(Directive::Branch | Directive::Skipped) => {}
+            Ok(Directive::Message(severity, text)) => self.report.tight(severity, place, text),
+            Err(text) => self.complain(place, text),
+        }
     }
 }

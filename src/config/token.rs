@@ -8,10 +8,10 @@
 use std::iter::Peekable;
 use std::slice::Iter;
 
+use super::fault::{Fault, FaultKind};
+
 /// Longest line, before and after expansion.
 pub(super) const LINE_BYTES_MAX: usize = 64 * 1024;
-/// How much of a line a message shows.
-const SHOWN_BYTES_MAX: usize = 160;
 /// Most words on a line, the keyword included; HAProxy's bound.
 pub(super) const WORDS_MAX: usize = 64;
 
@@ -24,81 +24,43 @@ pub struct Word {
     pub column: u32,
 }
 
-/// Why a line can't be split.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Fault {
-    /// What is wrong.
-    pub(super) kind: FaultKind,
-    /// Byte offset in the line.
-    pub(super) column: usize,
-}
+/// Where variables come from. The closure knows the pseudo-variables too.
+pub(super) type Lookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// The kinds of `Fault`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum FaultKind {
-    /// A quote is opened and not closed.
-    Quote,
-    /// `${` without its `}`.
-    Brace,
-    /// A variable's name begins with something else than a letter, `_` or `.`.
-    VariableName,
-    /// `\x` without two hexadecimal digits, or NUL written that way.
-    Hexadecimal,
-    /// A carriage return that doesn't end the line.
-    CarriageReturn,
-    /// More than `WORDS_MAX` words; the last one that is allowed.
-    TooManyWords(String),
-    /// An empty word; its number, the keyword being 0.
-    EmptyWord(usize),
-    /// The line or its expansion is longer than `LINE_BYTES_MAX`.
-    TooLong,
-    /// A word is not UTF-8.
-    Encoding,
-}
+/// Variables that the line reader makes up; there are no others that begin with a dot.
+pub(super) const PSEUDO_VARIABLES: [&str; 3] = [".FILE", ".LINE", ".SECTION"];
 
-impl FaultKind {
-    /// The message, with the position from 1 and, where the place in the line helps, the line with
-    /// a caret below it.
-    pub(super) fn message(&self, column: usize, line: &[u8]) -> String {
-        let position = column + 1;
-        let caret = |what: &str| {
-            let shown = &line[..line.len().min(SHOWN_BYTES_MAX)];
-            let blanks = shown
-                .iter()
-                .take_while(|byte| byte.is_ascii_whitespace())
-                .count();
-            let shown = String::from_utf8_lossy(&shown[blanks..]);
-            // A caret beyond what is shown would only mislead.
-            let spaces = column.saturating_sub(blanks).min(shown.len());
-            let spaces = " ".repeat(spaces);
-            format!(
-                "{what} at position {position}:\n  {}\n  {spaces}^",
-                shown.trim_end()
-            )
-        };
-        match self {
-            FaultKind::Quote => caret("unmatched quote"),
-            FaultKind::Brace => caret("unmatched brace in environment variable name"),
-            FaultKind::VariableName => caret("forbidden first char in environment variable name"),
-            FaultKind::Hexadecimal => caret("truncated or invalid hexadecimal sequence"),
-            FaultKind::EmptyWord(number) => format!(
-                "argument number {number} at position {position} is empty and marks the end of the \
-                 argument list."
-            ),
-            FaultKind::CarriageReturn => format!("Stray carriage return at position {position}."),
-            FaultKind::TooManyWords(word) => format!(
-                "too many words, truncating after word {WORDS_MAX}, position {position}: <{word}>."
-            ),
-            FaultKind::TooLong => format!("line is longer than {LINE_BYTES_MAX} bytes."),
-            FaultKind::Encoding => format!("word at position {position} is not valid UTF-8."),
-        }
-    }
+/// What a text is split into.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Words, up to a comment.
+    Words,
+    /// One word and then the rest up to a comment, blanks included: conditional directives.
+    WordAndRest,
+    /// Everything is one word: a condition of the command line.
+    One,
 }
-
-type Variables<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Splits a line, given without its line feed, into words.
-pub(super) fn split(line: &[u8], variables: Variables<'_>) -> Result<Vec<Word>, Fault> {
+pub(super) fn split(line: &[u8], lookup: Lookup<'_>) -> Result<Vec<Word>, Fault> {
+    run(line, Shape::Words, lookup)
+}
+
+/// Splits off a line's first word; what follows it is one word, which may be empty.
+pub(super) fn split_first(line: &[u8], lookup: Lookup<'_>) -> Result<Vec<Word>, Fault> {
+    run(line, Shape::WordAndRest, lookup)
+}
+
+/// Resolves quotes, escapes and variables of a text that is no line of a file.
+pub(super) fn unquote(text: &str, lookup: Lookup<'_>) -> Result<String, Fault> {
+    let words = run(text.as_bytes(), Shape::One, lookup)?;
+    Ok(words
+        .into_iter()
+        .next()
+        .map_or_else(String::new, |word| word.text))
+}
+
+fn run(line: &[u8], shape: Shape, lookup: Lookup<'_>) -> Result<Vec<Word>, Fault> {
     if line.len() > LINE_BYTES_MAX {
         return Err(Fault {
             kind: FaultKind::TooLong,
@@ -110,7 +72,8 @@ pub(super) fn split(line: &[u8], variables: Variables<'_>) -> Result<Vec<Word>, 
         line,
         bytes: line.iter().peekable(),
         at: 0,
-        variables,
+        shape,
+        lookup,
         words: Vec::new(),
         word: None,
         expanded: 0,
@@ -123,7 +86,8 @@ struct Splitter<'a> {
     line: &'a [u8],
     bytes: Peekable<Iter<'a, u8>>,
     at: usize,
-    variables: Variables<'a>,
+    shape: Shape,
+    lookup: Lookup<'a>,
     words: Vec<Word>,
     /// The word being built and where it began.
     word: Option<(usize, Vec<u8>)>,
@@ -153,14 +117,11 @@ impl Splitter<'_> {
         loop {
             let start = self.at;
             match self.next() {
-                None | Some(b'#') => return self.end_word(),
-                Some(b'\r') => {
-                    return Err(Fault {
-                        kind: FaultKind::CarriageReturn,
-                        column: start,
-                    });
-                }
-                Some(byte) if byte.is_ascii_whitespace() || byte == 0x0b => self.end_word()?,
+                None => return self.end_word(),
+                Some(b'#') if self.shape != Shape::One => return self.end_word(),
+                Some(b'\r') => self.carriage_return(start)?,
+                Some(byte) if is_blank(byte) && self.in_rest() => self.push(start, &[byte]),
+                Some(byte) if is_blank(byte) => self.end_word()?,
                 Some(b'\'') => self.strong(start)?,
                 Some(b'"') => self.weak(start)?,
                 Some(b'\\') => self.escape(start, false)?,
@@ -169,10 +130,38 @@ impl Splitter<'_> {
         }
     }
 
+    /// Whether blanks belong to the word.
+    fn in_rest(&self) -> bool {
+        match self.shape {
+            Shape::Words => false,
+            Shape::WordAndRest => !self.words.is_empty() && self.word.is_some(),
+            Shape::One => true,
+        }
+    }
+
+    /// HAProxy ends the line at any carriage return; here what it would drop in silence is an
+    /// error.
+    fn carriage_return(&mut self, start: usize) -> Result<(), Fault> {
+        while self
+            .peek()
+            .is_some_and(|byte| is_blank(byte) || byte == b'\r')
+        {
+            self.next();
+        }
+        if self.peek().is_some() {
+            return Err(Fault {
+                kind: FaultKind::CarriageReturn,
+                column: start,
+            });
+        }
+        Ok(())
+    }
+
     /// `'...'`: everything is literal.
     fn strong(&mut self, start: usize) -> Result<(), Fault> {
         self.push(start, b"");
         loop {
+            let at = self.at;
             match self.next() {
                 None => {
                     return Err(Fault {
@@ -180,6 +169,7 @@ impl Splitter<'_> {
                         column: start,
                     });
                 }
+                Some(b'\r') => self.carriage_return(at)?,
                 Some(b'\'') => return Ok(()),
                 Some(byte) => self.push(start, &[byte]),
             }
@@ -199,6 +189,7 @@ impl Splitter<'_> {
                         column: start,
                     });
                 }
+                Some(b'\r') => self.carriage_return(at)?,
                 Some(b'"') => return Ok(()),
                 Some(b'\\') => self.escape(at, true)?,
                 Some(b'$') => self.variable(at, start, opened)?,
@@ -268,12 +259,25 @@ impl Splitter<'_> {
         let name = String::from_utf8_lossy(&self.line[name_start..self.at]).into_owned();
         let mut default = None;
         let mut spread = false;
+        if name.starts_with('.') && !PSEUDO_VARIABLES.contains(&name.as_str()) {
+            return Err(Fault {
+                kind: FaultKind::VariableName,
+                column: name_start,
+            });
+        }
         if braces {
-            if self.line[self.at..].starts_with(b"[*]") {
+            if self.peek() == Some(b'[') {
+                if !self.line[self.at..].starts_with(b"[*]") {
+                    return Err(Fault {
+                        kind: FaultKind::Spread,
+                        column: self.at,
+                    });
+                }
                 for _ in 0..3 {
                     self.next();
                 }
-                spread = true;
+                // Where blanks part no words, there is nothing to spread over.
+                spread = self.shape == Shape::Words;
             }
             if self.peek() == Some(b'-') {
                 self.next();
@@ -290,7 +294,7 @@ impl Splitter<'_> {
                 });
             }
         }
-        let value = (self.variables)(&name)
+        let value = (self.lookup)(&name)
             .map(String::into_bytes)
             .or(default)
             .unwrap_or_default();
@@ -333,7 +337,8 @@ impl Splitter<'_> {
                 column,
             });
         };
-        if text.is_empty() {
+        let condition = self.shape != Shape::Words;
+        if text.is_empty() && !condition {
             return Err(Fault {
                 kind: FaultKind::EmptyWord(self.words.len()),
                 column,
@@ -351,4 +356,8 @@ impl Splitter<'_> {
         self.words.push(Word { text, column });
         Ok(())
     }
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c)
 }

@@ -10,30 +10,32 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use crate::config::{Environment, Options, Resolver};
+use crate::sys::process;
 
 /// The files that `-f` arguments stand for: a directory stands for its `*.cfg` files, the hidden
-/// ones left out, in the order of their names' bytes.
-pub fn config_files(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for path in paths {
-        if !path.is_dir() {
-            files.push(path.clone());
-            continue;
+/// ones left out, in the order of their names' bytes. What can't be looked into stands for itself,
+/// so that the attempt to read it says why.
+pub fn config_files(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let expand = |path: &PathBuf| match std::fs::read_dir(path) {
+        Ok(entries) => config_files_among(entries).unwrap_or_else(|_| vec![path.clone()]),
+        Err(_) => vec![path.clone()],
+    };
+    paths.iter().flat_map(expand).collect()
+}
+
+fn config_files_among(entries: std::fs::ReadDir) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in entries {
+        let file = entry?.path();
+        let name = file.file_name().unwrap_or_default().as_encoded_bytes();
+        // A pipe would block, and a link that leads nowhere is worth an error.
+        let other = std::fs::metadata(&file).is_ok_and(|about| !about.is_file());
+        if name.ends_with(b".cfg") && !name.starts_with(b".") && !other {
+            found.push(file);
         }
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(path)? {
-            let file = entry?.path();
-            let hidden = file
-                .file_name()
-                .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-            if !hidden && file.extension().is_some_and(|end| end == "cfg") && !file.is_dir() {
-                found.push(file);
-            }
-        }
-        found.sort();
-        files.extend(found);
     }
-    Ok(files)
+    found.sort();
+    Ok(found)
 }
 
 /// The real system.
@@ -41,6 +43,7 @@ pub fn config_files(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
 pub struct SystemEnvironment {
     local_addresses: Vec<IpAddr>,
     options: Options,
+    local_peer: String,
     /// A name is asked for once per load, however many servers have it.
     resolved: Mutex<HashMap<String, Result<Vec<IpAddr>, String>>>,
 }
@@ -63,6 +66,7 @@ impl SystemEnvironment {
         SystemEnvironment {
             local_addresses: addresses.filter_map(ip).collect(),
             options: Options::default(),
+            local_peer: process::host_name(),
             resolved: Mutex::default(),
         }
     }
@@ -71,6 +75,13 @@ impl SystemEnvironment {
     #[must_use]
     pub fn with_options(mut self, options: Options) -> SystemEnvironment {
         self.options = options;
+        self
+    }
+
+    /// The same under another name among its peers than the host's.
+    #[must_use]
+    pub fn with_local_peer(mut self, name: &str) -> SystemEnvironment {
+        name.clone_into(&mut self.local_peer);
         self
     }
 }
@@ -101,6 +112,10 @@ impl Resolver for SystemEnvironment {
 impl Environment for SystemEnvironment {
     fn options(&self) -> Options {
         self.options
+    }
+
+    fn local_peer(&self) -> String {
+        self.local_peer.clone()
     }
 
     fn variable(&self, name: &str) -> Option<String> {
@@ -169,7 +184,7 @@ mod tests {
             std::fs::write(directory.join(name), "").unwrap();
         }
         let other = PathBuf::from("other.conf");
-        let files = config_files(&[directory.clone(), other.clone()]).unwrap();
+        let files = config_files(&[directory.clone(), other.clone()]);
         let expected = ["B.cfg", "a.cfg", "b.cfg"].map(|name| directory.join(name));
         assert_eq!(files[..3], expected);
         assert_eq!(files[3], other);
