@@ -15,10 +15,11 @@ use tidegate::config::keywords::{self, Keyword, Side, Standing, reference};
 use tidegate::config::plan::{
     Back, Balance, Endpoint, Front, HashType, KeepAlive, Level, LogFormat, LogSink, Plan,
 };
-use tidegate::config::{self, Diagnostic, Environment, Resolver};
+use tidegate::config::{self, Diagnostic, Environment, Options, Resolver};
 
 /// A made-up world: two names, two users, a few variables.
 struct World {
+    options: Options,
     variables: BTreeMap<&'static str, &'static str>,
     local: Vec<IpAddr>,
 }
@@ -26,6 +27,7 @@ struct World {
 impl World {
     fn new() -> World {
         World {
+            options: Options::default(),
             variables: BTreeMap::from([
                 ("PORT", "8080"),
                 ("LIST", "check inter  3s"),
@@ -52,6 +54,14 @@ impl Resolver for World {
 }
 
 impl Environment for World {
+    fn options(&self) -> Options {
+        self.options
+    }
+
+    fn local_peer(&self) -> String {
+        "here".to_owned()
+    }
+
     fn variable(&self, name: &str) -> Option<String> {
         self.variables.get(name).map(|value| (*value).to_owned())
     }
@@ -594,7 +604,12 @@ fn words() {
 #[test]
 fn bytes_that_are_no_text() {
     let messages = |bytes: &[u8]| printed(&config::load_text("t.cfg", bytes, &World::new()).1);
-    let first = |bytes: &[u8]| messages(bytes).lines().next().map(str::to_owned);
+    let first = |bytes: &[u8]| {
+        let end = "[ALERT]    Error(s) found";
+        let text = messages(bytes);
+        text.split_once(end)
+            .map(|(first, _)| first.trim_end().to_owned())
+    };
     let cases: &[(&[u8], &str)] = &[
         (
             b"global\n maxconn 3",
@@ -606,7 +621,7 @@ fn bytes_that_are_no_text() {
         ),
         (
             b"global\n log-tag a\rb\n",
-            "Stray carriage return at position 11.",
+            "Stray carriage return at position 11:\n  log-tag a?b\n           ^",
         ),
         (
             b"global\n log-tag \xff\n",
@@ -652,6 +667,127 @@ fn files_are_read_as_one() {
         missing.display()
     );
     assert_eq!(printed(&messages), expected);
+}
+
+/// What one file says about variables and defaults holds in the next; its branches end with it.
+#[test]
+fn what_a_file_leaves_to_the_next() {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let (first, second) = (directory.join("c.cfg"), directory.join("d.cfg"));
+    std::fs::write(&first, "global\n setenv NAME x\n.if 0\n").unwrap();
+    std::fs::write(&second, ".notice \"$NAME\"\nglobal\n maxconn x\n").unwrap();
+    let (_, messages) = config::load(&[first.clone(), second.clone()], &World::new());
+    let (first, second) = (first.display(), second.display());
+    let expected = format!(
+        "[ALERT]    parsing [{first}:3]: non-terminated '.if' block.\n   \
+         | The innermost begins at line 3.\n\
+         [NOTICE]   parsing [{second}:1]: 'x'.\n\
+         [ALERT]    parsing [{second}:3] : 'maxconn' expects an integer argument.\n\
+         [ALERT]    Error(s) found in configuration file : {first}\n\
+         [ALERT]    Error(s) found in configuration file : {second}\n\
+         [ALERT]    Fatal errors found in configuration.\n"
+    );
+    assert_eq!(printed(&messages), expected);
+}
+
+#[test]
+fn what_is_only_suspicious_is_said_on_request() {
+    let text = ".diag \"look here\"\nlisten l\n disabled\n";
+    assert_eq!(printed(&load(text).1), "");
+    let mut world = World::new();
+    world.options.diagnose = true;
+    let (plan, messages) = config::load_text("t.cfg", text, &world);
+    assert!(plan.is_some());
+    assert_eq!(
+        printed(&messages),
+        "[DIAG]     parsing [t.cfg:1]: 'look here'.\n"
+    );
+}
+
+#[test]
+fn conditions_of_the_command_line() {
+    let condition = |text: &str| config::condition(text, &World::new());
+    for text in [
+        "1",
+        " 1 ",
+        "defined(PORT)",
+        "streq(\"$PORT\",8080)",
+        "streq(a#b,a#b)",
+        "!0",
+    ] {
+        assert_eq!(condition(text), Ok(true), "{text}");
+    }
+    for text in [
+        "",
+        "0",
+        "defined(UNSET)",
+        "feature(OPENSSL)",
+        "version_before(3.0)",
+    ] {
+        assert_eq!(condition(text), Ok(false), "{text}");
+    }
+    for (text, expected) in [
+        (
+            " ",
+            "Failed to evaluate condition at position 2: a number, a predicate, '!' or '(' \
+               expected before the end\n  \n  ^",
+        ),
+        (
+            "1 foo",
+            "Failed to evaluate condition at position 3: unexpected 'foo'\n  1 foo\n    ^",
+        ),
+        (
+            "streq(\"a",
+            "Syntax error in condition: unmatched quote at position 7:\n  \
+                      streq(\"a\n        ^",
+        ),
+        (
+            "\"${PORT\"",
+            "Syntax error in condition: unmatched brace in environment variable name \
+                        at position 3:\n  \"${PORT\"\n    ^",
+        ),
+    ] {
+        assert_eq!(condition(text).unwrap_err(), expected, "{text}");
+    }
+}
+
+/// Nothing that nests goes deeper than its bound, and what is open doesn't end in more errors.
+#[test]
+fn nesting_is_bounded() {
+    let nested = |depth: usize| ".if 1\n".repeat(depth) + &".endif\n".repeat(depth);
+    assert_eq!(printed(&load(&nested(100)).1), "");
+    let messages = printed(&load(&nested(101)).1);
+    assert_eq!(
+        messages.lines().next(),
+        Some("[ALERT]    parsing [t.cfg:101]: too many nested '.if', at most 100 are allowed.")
+    );
+    assert_eq!(messages.lines().count(), 3);
+    let nested = |depth: usize| "(".repeat(depth) + "1" + &")".repeat(depth);
+    let condition = |text: &str| config::condition(text, &World::new());
+    assert_eq!(condition(&nested(100)), Ok(true));
+    assert!(
+        condition(&nested(101))
+            .unwrap_err()
+            .contains("more than 100 nested parentheses")
+    );
+}
+
+/// A file can't make itself longer than memory by variables that double.
+#[test]
+fn what_variables_bring_is_bounded() {
+    let mut text = String::from("global\n setenv A 1234567890123456\n");
+    text.push_str(&" setenv A \"$A$A\"\n".repeat(11));
+    let unread = " foo\n";
+    text.push_str(&" log-tag \"$A\"\n".repeat(1_000));
+    text.push_str(unread);
+    let (plan, messages) = load(&text);
+    assert!(plan.is_none());
+    let messages = printed(&messages);
+    assert!(
+        messages.contains("variables make the file longer by"),
+        "{messages}"
+    );
+    assert!(!messages.contains("foo"));
 }
 
 #[test]
@@ -812,6 +948,10 @@ fn words_that_do_nothing_say_so() {
     for parameter in keywords::server_parameters() {
         let text = format!("listen l\n server s 1.1.1.1:1 {} 1 2\n", parameter.name);
         check(parameter.name.to_owned(), parameter.standing, &text);
+    }
+    for section in keywords::sections() {
+        let text = format!("{} x\n", section.name);
+        check(section.name.to_owned(), section.standing, &text);
     }
     let listed = reference::missing();
     let listed = listed.lines().map(|line| {

@@ -154,6 +154,17 @@ impl Report {
         self.add(Severity::Warning, place, word, Form::Parsing, text.into());
     }
 
+    /// Adds a message about a place and perhaps a word.
+    pub fn about(
+        &mut self,
+        severity: Severity,
+        place: &Place,
+        word: Option<&Word>,
+        text: impl Into<String>,
+    ) {
+        self.add(severity, place, word, Form::Parsing, text.into());
+    }
+
     /// Adds a message of the line reader.
     pub fn tight(&mut self, severity: Severity, place: &Place, text: impl Into<String>) {
         self.add(severity, place, None, Form::Tight, text.into());

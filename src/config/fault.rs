@@ -40,21 +40,21 @@ pub(super) enum FaultKind {
     Encoding,
 }
 
-impl Fault {
+impl FaultKind {
     /// Whether a word is empty.
     pub(super) fn is_empty_word(&self) -> bool {
-        matches!(self.kind, FaultKind::EmptyWord(_))
+        matches!(self, FaultKind::EmptyWord(_))
     }
 
     /// The message, with the position from 1 and, where the place in the line helps, the line with
     /// a caret below it.
-    pub(super) fn message(&self, line: &[u8]) -> String {
-        let position = self.column + 1;
+    pub(super) fn message(&self, column: usize, line: &[u8]) -> String {
+        let position = column + 1;
         let caret = |what: &str| {
-            let shown = with_caret(line, self.column);
+            let shown = with_caret(line, column);
             format!("{what} at position {position}:\n{shown}")
         };
-        match &self.kind {
+        match self {
             FaultKind::Quote => caret("unmatched quote"),
             FaultKind::Brace => caret("unmatched brace in environment variable name"),
             FaultKind::Spread => caret("truncated or invalid word expansion sequence"),
@@ -62,7 +62,7 @@ impl Fault {
             FaultKind::Hexadecimal => caret("truncated or invalid hexadecimal sequence"),
             FaultKind::CarriageReturn => caret("Stray carriage return"),
             FaultKind::EmptyWord(number) => {
-                let shown = with_caret(line, self.column);
+                let shown = with_caret(line, column);
                 format!(
                     "argument number {number} at position {position} is empty and marks the end \
                      of the argument list:\n{shown}"

@@ -14,6 +14,7 @@ mod draft;
 mod environment;
 mod fault;
 mod features;
+mod headers;
 pub mod keywords;
 mod loops;
 mod parse_bind;
@@ -64,14 +65,14 @@ pub fn condition(text: &str, environment: &dyn Environment) -> Result<bool, Stri
     let text = token::unquote(text, &|name| variables.get(name)).map_err(|fault| {
         format!(
             "Syntax error in condition: {}",
-            fault.message(text.as_bytes())
+            fault.kind.message(fault.column, text.as_bytes())
         )
     })?;
     conditions::evaluate(&text, &variables).map_err(|fault| {
         let shown = fault::with_caret(text.as_bytes(), fault.column);
         let position = fault.column + 1;
         format!(
-            "Failed to evaluate condition: {} at position {position}:\n{shown}",
+            "Failed to evaluate condition at position {position}: {}\n{shown}",
             fault.text
         )
     })

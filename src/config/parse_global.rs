@@ -22,6 +22,35 @@ pub(super) fn daemon(parser: &mut Parser<'_>, _: &Call<'_>) -> Outcome {
     Ok(())
 }
 
+/// It concerns files that are read while parsing, of which none is named in a configuration yet:
+/// like HAProxy, `pidfile` and sockets don't follow it. So there is nothing to keep.
+pub(super) fn default_path(_: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    match (call.arg(0), call.args.get(1)) {
+        ("current" | "config" | "parent", None) | ("origin", Some(_)) => Ok(()),
+        ("origin", None) => Err("'default-path origin' expects a directory as an argument.".into()),
+        (mode @ ("current" | "config" | "parent"), Some(word)) => {
+            let text = format!(
+                "'default-path {mode}' cannot handle unexpected argument '{}'.",
+                word.text
+            );
+            Err(call.complain(1, text))
+        }
+        (mode, _) => {
+            let text = format!(
+                "'default-path' only supports 'current', 'config', 'parent' and 'origin' (got \
+                 '{mode}')"
+            );
+            Err(call.complain(0, text))
+        }
+    }
+}
+
+/// `setenv` and its like are carried out and taken away by the line reader, before a parser sees
+/// them; here they only stand in the table.
+pub(super) fn variables(_: &mut Parser<'_>, _: &Call<'_>) -> Outcome {
+    Ok(())
+}
+
 pub(super) fn hard_stop_after(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     if call.args.is_empty() {
         return Err("'hard-stop-after' expects <time> as argument.".into());

@@ -4,11 +4,10 @@
 //! keyword is not allowed, sides that a proxy doesn't have, surplus arguments. The parsers see only
 //! arguments. Nothing is looked up across proxies yet.
 
-use std::collections::HashMap;
-
 use super::diagnostics::{Place, Report};
 use super::draft::{Draft, Mode, ProxyDraft, Settings};
 use super::environment::Environment;
+use super::headers::Origins;
 use super::keywords::{self, Found, Keyword, Side, Standing, Status};
 use super::plan::ProxyKind;
 use super::raw::{Line, Section, SectionKind};
@@ -85,9 +84,8 @@ pub(super) struct Parser<'a> {
     pub(super) kind: SectionKind,
     /// Listeners of all `bind` lines so far.
     pub(super) listeners_count: usize,
-    /// What the latest `defaults` says, and what each named one says.
-    defaults_latest: Option<Settings>,
-    defaults_named: HashMap<String, Settings>,
+    /// What a section may begin from.
+    origins: Origins,
 }
 
 impl<'a> Parser<'a> {
@@ -104,8 +102,7 @@ impl<'a> Parser<'a> {
             current: blank(place),
             kind: SectionKind::Global,
             listeners_count: 0,
-            defaults_latest: None,
-            defaults_named: HashMap::new(),
+            origins: Origins::default(),
         }
     }
 
@@ -117,13 +114,11 @@ impl<'a> Parser<'a> {
             }
             self.kind = section.kind;
             self.current = blank(section.header.place.clone());
-            let defaults_name = match self.header(&section.header) {
-                Ok(name) => name,
-                Err(complaint) => {
-                    self.complain(&section.header, complaint);
-                    None
-                }
-            };
+            let header = &section.header;
+            let (current, report) = (&mut self.current, &mut *self.report);
+            if let Err(complaint) = self.origins.header(section.kind, header, current, report) {
+                self.complain(header, complaint);
+            }
             if self.mode_of(section) == Mode::Http {
                 self.http_proxy(section);
             } else {
@@ -134,7 +129,7 @@ impl<'a> Parser<'a> {
                     self.line(line);
                 }
             }
-            self.end_section(defaults_name);
+            self.end_section();
         }
     }
 
@@ -195,87 +190,12 @@ impl<'a> Parser<'a> {
         self.report.alert(&line.place, word, complaint.text);
     }
 
-    /// Reads a section's first line; gives the name of a `defaults`. The section's lines are read
-    /// even if its header is wrong, so that their errors are seen in the same run.
-    fn header(&mut self, header: &Line) -> Result<Option<String>, Complaint> {
-        let mut args = header.words[1..].iter();
-        let section = self.kind.name();
-        let surplus = |word: &Word| {
-            let text = format!(
-                "'{section}' cannot handle unexpected argument '{}'.",
-                word.text
-            );
-            Complaint::about(word, text)
-        };
-        if self.kind == SectionKind::Global {
-            return args.next().map_or(Ok(None), |word| Err(surplus(word)));
-        }
-        let is_defaults = self.kind == SectionKind::Defaults;
-        let name = match header.words.get(1) {
-            Some(word) if !(is_defaults && word.text == "from") => args.next(),
-            Some(_) => None,
-            None if is_defaults => None,
-            None => return Err(format!("'{section}' expects an <id> argument").into()),
-        };
-        if let Some(name) = name {
-            self.current.name = name.text.clone();
-            if let Some(c) = name_fault(&name.text) {
-                let text = format!(
-                    "character '{c}' is not permitted in '{section}' name '{}'.",
-                    name.text
-                );
-                return Err(Complaint::about(name, text));
-            }
-        }
-        self.current.kind = match self.kind {
-            SectionKind::Frontend => ProxyKind::Frontend,
-            SectionKind::Backend => ProxyKind::Backend,
-            SectionKind::Listen | SectionKind::Global | SectionKind::Defaults => ProxyKind::Listen,
-        };
-        let inherited = match (args.next(), args.next(), args.next()) {
-            // An unnamed `defaults` begins from nothing, a proxy from the latest one.
-            (None, ..) if is_defaults => None,
-            (None, ..) => self.defaults_latest.as_ref(),
-            (Some(from), Some(origin), None) if from.text == "from" => {
-                let found = self.defaults_named.get(&origin.text);
-                if found.is_none() {
-                    let what = if is_defaults { "defaults" } else { "proxy" };
-                    let text = format!(
-                        "defaults section '{}' not found for {what} '{}'.",
-                        origin.text, self.current.name
-                    );
-                    return Err(Complaint::about(origin, text));
-                }
-                found
-            }
-            (Some(from), Some(_), Some(word)) if from.text == "from" => return Err(surplus(word)),
-            (Some(from), None, _) if from.text == "from" => {
-                let text = format!("'{section}' : 'from' expects the name of a defaults section.");
-                return Err(Complaint::about(from, text));
-            }
-            (Some(word), ..) if is_defaults => return Err(surplus(word)),
-            (Some(word), ..) => {
-                let text = "please use the 'bind' keyword for listening addresses.";
-                return Err(Complaint::about(word, text));
-            }
-        };
-        if let Some(settings) = inherited {
-            self.current.settings = settings.clone();
-        }
-        Ok(name.filter(|_| is_defaults).map(|word| word.text.clone()))
-    }
-
-    fn end_section(&mut self, defaults_name: Option<String>) {
+    fn end_section(&mut self) {
         let place = self.current.place.clone();
         let finished = std::mem::replace(&mut self.current, blank(place));
         match self.kind {
             SectionKind::Global => {}
-            SectionKind::Defaults => {
-                if let Some(name) = defaults_name {
-                    self.defaults_named.insert(name, finished.settings.clone());
-                }
-                self.defaults_latest = Some(finished.settings);
-            }
+            SectionKind::Defaults => self.origins.add(finished),
             SectionKind::Frontend | SectionKind::Backend | SectionKind::Listen => {
                 let mut proxy = finished;
                 if proxy.settings.mode == Mode::Udp && !proxy.settings.disabled {
@@ -335,28 +255,8 @@ impl<'a> Parser<'a> {
 
     /// Says what becomes of a known word that does nothing.
     pub(super) fn not_working(&mut self, line: &Line, word: &Word, name: &str, standing: Standing) {
-        let (place, word) = (&line.place, Some(word));
-        match standing {
-            Standing::Works => {}
-            Standing::NoEffect(reason) => {
-                let text = format!("'{name}' is accepted and has no effect: {reason}.");
-                self.report.warning(place, word, text);
-            }
-            Standing::Later => {
-                let text = format!("'{name}' is not implemented in Tidegate yet and is left out.");
-                self.report.warning(place, word, text);
-            }
-            Standing::Needed => {
-                let text = format!(
-                    "'{name}' is not implemented in Tidegate yet, and without it connections \
-                     would not go as the file says."
-                );
-                self.report.alert(place, word, text);
-            }
-            Standing::Never(reason) => {
-                self.report
-                    .alert(place, word, format!("'{name}' : {reason}."));
-            }
+        if let Some((severity, text)) = standing.message(&format!("'{name}'")) {
+            self.report.about(severity, &line.place, Some(word), text);
         }
     }
 

@@ -10,7 +10,7 @@ use super::conditions;
 use super::diagnostics::{Place, Report, Severity};
 use super::fault::with_caret;
 use super::preprocessor::{self, Branches, Directive};
-use super::sections::{self, Fate};
+use super::sections;
 use super::token::{self, Word};
 use super::variables::{Remark, Variables};
 
@@ -60,6 +60,9 @@ const NEGATABLE: &[&str] = &[
     "numa-cpu-mapping",
 ];
 
+/// How much longer than the file its words may be: what variables bring is held in memory.
+const EXPANSION_BYTES_MAX: usize = 16 << 20;
+
 /// Reads a file's bytes into sections. Statements about variables are carried out and left out;
 /// their effect lasts.
 pub(super) fn read(
@@ -73,6 +76,7 @@ pub(super) fn read(
         state: State::Outside,
         section_name: String::new(),
         branches: Branches::default(),
+        words_bytes_left: bytes.len() + EXPANSION_BYTES_MAX,
         variables,
         report,
     };
@@ -81,7 +85,7 @@ pub(super) fn read(
         line: 0,
     };
     let mut rest = bytes;
-    while !rest.is_empty() && !reader.report.is_full() {
+    while !rest.is_empty() && reader.goes_on() {
         place.line = place.line.saturating_add(1);
         let (line, complete) = match rest.iter().position(|byte| *byte == b'\n') {
             Some(end) => {
@@ -101,7 +105,7 @@ pub(super) fn read(
         }
     }
     if let Some(line) = reader.branches.opened_at()
-        && !reader.report.is_full()
+        && reader.goes_on()
     {
         let text =
             format!("non-terminated '.if' block.\n   | The innermost begins at line {line}.");
@@ -125,11 +129,17 @@ struct Reader<'a, 'v> {
     /// What `.SECTION` stands for: the section's name, or its word where it has none.
     section_name: String,
     branches: Branches,
+    /// How many bytes the words of the lines to come may have.
+    words_bytes_left: usize,
     variables: &'a mut Variables<'v>,
     report: &'a mut Report,
 }
 
 impl Reader<'_, '_> {
+    fn goes_on(&self) -> bool {
+        self.words_bytes_left > 0 && !self.report.is_full()
+    }
+
     fn complain(&mut self, place: &Place, text: String) {
         self.report.tight(Severity::Alert, place, text);
     }
@@ -151,10 +161,21 @@ impl Reader<'_, '_> {
             token::split(line, &lookup)
         };
         match words {
-            Ok(words) => self.words(place, words),
+            Ok(words) => {
+                let bytes = words.iter().map(|word| word.text.len()).sum();
+                self.words_bytes_left = self.words_bytes_left.saturating_sub(bytes);
+                if self.words_bytes_left == 0 {
+                    let text = format!(
+                        "variables make the file longer by {EXPANSION_BYTES_MAX} bytes, stopping \
+                         now."
+                    );
+                    return self.complain(place, text);
+                }
+                self.words(place, words);
+            }
             // A word may be empty because the branch's condition is what it is.
-            Err(fault) if fault.is_empty_word() && self.branches.is_skipping() => {}
-            Err(fault) => self.complain(place, fault.message(line)),
+            Err(fault) if fault.kind.is_empty_word() && self.branches.is_skipping() => {}
+            Err(fault) => self.complain(place, fault.kind.message(fault.column, line)),
         }
     }
 
@@ -197,10 +218,12 @@ impl Reader<'_, '_> {
                 lines: Vec::new(),
             });
             self.state = State::Inside;
-        } else if let Some(fate) = sections::skipped(name) {
+        } else if let Some(standing) = sections::standing(name) {
+            if let Some((severity, text)) = standing.message(&format!("section '{name}'")) {
+                self.report.about(severity, place, words.first(), text);
+            }
             self.name_section(&words);
             self.state = State::Skipping;
-            self.skipped(place, &words[0], fate);
         } else {
             self.statement(Line {
                 place: place.clone(),
@@ -214,30 +237,6 @@ impl Reader<'_, '_> {
         let named = |word: &&Word| word.text != "from";
         let name = header.get(1).filter(named).or(header.first());
         self.section_name = name.map_or_else(String::new, |word| word.text.clone());
-    }
-
-    /// Says what becomes of a section that is not read.
-    fn skipped(&mut self, place: &Place, word: &Word, fate: Fate) {
-        let name = &word.text;
-        let report = &mut *self.report;
-        match fate {
-            Fate::NoEffect(reason) => {
-                let text = format!("section '{name}' is skipped: {reason}.");
-                report.warning(place, Some(word), text);
-            }
-            Fate::Later => {
-                let text = format!("section '{name}' is skipped: it is not implemented yet.");
-                report.warning(place, Some(word), text);
-            }
-            Fate::Needed => {
-                let text = format!("section '{name}' is not implemented in Tidegate yet.");
-                report.alert(place, Some(word), text);
-            }
-            Fate::Never(reason) => {
-                let text = format!("section '{name}' is not supported: {reason}.");
-                report.alert(place, Some(word), text);
-            }
-        }
     }
 
     fn statement(&mut self, line: Line) {
@@ -275,10 +274,7 @@ impl Reader<'_, '_> {
                 let shown = format!("{name} {condition}");
                 let shown = with_caret(shown.as_bytes(), name.len() + 1 + fault.column);
                 let position = fault.column + 1;
-                format!(
-                    "{} in '{name}' at position {position}:\n{shown}",
-                    fault.text
-                )
+                format!("'{name}' at position {position} : {}\n{shown}", fault.text)
             })
         };
         match self.branches.follow(words, place.line, &decide) {

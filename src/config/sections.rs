@@ -1,8 +1,10 @@
 //! The sections of a configuration: those that are read, and HAProxy's others, known by name.
 //!
-//! A section that isn't read is said so once and its lines are skipped. It is an error only where
-//! leaving it out changes which connections or bytes pass; a keyword that refers to such a section
-//! complains for itself.
+//! Of a section that isn't read this is said once, and its lines are skipped. It is an error only
+//! where leaving it out changes which connections or bytes pass; a keyword that refers to such a
+//! section complains for itself.
+
+use super::keywords::{Origin, ParameterHelp, Standing};
 
 /// The sections that are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,51 +47,75 @@ impl SectionKind {
     }
 }
 
-/// What becomes of a section that is not read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Fate {
-    /// A warning: it can't change anything here, for the reason given.
-    NoEffect(&'static str),
-    /// A warning: not implemented yet, and nothing passes otherwise without it.
-    Later,
-    /// An error: not implemented yet, and something would pass otherwise without it.
-    Needed,
-    /// An error, for the reason given.
-    Never(&'static str),
-}
+const HTTP_ONLY: Standing = Standing::NoEffect("it concerns HTTP only");
+const TLS_ONLY: Standing = Standing::NoEffect("it concerns TLS only, which is not terminated here");
 
-const HTTP_ONLY: Fate = Fate::NoEffect("it concerns HTTP only");
-const TLS_ONLY: Fate = Fate::NoEffect("it concerns TLS only, which is not terminated here");
-
-const SKIPPED: &[(&str, Fate)] = &[
-    ("acme", TLS_ONLY),
-    ("cache", HTTP_ONLY),
-    ("crt-store", TLS_ONLY),
-    (
-        "fcgi-app",
-        Fate::Never("FastCGI is spoken in HTTP mode only, which there is not"),
-    ),
-    ("http-errors", HTTP_ONLY),
-    // It listens for itself.
-    ("log-forward", Fate::Needed),
-    ("log-profile", Fate::Later),
-    ("mailers", Fate::Later),
-    ("peers", Fate::Later),
-    (
-        "program",
-        Fate::Never("let the service manager start the program"),
-    ),
-    ("resolvers", Fate::Later),
-    ("ring", Fate::Later),
-    (
-        "traces",
-        Fate::NoEffect("it concerns HAProxy's own debugging"),
-    ),
-    ("userlist", HTTP_ONLY),
+/// Every section of HAProxy.
+#[rustfmt::skip]
+pub(super) static SECTIONS: &[ParameterHelp] = &[
+    section("global", "", "Settings of the process; there may be several.", Standing::Works),
+    section("defaults", "[<name>] [from <defaults>]", "What the proxies that follow begin from.", Standing::Works),
+    section("frontend", "<name> [from <defaults>]", "A proxy that accepts connections.", Standing::Works),
+    section("backend", "<name> [from <defaults>]", "A proxy with servers.", Standing::Works),
+    section("listen", "<name> [from <defaults>]", "Both in one.", Standing::Works),
+    section("acme", "<name>", "", TLS_ONLY),
+    section("cache", "<name>", "", HTTP_ONLY),
+    section("crt-store", "[<name>]", "", TLS_ONLY),
+    section("fcgi-app", "<name>", "", Standing::Never("FastCGI is for 'mode http', which is not supported")),
+    section("http-errors", "<name>", "", HTTP_ONLY),
+    // It has listeners of its own.
+    section("log-forward", "<name>", "Listeners for log lines.", Standing::Needed),
+    section("log-profile", "<name>", "Forms of log lines.", Standing::Later),
+    section("mailers", "<name>", "Where alerts are mailed.", Standing::Later),
+    section("peers", "<name>", "Processes that share stick tables.", Standing::Later),
+    section("program", "<name>", "", Standing::Never("HAProxy removed it; let the service manager start the program")),
+    section("resolvers", "<name>", "Name servers to follow changes of addresses with.", Standing::Later),
+    section("ring", "<name>", "Log lines kept in memory.", Standing::Later),
+    section("traces", "", "", Standing::NoEffect("it concerns HAProxy's own debugging")),
+    section("userlist", "<name>", "", HTTP_ONLY),
 ];
 
-/// What becomes of the section that a word begins, if it is one that is not read.
-pub(super) fn skipped(word: &str) -> Option<Fate> {
-    let found = SKIPPED.iter().find(|(name, _)| *name == word);
-    found.map(|(_, fate)| *fate)
+const fn section(
+    name: &'static str,
+    syntax: &'static str,
+    help: &'static str,
+    standing: Standing,
+) -> ParameterHelp {
+    ParameterHelp {
+        name,
+        syntax,
+        default: "",
+        help,
+        origin: Origin::HaProxy,
+        standing,
+    }
+}
+
+/// What becomes of the section that a word begins, if it begins one.
+pub(super) fn standing(word: &str) -> Option<Standing> {
+    let found = SECTIONS.iter().find(|section| section.name == word);
+    found.map(|section| section.standing)
+}
+
+/// The words that begin a section that is read.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    SectionKind::ALL.into_iter().map(SectionKind::name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sections_that_work_are_those_that_are_read() {
+        for section in SECTIONS {
+            let is_read = SectionKind::of(section.name).is_some();
+            assert_eq!(
+                is_read,
+                section.standing == Standing::Works,
+                "{}",
+                section.name
+            );
+        }
+    }
 }

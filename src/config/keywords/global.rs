@@ -15,6 +15,8 @@ const NO_PRIVILEGES: &str =
 pub(super) static GLOBAL: &[Keyword] = &[
     works("daemon", Global, 0, "", "Run in the background.", global::daemon)
         .default("off"),
+    works("default-path", Global, 2, "current|config|parent|origin <path>", "Where the relative names of files that are read while parsing begin; the files of -f begin where the program was started.", global::default_path)
+        .default("current"),
     works("hard-stop-after", Global, 1, "<time>", "Longest time a soft stop may take.", global::hard_stop_after)
         .default("no bound"),
     works("log-tag", Global, 1, "<tag>", "Program name in log lines.", global::log_tag)
@@ -22,6 +24,10 @@ pub(super) static GLOBAL: &[Keyword] = &[
     works("nbthread", Global, 1, "<number>", "Number of shards, 1 to 1024.", global::nbthread)
         .default("one per usable CPU"),
     works("pidfile", Global, 1, "<path>", "File that holds the process id.", global::pidfile),
+    works("presetenv", Global, MANY, "<name> <value>", "Sets a variable that isn't set, from the next line on.", global::variables),
+    works("resetenv", Global, MANY, "[<name>...]", "Removes all variables but those named, from the next line on.", global::variables),
+    works("setenv", Global, MANY, "<name> <value>", "Sets a variable, from the next line on.", global::variables),
+    works("unsetenv", Global, MANY, "<name>...", "Removes variables, from the next line on.", global::variables),
     works("stats maxconn", Global, 1, "<number>", "Connections to the runtime sockets.", global::stats_maxconn)
         .default("10"),
     works("stats socket", Global, MANY, "<address> [mode <octal>] [user <name>|uid <n>] [group <name>|gid <n>] [level user|operator|admin]",
@@ -54,11 +60,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     never("gid", Global, "<number>", NO_PRIVILEGES),
     never("chroot", Global, "<directory>|auto", "not implemented yet; the service manager can confine the program"),
     never("master-worker", Global, "", "there is no master process yet; remove the line"),
-    needed("setenv", Global, "<name> <value>", "Sets a variable from the next line on."),
-    needed("presetenv", Global, "<name> <value>", "Sets a variable that isn't set."),
-    needed("unsetenv", Global, "<name>...", "Removes variables."),
-    needed("resetenv", Global, "[<name>...]", "Removes all variables but those named."),
-    needed("default-path", Global, "current|config|parent|origin <path>", "Where relative file names begin."),
     later("unix-bind", Global, "[prefix <path>] [mode <octal>] [user <name>] [uid <n>] [group <name>] [gid <n>]", "Defaults of Unix listeners."),
     later("maxconnrate", Global, "<number>", "New connections of the process per second."),
     later("maxsessrate", Global, "<number>", "New sessions of the process per second."),

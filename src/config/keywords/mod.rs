@@ -12,8 +12,10 @@ pub mod reference;
 mod server;
 mod suggest;
 
+use super::diagnostics::Severity;
 use super::parser::{Call, Outcome, Parser};
 use super::raw::SectionKind;
+use super::sections;
 use super::token::Word;
 
 pub(super) use bind::BIND;
@@ -73,6 +75,32 @@ pub enum Standing {
     Needed,
     /// An error, for the reason given.
     Never(&'static str),
+}
+
+impl Standing {
+    /// What there is to say about a thing that does nothing.
+    pub(super) fn message(self, thing: &str) -> Option<(Severity, String)> {
+        let (severity, text) = match self {
+            Standing::Works => return None,
+            Standing::NoEffect(reason) => (
+                Severity::Warning,
+                format!("{thing} is accepted and has no effect: {reason}."),
+            ),
+            Standing::Later => (
+                Severity::Warning,
+                format!("{thing} is not implemented in Tidegate yet and is left out."),
+            ),
+            Standing::Needed => (
+                Severity::Alert,
+                format!(
+                    "{thing} is not implemented in Tidegate yet, and without it connections \
+                     would not go as the file says."
+                ),
+            ),
+            Standing::Never(reason) => (Severity::Alert, format!("{thing} : {reason}.")),
+        };
+        Some((severity, text))
+    }
 }
 
 impl<F> Status<F> {
@@ -254,7 +282,7 @@ pub(super) struct Parameter<T> {
 pub(super) type Set<T> =
     fn(&dyn super::environment::Environment, &mut T, &str, &str) -> Result<(), String>;
 
-/// A parameter, as the reference shows it.
+/// A parameter or a section, as the reference shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ParameterHelp {
     /// The word.
@@ -347,6 +375,11 @@ pub fn keywords() -> impl Iterator<Item = &'static Keyword> + Clone {
     global::GLOBAL.iter().chain(proxy::PROXY)
 }
 
+/// The sections.
+pub fn sections() -> impl Iterator<Item = ParameterHelp> {
+    sections::SECTIONS.iter().copied()
+}
+
 /// The parameters of `bind` lines.
 pub fn bind_parameters() -> impl Iterator<Item = ParameterHelp> {
     BIND.iter().map(|parameter| parameter.help)
@@ -428,5 +461,6 @@ pub(super) fn closest_keyword(name: &str, section: SectionKind) -> Option<&'stat
         let frontend_only = section == SectionKind::Backend && keyword.side == Side::Front;
         keyword.standing() == Standing::Works && !backend_only && !frontend_only
     });
-    closest(name, here.map(|keyword| keyword.name))
+    let sections = sections::names();
+    closest(name, here.map(|keyword| keyword.name).chain(sections))
 }

@@ -3,7 +3,9 @@
 use std::fmt::Write;
 
 use super::{FAMILIES, matches, server_parameters};
-use super::{Keyword, Origin, ParameterHelp, Side, Standing, bind_parameters, closest, keywords};
+use super::{
+    Keyword, Origin, ParameterHelp, Side, Standing, bind_parameters, closest, keywords, sections,
+};
 
 /// A word of the language, of whichever table.
 struct Entry {
@@ -13,6 +15,7 @@ struct Entry {
 }
 
 const PLACES: &[&str] = &[
+    "section",
     "global",
     "global, defaults and proxies",
     "defaults and proxies",
@@ -40,6 +43,7 @@ fn entries() -> Vec<Entry> {
     };
     let of_line = |place| move |help| Entry { place, help };
     let mut entries: Vec<Entry> = keywords().map(of_keyword).collect();
+    entries.extend(sections().map(of_line("section")));
     entries.extend(bind_parameters().map(of_line("bind line")));
     entries.extend(server_parameters().map(of_line("server line")));
     let rank = |entry: &Entry| PLACES.iter().position(|place| *place == entry.place);
