@@ -305,11 +305,13 @@ pub fn run(options: Options) -> u8 {
 
 /// Loads the files and prints what there is to say about them.
 fn load(options: &Options, console: &Console) -> Option<Plan> {
-    let files = config_files(&options.files);
-    if files.is_empty() {
-        console.alert("no configuration file: the directories given with -f hold no *.cfg file");
-        return None;
-    }
+    let files = match config_files(&options.files) {
+        Ok(files) => files,
+        Err(error) => {
+            console.alert(&format!("Cannot read a configuration directory: {error}"));
+            return None;
+        }
+    };
     let (plan, diagnostics) = config::load(&files, &SystemEnvironment::new());
     let pid = std::process::id();
     let mut warned = false;

@@ -1067,6 +1067,14 @@ const LONG: &[(&str, Long)] = &[
     ("default servers", |n| format!("backend b\n{}", lines(n, |_| "default-server check inter 3s\n".to_owned()))),
     ("blank", |n| "\n".repeat(n)),
     ("comments", |n| lines(n, |_| "# \"'$\n".to_owned())),
+    ("branches", |n| lines(n, |_| ".if 1\n.if streq(a,b)\nx\n.elif 1\n.else\n.endif\n.endif\n".to_owned())),
+    ("conditions", |n| format!(".if 1{}\n.endif\n", lines(n, |_| "&&1".to_owned()))),
+    ("arguments", |n| format!(".if defined({}\n.endif\n", lines(n, |_| "'\"a\",'".to_owned()))),
+    ("setenv", |n| format!("global\n{}", lines(n, |i| format!("setenv V{i} \"$PORT\"\nunsetenv V{}\n", i / 2)))),
+    ("doubled variables", |n| format!("global\nsetenv A a\n{}", lines(n, |_| "setenv A \"$A$A\"\n".to_owned()))),
+    ("messages", |n| lines(n, |_| ".notice a\n".to_owned())),
+    ("skipped sections", |n| lines(n, |_| "peers p\npeer a 127.0.0.1:80\n".to_owned())),
+    ("defaults of one name", |n| lines(n, |i| format!("defaults d\nlisten l{i} from d\n"))),
     ("ids", |n| lines(n, |i| format!("backend b{i}\n id {}\n", i + 1))),
 ];
 

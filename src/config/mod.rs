@@ -1,8 +1,8 @@
 //! From text to an immutable plan: `text -> Raw (words with places) -> Plan (resolved, validated)`.
 //!
-//! `token` splits lines, `raw` finds the sections, `parser` and the `parse_*` files read the
-//! keywords of the tables in `keywords` into a draft, `resolve` makes the `Plan` of it. All errors
-//! are collected. Nothing outside this layer sees `Raw`. Nothing in it opens a socket, reads a
+//! `token` splits lines, `raw` follows the directives and finds the sections, `parser` and the
+//! `parse_*` files read the keywords of the tables in `keywords` into a draft, `resolve` makes the
+//! `Plan` of it. All errors are collected. Nothing outside this layer sees `Raw`. Nothing in it opens a socket, reads a
 //! clock or knows a ring; files are read and names resolved through the caller's `Environment`.
 
 mod address;

@@ -14,13 +14,18 @@ use crate::sys::process;
 
 /// The files that `-f` arguments stand for: a directory stands for its `*.cfg` files, the hidden
 /// ones left out, in the order of their names' bytes. What can't be looked into stands for itself,
-/// so that the attempt to read it says why.
-pub fn config_files(paths: &[PathBuf]) -> Vec<PathBuf> {
+/// so that the attempt to read it says why. That there is no file at all is an error.
+pub fn config_files(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
     let expand = |path: &PathBuf| match std::fs::read_dir(path) {
         Ok(entries) => config_files_among(entries).unwrap_or_else(|_| vec![path.clone()]),
         Err(_) => vec![path.clone()],
     };
-    paths.iter().flat_map(expand).collect()
+    let files: Vec<PathBuf> = paths.iter().flat_map(expand).collect();
+    if files.is_empty() {
+        let text = "it holds no file whose name ends in '.cfg'";
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    Ok(files)
 }
 
 fn config_files_among(entries: std::fs::ReadDir) -> io::Result<Vec<PathBuf>> {
@@ -187,10 +192,13 @@ mod tests {
         std::fs::create_dir_all(directory.join("e.cfg")).unwrap();
         nix::unistd::mkfifo(&directory.join("f.cfg"), nix::sys::stat::Mode::S_IRWXU).unwrap();
         let other = PathBuf::from("other.conf");
-        let files = config_files(&[directory.clone(), other.clone()]);
+        let files = config_files(&[directory.clone(), other.clone()]).unwrap();
         let expected = ["B.cfg", "a.cfg", "b.cfg"].map(|name| directory.join(name));
         assert_eq!(files[..3], expected);
-        assert_eq!(files[3..], [other]);
+        assert_eq!((files.len(), &files[3]), (4, &other));
+        let empty = directory.join("e.cfg");
+        assert!(config_files(std::slice::from_ref(&empty)).is_err());
+        assert_eq!(config_files(&[empty, other.clone()]).unwrap(), [other]);
         std::fs::remove_dir_all(&directory).unwrap();
     }
 }
