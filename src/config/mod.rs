@@ -2,8 +2,9 @@
 //!
 //! `token` splits lines, `raw` follows the directives and finds the sections, `parser` and the
 //! `parse_*` files read the keywords of the tables in `keywords` into a draft, `resolve` makes the
-//! `Plan` of it. All errors are collected. Nothing outside this layer sees `Raw`. Nothing in it opens a socket, reads a
-//! clock or knows a ring; files are read and names resolved through the caller's `Environment`.
+//! `Plan` of it. All errors are collected. Nothing outside this layer sees `Raw`. Nothing in it
+//! opens a socket, reads a clock or knows a ring; files are read and names resolved through the
+//! caller's `Environment`.
 
 mod address;
 mod arguments;

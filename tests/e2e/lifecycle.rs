@@ -59,6 +59,27 @@ fn check_says_2_without_a_listener() {
     assert!(output.contains("no listener"), "{output}");
 }
 
+/// A directory stands for its files, in the order of their names; what one sets holds in the next.
+#[test]
+fn a_directory_of_configs_is_read_as_one() {
+    let _turn = turn::shared();
+    let dir = TempDir::new();
+    let path = dir.path().to_str().unwrap();
+    let (code, _, stderr) = run(&["-c", "-f", path]);
+    assert_eq!(code, Some(1), "{stderr}");
+    dir.write(
+        "b.cfg",
+        ".if streq(\"$FROM_A\",yes)\n.alert \"read second\"\n.endif\n",
+    );
+    dir.write("a.cfg", "global\n    setenv FROM_A yes\n");
+    dir.write("c.txt", "nonsense\n");
+    dir.write(".d.cfg", "nonsense\n");
+    let (code, _, stderr) = run(&["-c", "-f", path]);
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("b.cfg:2]: 'read second'."), "{stderr}");
+    assert!(!stderr.contains("nonsense"), "{stderr}");
+}
+
 #[test]
 fn check_binds_nothing() {
     let _turn = turn::shared();
