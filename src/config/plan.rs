@@ -64,6 +64,12 @@ pub struct Global {
     pub memory_bytes: Option<u64>,
     /// Public seed of hash balancing; `0` unless configured.
     pub hash_seed: u64,
+    /// `spread-checks`: percent of the interval by which a check may come sooner or later, 0..=50.
+    pub spread_checks_percent: u8,
+    /// `max-spread-checks`: longest time between the first and the last of the first checks.
+    pub max_spread_checks_ms: Option<u32>,
+    /// `log-send-hostname`: the host in the headers of log lines.
+    pub log_host: LogHost,
 }
 
 impl Default for Global {
@@ -87,6 +93,9 @@ impl Default for Global {
             ring_buffers: 8,
             memory_bytes: None,
             hash_seed: 0,
+            spread_checks_percent: 0,
+            max_spread_checks_ms: None,
+            log_host: LogHost::None,
         }
     }
 }
@@ -149,12 +158,31 @@ pub enum LogSink {
     Descriptor(i32),
 }
 
+/// Which host log lines come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogHost {
+    /// Not said.
+    None,
+    /// The name of this machine.
+    System,
+    /// This name.
+    Named(String),
+}
+
 /// What stands before the message of a log line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum LogFormat {
-    /// RFC 3164 with host name left out, as `local` and the default have it: `<PRI>Mmm dd hh:mm:ss
-    /// tag[pid]: `.
+    /// RFC 3164, the default: `<PRI>Mmm dd hh:mm:ss [host ]tag[pid]: `. The host is there with
+    /// `log-send-hostname` only.
     Rfc3164,
+    /// The same without a host in any case (`local`).
+    Local,
+    /// RFC 5424: `<PRI>1 time host tag pid - - `, with `-` for a host that isn't sent.
+    Rfc5424,
+    /// The time as ISO 8601 has it and nothing else.
+    Iso,
+    /// `<LEVEL>` and that time.
+    Timed,
     /// `<PRI>` alone.
     Priority,
     /// `<LEVEL>` in angle brackets, for a supervisor's journal (`short`).
@@ -215,6 +243,10 @@ pub struct Front {
     pub tcplog: bool,
     /// `option dontlognull`: sessions without a byte from the client are not logged.
     pub dontlognull: bool,
+    /// `option dontlog-normal`: nor are those that went well.
+    pub dontlog_normal: bool,
+    /// `option log-separate-errors`: those that didn't are logged with the level `err`.
+    pub log_separate_errors: bool,
 }
 
 /// TCP keep-alive settings; `None` = the kernel's own value.
@@ -287,6 +319,13 @@ pub struct Back {
     pub retries: u16,
     /// `option redispatch [interval]`: `None` = off; negative = counted from the last retry.
     pub redispatch: Option<i16>,
+    /// `option allbackups`: all usable backup servers share the load, not only the first.
+    pub allbackups: bool,
+    /// `option log-health-checks`: a line per check that changes something.
+    pub log_health_checks: bool,
+    /// `fullconn`: sessions of the backend at which its servers reach their `maxconn`; 0 = a tenth
+    /// of what its frontends may bring.
+    pub fullconn: u32,
     /// `option tcpka` or `srvtcpka`.
     pub keepalive: Option<KeepAlive>,
 }
@@ -328,6 +367,13 @@ pub struct Server {
     pub weight: u16,
     /// `maxconn`, 0 = unlimited.
     pub maxconn: u32,
+    /// `minconn`: what `maxconn` shrinks to while the backend has few sessions; 0 = it doesn't.
+    /// Always below `maxconn`.
+    pub minconn: u32,
+    /// `maxqueue`: most sessions that wait for this server alone, 0 = unlimited.
+    pub maxqueue: u32,
+    /// `backup`: used only when no other server is usable.
+    pub backup: bool,
     /// `disabled`: starts in maintenance.
     pub disabled: bool,
     /// `check` with its settings.
@@ -343,8 +389,13 @@ pub struct Server {
 pub struct Check {
     /// Where to connect (`port` applied).
     pub address: Address,
-    /// `inter`, 2,000 by default.
+    /// `inter`, 2,000 by default: time between checks while the server is up and nothing points
+    /// to a change.
     pub inter_ms: u32,
+    /// `fastinter`: the same while it is on its way up or down, or was never checked.
+    pub fast_inter_ms: u32,
+    /// `downinter`: the same while it is down.
+    pub down_inter_ms: u32,
     /// `fall`, 3 by default.
     pub fall: u16,
     /// `rise`, 2 by default.

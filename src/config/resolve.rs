@@ -7,7 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::diagnostics::{Place, Report, Severity};
-use super::draft::{BalanceWord, BindDraft, Draft, LogEntry, ProxyDraft, ServerDraft, Settings};
+use super::draft::{
+    BalanceWord, BindDraft, Draft, LogEntry, ProxyDraft, ServerDraft, ServerSettings, Settings,
+};
 use super::environment::Environment;
 use super::loops::Listening;
 use super::plan::{
@@ -212,6 +214,8 @@ impl Builder<'_, '_> {
             keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
             tcplog: settings.tcplog,
             dontlognull: settings.dontlognull,
+            dontlog_normal: settings.dontlog_normal,
+            log_separate_errors: settings.log_separate_errors,
         }
     }
 
@@ -281,6 +285,9 @@ impl Builder<'_, '_> {
             timeout_queue_ms: timeouts.queue.unwrap_or(0),
             retries: settings.retries.unwrap_or(RETRIES_DEFAULT),
             redispatch: settings.redispatch,
+            allbackups: settings.allbackups,
+            log_health_checks: settings.log_health_checks,
+            fullconn: settings.fullconn,
             keepalive: keepalive(settings.keepalive_server, settings, Side::Server),
         }
     }
@@ -349,6 +356,7 @@ fn build_server(server_id: ServerId, sid: u32, draft: &ServerDraft, proxy: &Sett
     let settings = &draft.settings;
     // The servers of a disabled proxy are read, so that its errors show, and never used.
     let check = settings.check && !proxy.disabled;
+    let (minconn, maxconn) = limits(settings);
     Server {
         server_id,
         sid,
@@ -356,17 +364,32 @@ fn build_server(server_id: ServerId, sid: u32, draft: &ServerDraft, proxy: &Sett
         address: draft.address.clone(),
         address_text: draft.address_text.clone(),
         weight: settings.weight,
-        maxconn: settings.maxconn,
+        maxconn,
+        minconn,
+        maxqueue: settings.maxqueue,
+        backup: settings.backup,
         disabled: settings.disabled || proxy.disabled,
         check: check.then(|| Check {
             address: check_address(draft),
             inter_ms: settings.inter_ms,
+            fast_inter_ms: settings.fast_inter_ms.unwrap_or(settings.inter_ms),
+            down_inter_ms: settings.down_inter_ms.unwrap_or(settings.inter_ms),
             fall: settings.fall,
             rise: settings.rise,
             timeout_ms: check_timeout_ms(settings.inter_ms, proxy),
         }),
         tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
         place: draft.place.to_string(),
+    }
+}
+
+/// `minconn` and `maxconn` with what one says of the other. A `minconn` that isn't below `maxconn`,
+/// or is alone, is the limit at all times.
+fn limits(settings: &ServerSettings) -> (u32, u32) {
+    match (settings.minconn, settings.maxconn) {
+        (0, maxconn) => (0, maxconn),
+        (minconn, maxconn) if minconn >= maxconn => (0, minconn),
+        (minconn, maxconn) => (minconn, maxconn),
     }
 }
 

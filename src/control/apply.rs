@@ -7,10 +7,11 @@
 use std::sync::Arc;
 
 use super::Shared;
+use super::lines::{self, Effect, Subject};
 use super::messages::Severity;
 use super::probe::ProbeResult;
 use crate::config::plan::ProxyKind;
-use crate::lb::{Backend, Grant, Health};
+use crate::lb::{Backend, Grant, Health, Server};
 use crate::shard::Message;
 use crate::sys::clock;
 
@@ -27,39 +28,71 @@ pub(super) fn probe_result(shared: &Shared, result: &ProbeResult) {
     let Some(server) = backend.servers.get(result.server_index) else {
         return;
     };
-    let now_s = clock::unix_ms() / 1000;
-    {
-        let mut report = server
-            .check
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        report.status = result.status;
-        report.duration_ms = result.duration_ms;
-        report.description.clone_from(&result.description);
-        report.health = result.health;
-        report.failures += u64::from(result.counted_failure);
-        match result.transition {
-            Some(Health::Down) => {
-                report.downs += 1;
-                report.changed_at_s = now_s;
-            }
-            Some(_) => {
-                let since = if report.changed_at_s > 0 {
-                    report.changed_at_s
-                } else {
-                    now_s
-                };
-                report.downtime_s += now_s.saturating_sub(since);
-                report.changed_at_s = now_s;
-            }
-            None => {}
-        }
+    let changed = note_result(server, result);
+    let logs_checks = backend
+        .proxy
+        .back
+        .as_ref()
+        .is_some_and(|back| back.log_health_checks);
+    if changed && logs_checks {
+        report_check(shared, backend, server, result);
     }
     if let Some(health) = result.transition {
+        let bound = backend.queued_for(server.id);
         server.set_health(health);
-        send_grants(shared, backend.publish());
-        report_transition(shared, backend, result, health);
+        let grants = backend.publish();
+        backend.note_availability(clock::unix_ms() / 1000);
+        let requeued = match health {
+            Health::Down => bound,
+            Health::Up | Health::NotChecked => {
+                let to_it = |grant: &&Grant| Arc::ptr_eq(&grant.server, server);
+                grants.iter().filter(to_it).count()
+            }
+        };
+        send_grants(shared, grants);
+        report_transition(
+            shared,
+            backend,
+            server,
+            result,
+            health,
+            logs_checks,
+            requeued,
+        );
     }
+}
+
+/// Enters a result into the server's report; true if it is news: another status than the last one,
+/// or another position between up and down.
+fn note_result(server: &Server, result: &ProbeResult) -> bool {
+    let now_s = clock::unix_ms() / 1000;
+    let mut report = server
+        .check
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let changed = report.status != result.status || report.health != result.health;
+    report.status = result.status;
+    report.duration_ms = result.duration_ms;
+    report.description.clone_from(&result.description);
+    report.health = result.health;
+    report.failures += u64::from(result.counted_failure);
+    match result.transition {
+        Some(Health::Down) => {
+            report.downs += 1;
+            report.changed_at_s = now_s;
+        }
+        Some(_) => {
+            let since = if report.changed_at_s > 0 {
+                report.changed_at_s
+            } else {
+                now_s
+            };
+            report.downtime_s += now_s.saturating_sub(since);
+            report.changed_at_s = now_s;
+        }
+        None => {}
+    }
+    changed
 }
 
 /// Hands servers to the sessions that wait for them.
@@ -79,99 +112,63 @@ fn send_grants(shared: &Shared, grants: Vec<Grant>) {
     }
 }
 
-fn report_transition(shared: &Shared, backend: &Arc<Backend>, result: &ProbeResult, to: Health) {
-    let usable = backend.usable_servers();
-    let Some(server) = backend.servers.get(result.server_index) else {
+fn subject<'a>(backend: &'a Backend, server: &'a Server) -> Subject<'a> {
+    Subject {
+        backend: &backend.proxy.name,
+        server: &server.plan.name,
+        is_backup: server.plan.backup,
+    }
+}
+
+fn report_check(shared: &Shared, backend: &Backend, server: &Server, result: &ProbeResult) {
+    let Some(check) = &server.plan.check else {
         return;
     };
-    let line = transition_line(
-        &backend.proxy.name,
-        &server.plan.name,
-        result,
+    let line = lines::check(subject(backend, server), result, check, server.weight());
+    let proxy = backend.proxy.proxy_id;
+    shared
+        .messages
+        .for_proxy(proxy, NOTICE, Severity::Warning, line);
+}
+
+fn report_transition(
+    shared: &Shared,
+    backend: &Backend,
+    server: &Server,
+    result: &ProbeResult,
+    to: Health,
+    reason_was_said: bool,
+    requeued: usize,
+) {
+    let usable = backend.usable_servers();
+    let effect = Effect {
         usable,
-        server.active(),
-        backend.queued(),
+        sessions: server.active(),
+        requeued,
+        queued: backend.queued(),
+    };
+    let line = lines::transition(
+        subject(backend, server),
+        result,
+        to,
+        reason_was_said,
+        effect,
     );
     let proxy = backend.proxy.proxy_id;
     let level = if to == Health::Down { ALERT } else { NOTICE };
     shared
         .messages
         .for_proxy(proxy, level, Severity::Warning, line);
-    if to == Health::Down && usable == 0 {
+    if to == Health::Down && usable.is_none() {
         let kind = match backend.proxy.kind {
             ProxyKind::Listen => "proxy",
             ProxyKind::Backend | ProxyKind::Frontend => "backend",
         };
-        let line = format!("{kind} '{}' has no server available!", backend.proxy.name);
-        shared
-            .messages
-            .for_proxy(proxy, EMERGENCY, Severity::Alert, line);
-    }
-}
-
-/// The line in HAProxy's words.
-fn transition_line(
-    backend: &str,
-    server: &str,
-    result: &ProbeResult,
-    usable: usize,
-    sessions: u32,
-    queued: usize,
-) -> String {
-    let reason = result.reason();
-    let info = match result.description.as_str() {
-        "" => String::new(),
-        text => format!(", info: \"{text}\""),
-    };
-    let duration = result.duration_ms;
-    let head = |word: &str| {
-        format!(
-            "Server {backend}/{server} is {word}, reason: {reason}{info}, check duration: \
-             {duration}ms. {usable} active and 0 backup servers"
-        )
-    };
-    match result.transition {
-        Some(Health::Down) => format!(
-            "{} left. {sessions} sessions active, 0 requeued, {queued} remaining in queue.",
-            head("DOWN")
-        ),
-        _ => format!(
-            "{} online. 0 sessions requeued, {queued} total in queue.",
-            head("UP")
-        ),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::base::ids::ProxyId;
-
-    #[test]
-    fn lines_are_as_haproxy_has_them() {
-        let mut result = ProbeResult {
-            proxy: ProxyId(0),
-            server_index: 0,
-            status: "L4CON",
-            duration_ms: 0,
-            description: "Connection refused".to_owned(),
-            counted_failure: true,
-            health: 0,
-            transition: Some(Health::Down),
-        };
-        assert_eq!(
-            transition_line("bk", "s1", &result, 1, 0, 0),
-            "Server bk/s1 is DOWN, reason: Layer4 connection problem, info: \"Connection \
-             refused\", check duration: 0ms. 1 active and 0 backup servers left. 0 sessions \
-             active, 0 requeued, 0 remaining in queue."
-        );
-        result.status = "L4OK";
-        result.description.clear();
-        result.transition = Some(Health::Up);
-        assert_eq!(
-            transition_line("bk", "s1", &result, 2, 0, 0),
-            "Server bk/s1 is UP, reason: Layer4 check passed, check duration: 0ms. 2 active and \
-             0 backup servers online. 0 sessions requeued, 0 total in queue."
-        );
+        let name = &backend.proxy.name;
+        // HAProxy quotes the name for people and not for log tools.
+        let line = format!("{kind} {name} has no server available!");
+        shared.messages.for_logs(proxy, EMERGENCY, line);
+        let line = format!("{kind} '{name}' has no server available!");
+        shared.messages.console(Severity::Alert, &line);
     }
 }

@@ -6,6 +6,7 @@
 //! tokio-uring runtime. They know of `shard` only what it exports.
 
 mod apply;
+mod lines;
 pub mod listeners;
 pub mod log;
 pub mod messages;

@@ -15,11 +15,12 @@ use tokio::sync::mpsc::Sender;
 
 use super::listeners::error_text;
 use crate::base::address::Address;
+use crate::base::hash;
 use crate::base::ids::ProxyId;
 use crate::base::time::Moment;
 use crate::config::plan::Check;
 use crate::health::Outcome::{Failed, Passed};
-use crate::health::{Rules, Transition};
+use crate::health::{Rules, Transition, first_after, interval_ms, spread_ms};
 use crate::lb::{Admin, Health, Server};
 use crate::limits;
 use crate::shard::World;
@@ -47,6 +48,11 @@ pub struct ProbeResult {
 }
 
 impl ProbeResult {
+    /// Whether the server answered.
+    pub fn passed(&self) -> bool {
+        self.status == "L4OK"
+    }
+
     /// The status in words.
     pub fn reason(&self) -> &'static str {
         status_text(self.status)
@@ -92,20 +98,28 @@ pub async fn run(world: Arc<World>, results: Sender<ProbeResult>) {
             }
         }
     }
-    // First probes are spread over the smallest interval, so that they don't come in one burst.
     let smallest_ms = targets
         .iter()
-        .map(|(_, _, _, check)| check.inter_ms)
+        .map(|(_, _, _, check)| interval_ms(Rules::of(check), check))
         .min()
         .unwrap_or(0);
-    let count = u64::try_from(targets.len()).unwrap_or(u64::MAX).max(1);
+    let count = u64::try_from(targets.len()).unwrap_or(u64::MAX);
+    let global = &world.plan.global;
     let started = clock::now();
+    // Not the same for two balancers that probe the same servers.
+    let seed = hash::mix(clock::unix_ms() ^ u64::from(std::process::id()) << 48);
     for (position, (proxy, server_index, server, check)) in (0u64..).zip(targets) {
-        let offset_us = u64::from(smallest_ms) * 1000 * position / count;
-        let first = started + Duration::from_micros(offset_us);
+        let after = first_after(position, count, smallest_ms, global.max_spread_checks_ms);
+        let rhythm = Rhythm {
+            check: check.clone(),
+            due: started + after,
+            spread_percent: global.spread_checks_percent,
+            seed: hash::sequence(seed, position),
+            turns: 0,
+        };
         let results = results.clone();
         tokio_uring::spawn(async move {
-            probe_server(proxy, server_index, server, check, first, results).await;
+            probe_server(proxy, server_index, server, rhythm, results).await;
         });
     }
     drop(results);
@@ -116,25 +130,23 @@ async fn probe_server(
     proxy: ProxyId,
     server_index: usize,
     server: Arc<Server>,
-    check: Check,
-    first: Moment,
+    mut rhythm: Rhythm,
     results: Sender<ProbeResult>,
 ) {
-    let mut rules = Rules::of(&check);
-    let mut due = first;
+    let mut rules = Rules::of(&rhythm.check);
     loop {
-        tokio::time::sleep(due - clock::now()).await;
+        tokio::time::sleep(rhythm.due - clock::now()).await;
         if server.admin() == Admin::Maintenance {
-            due = next_due(due, check.inter_ms);
+            rhythm.next(rules);
             continue;
         }
         let began = clock::now();
-        let outcome = probe(&check.address, check.timeout_ms).await;
+        let outcome = probe(&rhythm.check.address, rhythm.check.timeout_ms).await;
         let duration_ms = clock::now().ms_since(began);
         if outcome == Outcome::Late {
             // At once, but through the scheduler: whoever else is late gets its turn first.
             tokio::task::yield_now().await;
-            due = clock::now();
+            rhythm.due = clock::now();
             continue;
         }
         let passed = outcome == Outcome::Connected;
@@ -167,7 +179,28 @@ async fn probe_server(
         if results.send(result).await.is_err() {
             return;
         }
-        due = next_due(due, check.inter_ms);
+        rhythm.next(rules);
+    }
+}
+
+/// When a server is probed.
+struct Rhythm {
+    check: Check,
+    /// Start of the next probe.
+    due: Moment,
+    spread_percent: u8,
+    seed: u64,
+    turns: u64,
+}
+
+impl Rhythm {
+    /// Goes on to the next probe of a server in this state.
+    fn next(&mut self, rules: Rules) {
+        let random = hash::sequence(self.seed, self.turns);
+        self.turns += 1;
+        let interval_ms = interval_ms(rules, &self.check);
+        let interval_ms = spread_ms(interval_ms, self.spread_percent, random);
+        self.due = next_due(self.due, interval_ms);
     }
 }
 

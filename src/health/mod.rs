@@ -4,5 +4,7 @@
 //! the transitions that come out.
 
 mod rules;
+mod schedule;
 
 pub use rules::{Outcome, Rules, Transition};
+pub use schedule::{first_after, interval_ms, spread_ms};

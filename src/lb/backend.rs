@@ -10,18 +10,19 @@
 //! nobody can overtake. The queue says why no waiting session is forgotten.
 
 use arc_swap::ArcSwap;
-use crossbeam::utils::CachePadded;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex};
 
 use super::leastconn;
 use super::queue::{Locked, QUEUE_MAX, Queue};
+use super::ramp::Occupancy;
 use super::roundrobin;
 use super::server::Server;
+use super::sets::{self, Cursors, Set, Usable};
 use super::source::{self, Ring, RingPlan};
-use super::table::{Entry, Table};
+use super::table::{Entry, Phase, Table};
 use crate::base::ids::{ServerId, SessionKey, ShardId};
 use crate::config::plan::{Balance, HashType, Proxy};
 
@@ -96,26 +97,53 @@ pub struct Backend {
     ring_plan: RingPlan,
     identities: HashMap<ServerId, u64>,
     table: ArcSwap<Table>,
-    /// Tables that a pick may still be reading: freed by a later `publish`, never by a shard. Also
-    /// keeps publishers apart.
-    retired: Mutex<Vec<Arc<Table>>>,
-    /// Turns taken by first picks.
-    cursor: CachePadded<AtomicU64>,
-    /// Turns taken by retries, which must not disturb the first.
-    retry_cursor: CachePadded<AtomicU64>,
+    published: Mutex<Published>,
+    /// Turns, by set.
+    cursors: [Cursors; Set::COUNT],
+    /// How full it is, where a server's limit depends on it.
+    occupancy: Option<Arc<Occupancy>>,
+    /// Sessions at which its servers reach their `maxconn`.
+    fullconn: u32,
     queue: Queue,
+    availability: Mutex<Availability>,
+}
+
+/// Whether a backend has servers, for statistics; shards never touch it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Availability {
+    /// Whether it has none at present.
+    pub is_down: bool,
+    /// How often it lost its last server (`chkdown`).
+    pub downs: u64,
+    /// Unix time, seconds, of the last change; 0 = none yet.
+    pub changed_at_s: u64,
+    /// Seconds spent without a server before the present state.
+    pub downtime_s: u64,
+}
+
+/// What publishing leaves behind. Its lock keeps publishers apart.
+#[derive(Debug, Default)]
+struct Published {
+    /// Tables that a pick may still be reading: freed by a later `publish`, never by a shard.
+    retired: Vec<Arc<Table>>,
+    /// Where the last table of each set stood.
+    phases: [Option<Phase>; Set::COUNT],
 }
 
 impl Backend {
-    /// The live state of a planned backend; `hash_seed` is the plan's public seed. Its first table
-    /// is published. A proxy without a connecting side has no servers and refuses every pick.
-    pub fn new(proxy: Arc<Proxy>, shards: usize, hash_seed: u64) -> Backend {
+    /// The live state of a planned backend; `hash_seed` is the plan's public seed, `fullconn` the
+    /// effective number of sessions that fill it. Its first table is published. A proxy without a
+    /// connecting side has no servers and refuses every pick.
+    pub fn new(proxy: Arc<Proxy>, shards: usize, hash_seed: u64, fullconn: u32) -> Backend {
         let plans = proxy.back.as_ref().map_or(&[][..], |back| &back.servers);
+        let ramps = plans.iter().any(|plan| plan.minconn > 0);
+        let occupancy = ramps.then(|| Arc::new(Occupancy::new(fullconn)));
         let server = |plan| {
             Arc::new(Server::new(
                 Arc::clone(plan),
                 Arc::clone(&proxy.name),
                 shards,
+                occupancy.clone(),
             ))
         };
         let servers: Vec<_> = plans.iter().map(server).collect();
@@ -139,17 +167,36 @@ impl Backend {
             hash_seed,
             ring_plan: RingPlan::new(weight),
             identities,
-            table: ArcSwap::from_pointee(Table::new(Vec::new(), None, None, 0)),
-            retired: Mutex::default(),
-            cursor: CachePadded::default(),
-            retry_cursor: CachePadded::default(),
+            table: ArcSwap::from_pointee(Table::new(Set::Active, Vec::new(), None, None, 0)),
+            published: Mutex::default(),
+            cursors: Default::default(),
+            occupancy,
+            fullconn,
             queue: Queue::default(),
+            availability: Mutex::default(),
             servers,
             proxy,
         };
         let grants = backend.publish();
         debug_assert!(grants.is_empty(), "nobody waits yet");
+        // To begin without a server is not to lose one.
+        backend.availability_locked().is_down = backend.usable_servers().is_none();
         backend
+    }
+
+    /// A session came: called once before its first `pick`.
+    pub fn enter(&self) {
+        if let Some(occupancy) = &self.occupancy {
+            occupancy.enter();
+        }
+    }
+
+    /// A session that came has ended: called once, before the last `release`, so that this finds
+    /// the limits of those that stay.
+    pub fn leave(&self) {
+        if let Some(occupancy) = &self.occupancy {
+            occupancy.leave();
+        }
     }
 
     /// Chooses a server and takes its count.
@@ -191,7 +238,9 @@ impl Backend {
     }
 
     /// Puts a session into the queue. A server may have been released since its `pick`: then it is
-    /// granted at once and the session is not queued. `None` and queued otherwise.
+    /// granted at once and the session is not queued. `None` and queued otherwise. Where its coming
+    /// raises a server's limit, the grant is for the one that has waited longest, and the session
+    /// itself is queued unless this is the same.
     #[must_use]
     pub fn enqueue(&self, waiter: Waiter) -> Option<Grant> {
         let mut queue = self.queue.lock();
@@ -202,8 +251,10 @@ impl Backend {
         let bound_before = queue.has_bound();
         queue.push(waiter, only);
         if !first {
-            // What becomes free is for those before: whoever releases it finds them.
-            return None;
+            // What becomes free is for those before: whoever releases it finds them. Room that
+            // comes by a higher limit has no one else to find it.
+            let raised = self.occupancy.is_some();
+            return raised.then(|| self.serve_one(&mut queue, &table)).flatten();
         }
         let index = match only {
             Some(id) => table
@@ -252,12 +303,16 @@ impl Backend {
     /// while others are left, waits for any from now on.
     #[must_use]
     pub fn publish(&self) -> Vec<Grant> {
-        let mut retired = self
-            .retired
+        let mut published = self
+            .published
             .lock()
             .expect("nothing panics while it publishes");
-        let table = Arc::new(self.build(&self.table.load()));
+        let table = Arc::new(self.build(&published.phases));
+        if let Some(phase) = table.phase() {
+            published.phases[table.set as usize] = Some(phase);
+        }
         let before = self.table.swap(Arc::clone(&table));
+        let retired = &mut published.retired;
         retired.push(before);
         retired.retain(|table| Arc::strong_count(table) > 1);
         if self.queue.len() == 0 || table.entries.is_empty() {
@@ -266,6 +321,34 @@ impl Backend {
         let mut queue = self.queue.lock();
         queue.unbind(|id| table.index_of(id).is_some());
         self.serve_all(&mut queue, &table)
+    }
+
+    /// Notes whether any server is usable now, at this Unix time in seconds. Only the control thread
+    /// calls it, after `publish`.
+    pub fn note_availability(&self, now_s: u64) {
+        let is_down = self.usable_servers().is_none();
+        let mut availability = self.availability_locked();
+        if is_down == availability.is_down {
+            return;
+        }
+        if is_down {
+            availability.downs += 1;
+        } else {
+            availability.downtime_s += now_s.saturating_sub(availability.changed_at_s);
+        }
+        availability.is_down = is_down;
+        availability.changed_at_s = now_s;
+    }
+
+    /// Whether it has servers, and since when.
+    pub fn availability(&self) -> Availability {
+        *self.availability_locked()
+    }
+
+    fn availability_locked(&self) -> std::sync::MutexGuard<'_, Availability> {
+        self.availability
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The word for the algorithm in statistics (`algo`).
@@ -285,12 +368,17 @@ impl Backend {
             .sum()
     }
 
-    /// How many servers may be chosen at present (`act` of the backend).
-    pub fn usable_servers(&self) -> usize {
-        self.table.load().entries.len()
+    /// Sessions that fill it (`slim` of the backend).
+    pub fn fullconn(&self) -> u32 {
+        self.fullconn
     }
 
-    /// Sum of their weights (`weight` of the backend).
+    /// How many servers may be chosen at present, of either set.
+    pub fn usable_servers(&self) -> Usable {
+        Usable::of(&self.servers)
+    }
+
+    /// Sum of the weights of those in use (`weight` of the backend).
     pub fn usable_weight(&self) -> u32 {
         self.table.load().weight()
     }
@@ -307,10 +395,11 @@ impl Backend {
     /// to wait for, if there is one.
     fn choose(&self, table: &Table, request: PickRequest) -> Result<usize, Option<ServerId>> {
         let PickRequest { client, avoid } = request;
+        let cursors = &self.cursors[table.set as usize];
         let cursor = if avoid.is_none() {
-            &self.cursor
+            &cursors.first
         } else {
-            &self.retry_cursor
+            &cursors.retry
         };
         let index = match (self.balance, client) {
             (Balance::LeastConn, _) => leastconn::choose(table, cursor, avoid),
@@ -319,11 +408,15 @@ impl Backend {
                 if avoid.is_none() {
                     let home = source::home(table, hash);
                     let server = &table.entries[home].server;
-                    return if server.take() {
-                        Ok(home)
-                    } else {
-                        Err(Some(server.id))
-                    };
+                    if !self.has_full_queue(server) {
+                        return if server.take() {
+                            Ok(home)
+                        } else {
+                            Err(Some(server.id))
+                        };
+                    }
+                    // Enough wait for it: any other is better than to wait longer.
+                    return source::choose_other(table, hash, Some(server.id)).ok_or(None);
                 }
                 source::choose_other(table, hash, avoid)
             }
@@ -365,17 +458,29 @@ impl Backend {
             ) => {
                 // The others may all be waiting for servers that this one has nothing to do with.
                 let hash = source::hash_client(self.hash_seed, client);
-                let id = table.entries[source::home(table, hash)].server.id;
-                self.queue.lock().waits_for(id).then_some(Some(id))
+                let home = &table.entries[source::home(table, hash)].server;
+                if self.has_full_queue(home) {
+                    return self.queue.lock().has_any().then_some(None);
+                }
+                self.queue
+                    .lock()
+                    .waits_for(home.id)
+                    .then_some(Some(home.id))
             }
             (Balance::RoundRobin | Balance::LeastConn | Balance::Source(_), _) => Some(None),
         }
     }
 
+    /// Whether as many sessions wait for this server alone as may (`maxqueue`).
+    fn has_full_queue(&self, server: &Server) -> bool {
+        let most = server.plan.maxqueue as usize;
+        most > 0 && self.queued_for(server.id) >= most
+    }
+
     /// Gives one connection of a server to the session that has waited longest for it, if it has
     /// room.
     fn serve(&self, queue: &mut Locked, server: &Arc<Server>) -> Option<Grant> {
-        if !queue.waits_for(server.id) || !server.eligible() || !server.take() {
+        if !queue.waits_for(server.id) || !server.may_serve() || !server.take() {
             return None;
         }
         let waiter = queue.pop_for(server.id)?;
@@ -398,32 +503,50 @@ impl Backend {
                 break;
             }
         }
-        // Those that any server will do for are spread as the algorithm has it.
-        while !queue.has_bound() && queue.has_any() {
-            let Some(index) = self.choose_any(table) else {
-                break;
-            };
-            let waiter = queue.pop_any().expect("a session waits for any server");
-            grants.push(Grant {
-                waiter,
-                server: Arc::clone(&table.entries[index].server),
-            });
+        if !queue.has_bound() {
+            grants.extend(std::iter::from_fn(|| self.serve_any(queue, table)));
         }
         grants
     }
 
-    /// The table of the servers that may be chosen now.
-    fn build(&self, before: &Table) -> Table {
-        let eligible = self.servers.iter().filter(|server| server.eligible());
-        let entry = |server: &Arc<Server>| Entry {
-            server: Arc::clone(server),
+    /// Gives room to one session that waits, of those that have waited longest for a server.
+    fn serve_one(&self, queue: &mut Locked, table: &Table) -> Option<Grant> {
+        if !queue.has_bound() {
+            return self.serve_any(queue, table);
+        }
+        let mut servers = table.entries.iter().map(|entry| &entry.server);
+        servers.find_map(|server| self.serve(queue, server))
+    }
+
+    /// Gives room to the session that has waited longest, if any server will do for it: the
+    /// algorithm spreads them. Nobody waits for certain servers.
+    fn serve_any(&self, queue: &mut Locked, table: &Table) -> Option<Grant> {
+        if !queue.has_any() {
+            return None;
+        }
+        let index = self.choose_any(table)?;
+        let waiter = queue.pop_any().expect("a session waits for any server");
+        Some(Grant {
+            waiter,
+            server: Arc::clone(&table.entries[index].server),
+        })
+    }
+
+    /// The table of the servers that may be chosen now; each set goes on at its phase.
+    fn build(&self, phases: &[Option<Phase>; Set::COUNT]) -> Table {
+        let back = self.proxy.back.as_ref();
+        let allbackups = back.is_some_and(|back| back.allbackups);
+        let (set, servers) = sets::in_use(&self.servers, allbackups);
+        let entry = |server: Arc<Server>| Entry {
             // Another thread may set the weight to 0 just now: the next table knows.
             weight: server.weight().max(1),
+            server,
         };
-        let entries: Vec<Entry> = eligible.map(entry).collect();
+        let entries: Vec<Entry> = servers.into_iter().map(entry).collect();
         let ring = (self.balance == Balance::Source(HashType::Consistent))
             .then(|| Ring::new(&self.ring_plan, &entries, |id| self.identities[&id]));
-        Table::new(entries, ring, Some(before), self.cursor.load(Relaxed))
+        let cursor = self.cursors[set as usize].first.load(Relaxed);
+        Table::new(set, entries, ring, phases[set as usize], cursor)
     }
 }
 
@@ -459,7 +582,8 @@ mod tests {
     #[test]
     fn refuses_without_a_usable_server() {
         let backend = backend(Balance::RoundRobin, &[server(1, 0), server(0, 0)]);
-        assert_eq!((backend.usable_servers(), backend.usable_weight()), (1, 1));
+        let usable = backend.usable_servers();
+        assert_eq!((usable.active, backend.usable_weight()), (1, 1));
         assert!(matches!(backend.pick(ANY), Pick::Server(_)));
         for take_down in [
             (|s: &Server| s.set_admin(Admin::Drain)) as fn(&Server),
@@ -645,7 +769,7 @@ mod tests {
         for _ in 0..10 {
             assert!(backend.publish().is_empty());
         }
-        assert!(backend.retired.lock().unwrap().len() <= 1);
+        assert!(backend.published.lock().unwrap().retired.len() <= 1);
     }
 
     /// One shard releases the only unit at the moment when another one enters the queue: in each

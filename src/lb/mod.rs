@@ -6,13 +6,16 @@
 mod backend;
 mod leastconn;
 mod queue;
+mod ramp;
 mod roundrobin;
 mod sequence;
 mod server;
+mod sets;
 mod source;
 mod table;
 #[cfg(test)]
 mod testing;
 
-pub use backend::{Backend, Grant, Outcome, Pick, PickRequest, Waiter};
+pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Waiter};
 pub use server::{Admin, CheckReport, Health, Server, ServerCounter};
+pub use sets::Usable;

@@ -2,11 +2,12 @@
 
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::{
-    AtomicU8, AtomicU32, AtomicU64,
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use std::sync::{Arc, Mutex};
 
+use super::ramp::Occupancy;
 use crate::base::counters::ShardCounters;
 use crate::base::histogram::Histogram;
 use crate::base::ids::ServerId;
@@ -122,6 +123,10 @@ pub struct Server {
     /// Name of its backend.
     pub backend_name: Arc<str>,
     load: CachePadded<Load>,
+    /// How full the backend is, if `minconn` makes the limit depend on it.
+    occupancy: Option<Arc<Occupancy>>,
+    /// Whether it is in the table that picks read.
+    in_use: AtomicBool,
     weight: AtomicU32,
     health: AtomicU8,
     admin: AtomicU8,
@@ -138,7 +143,12 @@ pub struct Server {
 
 impl Server {
     /// The live state of a planned server, before any connection or probe.
-    pub fn new(plan: Arc<plan::Server>, backend_name: Arc<str>, shards: usize) -> Server {
+    pub(super) fn new(
+        plan: Arc<plan::Server>,
+        backend_name: Arc<str>,
+        shards: usize,
+        occupancy: Option<Arc<Occupancy>>,
+    ) -> Server {
         let health = if plan.check.is_some() {
             Health::Up
         } else {
@@ -157,6 +167,8 @@ impl Server {
                 peak: AtomicU32::new(0),
                 maxconn: AtomicU32::new(unlimited_if_zero(plan.maxconn)),
             }),
+            occupancy: occupancy.filter(|_| plan.minconn > 0),
+            in_use: AtomicBool::new(false),
             weight: AtomicU32::new(u32::from(plan.weight)),
             health: AtomicU8::new(health as u8),
             admin: AtomicU8::new(admin as u8),
@@ -237,23 +249,43 @@ impl Server {
         self.usable() && self.weight() > 0
     }
 
+    /// Whether it is in the table that picks read.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.in_use.load(Relaxed)
+    }
+
+    /// Notes whether it is in the table about to be published. Whoever is told late that it is
+    /// leaves what it gives up to `publish`, which looks for room in the queue's lock.
+    pub(super) fn set_in_use(&self, in_use: bool) {
+        self.in_use.store(in_use, Relaxed);
+    }
+
+    /// Connections it may have at this moment: `maxconn`, or with `minconn` a part of it.
+    fn limit(&self) -> u32 {
+        let maxconn = self.load.maxconn.load(SeqCst);
+        match &self.occupancy {
+            None => maxconn,
+            Some(occupancy) => occupancy.limit(self.plan.minconn, maxconn),
+        }
+    }
+
     /// Connections it has now if there is room for one more.
     pub(super) fn room(&self) -> Option<u32> {
         let active = self.load.active.load(Relaxed);
-        (active < self.maxconn()).then_some(active)
+        (active < self.limit()).then_some(active)
     }
 
     /// Takes a connection if there is room. The order is sequentially consistent: the queue's
     /// argument that no waiting session is forgotten rests on it (see `queue`).
     pub(super) fn take(&self) -> bool {
-        let maxconn = self.load.maxconn.load(SeqCst);
-        if maxconn == u32::MAX {
+        let limit = self.limit();
+        if limit == u32::MAX {
             // Without a bound there is nothing to compare: one addition instead of a loop.
             self.note_peak(self.load.active.fetch_add(1, SeqCst) + 1);
             return true;
         }
         let active = &self.load.active;
-        let taken = active.fetch_update(SeqCst, SeqCst, |n| (n < maxconn).then_some(n + 1));
+        let taken = active.fetch_update(SeqCst, SeqCst, |n| (n < limit).then_some(n + 1));
         if let Ok(before) = taken {
             self.note_peak(before + 1);
         }
@@ -263,7 +295,7 @@ impl Server {
     /// Takes a connection if the server still has exactly `seen` and there is room.
     pub(super) fn take_seeing(&self, seen: u32) -> bool {
         let active = &self.load.active;
-        let taken = seen < self.maxconn()
+        let taken = seen < self.limit()
             && active
                 .compare_exchange(seen, seen + 1, SeqCst, Relaxed)
                 .is_ok();
@@ -280,9 +312,14 @@ impl Server {
     }
 
     /// Whether a connection that ends may be handed on instead of given back: the server still
-    /// takes connections, and its bound was not lowered below what it has.
+    /// takes connections, and its limit was not lowered below what it has.
     pub(super) fn may_hand_on(&self) -> bool {
-        self.eligible() && self.load.active.load(Relaxed) <= self.maxconn()
+        self.may_serve() && self.load.active.load(Relaxed) <= self.limit()
+    }
+
+    /// Whether a session that waits may be given to it, room aside.
+    pub(super) fn may_serve(&self) -> bool {
+        self.is_in_use() && self.eligible()
     }
 
     fn note_peak(&self, active: u32) {

@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use super::sequence::Sequence;
 use super::server::Server;
+use super::sets::Set;
 use super::source::Ring;
 use crate::base::ids::ServerId;
 
 /// The servers that may be chosen and how to choose among them.
 #[derive(Debug)]
 pub(super) struct Table {
+    /// The set that its servers are of.
+    pub(super) set: Set,
     /// Usable servers in the order of the config.
     pub(super) entries: Box<[Entry]>,
     /// Turns over `entries`.
@@ -29,17 +32,20 @@ pub(super) struct Entry {
 }
 
 impl Table {
-    /// The table of some servers, which takes up the sequence where `before` stands at `cursor`.
+    /// The table of some servers, which takes up the sequence where `before`, an earlier table of
+    /// the set, stands at `cursor`.
     pub(super) fn new(
+        set: Set,
         entries: Vec<Entry>,
         ring: Option<Ring>,
-        before: Option<&Table>,
+        before: Option<Phase>,
         cursor: u64,
     ) -> Table {
         let weights: Vec<u32> = entries.iter().map(|entry| entry.weight).collect();
         let sequence = Sequence::new(&weights);
         let offset = before.map_or(0, |before| before.offset_for(&sequence, cursor));
         Table {
+            set,
             entries: entries.into_boxed_slice(),
             sequence,
             offset,
@@ -63,14 +69,29 @@ impl Table {
         self.entries.iter().map(|entry| entry.weight).sum()
     }
 
+    /// Where it stands, for the next table of its set; `None` if it has no turns.
+    pub(super) fn phase(&self) -> Option<Phase> {
+        let (len, offset) = (self.sequence.len(), self.offset);
+        (len > 0).then_some(Phase { len, offset })
+    }
+}
+
+/// What the next table of a set has to know of the one before.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Phase {
+    len: u64,
+    offset: u64,
+}
+
+impl Phase {
     /// The offset with which the sequence `next` goes on at the same part of its round. A sequence
     /// of the same length goes on at the same turn exactly, also if `cursor` has moved meanwhile.
     fn offset_for(&self, next: &Sequence, cursor: u64) -> u64 {
-        let (len, next_len) = (self.sequence.len(), next.len());
+        let (len, next_len) = (self.len, next.len());
         if len == next_len {
             return self.offset;
         }
-        if len == 0 || next_len == 0 {
+        if next_len == 0 {
             return 0;
         }
         let position = cursor.wrapping_add(self.offset) % len * next_len / len;

@@ -28,11 +28,21 @@ pub(super) fn backend(balance: Balance, servers: &[(u16, u32)]) -> Backend {
         .zip(servers)
         .map(|(id, server)| planned(id, id, *server))
         .collect();
-    backend_of(balance, servers, 0)
+    backend_of(balance, servers, 1)
 }
 
-/// A backend of planned servers.
-pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, seed: u64) -> Backend {
+/// A backend of planned servers that is full at `fullconn` sessions.
+pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, fullconn: u32) -> Backend {
+    seeded(balance, servers, 0, fullconn)
+}
+
+/// The same with a seed.
+pub(super) fn seeded(
+    balance: Balance,
+    servers: Vec<Arc<Server>>,
+    seed: u64,
+    fullconn: u32,
+) -> Backend {
     let back = Back {
         balance,
         servers,
@@ -42,6 +52,9 @@ pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, seed: u64)
         timeout_queue_ms: 0,
         retries: 3,
         redispatch: None,
+        allbackups: false,
+        log_health_checks: false,
+        fullconn: 0,
         keepalive: None,
     };
     let proxy = Proxy {
@@ -54,7 +67,7 @@ pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, seed: u64)
         back: Some(back),
         logs: Vec::new(),
     };
-    Backend::new(Arc::new(proxy), 1, seed)
+    Backend::new(Arc::new(proxy), 1, seed, fullconn)
 }
 
 /// A server in slot `id` at the address 10.0.0.0 + `host`.
@@ -68,6 +81,9 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         address_text: format!("{ip}:80"),
         weight,
         maxconn,
+        minconn: 0,
+        maxqueue: 0,
+        backup: false,
         disabled: false,
         check: None,
         tcp_user_timeout_ms: 0,

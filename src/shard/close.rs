@@ -277,6 +277,9 @@ impl<K: Kernel> Shard<K> {
             }
         }
         self.account(key, close);
+        if let Some(backend) = &self.sessions.get(key).expect("still there").backend {
+            backend.leave();
+        }
         self.drop_server(
             key.slot,
             outcome(self.sessions.get(key).expect("still there"), close),

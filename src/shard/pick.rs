@@ -64,6 +64,7 @@ impl<K: Kernel> Shard<K> {
         let counters = self.world.counters_of(&backend);
         counters.add(self.id, FrontCounter::Sessions as usize, 1);
         counters.add(self.id, FrontCounter::Active as usize, 1);
+        backend.enter();
         let session = self.sessions.at_mut(slot).expect("just inserted");
         session.retries_left = backend.proxy.back.as_ref().map_or(0, |back| back.retries);
         session.backend = Some(backend);
@@ -103,8 +104,14 @@ impl<K: Kernel> Shard<K> {
             only,
         };
         match backend.enqueue(waiter) {
-            Some(grant) => self.assigned(slot, grant.server),
-            None => self.retime(slot),
+            Some(grant) if grant.waiter == waiter => self.assigned(slot, grant.server),
+            grant => {
+                self.retime(slot);
+                // Its coming made room for one that has waited longer.
+                if let Some(grant) = grant {
+                    self.pass_grant(grant);
+                }
+            }
         }
     }
 

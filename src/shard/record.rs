@@ -49,6 +49,14 @@ pub struct SessionRecord {
     pub queued_before: [u32; 2],
 }
 
+impl SessionRecord {
+    /// Whether nothing went wrong, as `option dontlog-normal` has it: neither side broke the session
+    /// off, nothing timed out, and the first attempt to connect succeeded.
+    pub fn is_normal(&self) -> bool {
+        self.termination[0] == b'-' && self.retries == 0 && !self.redispatched
+    }
+}
+
 /// Bounded queue from all shards to the log thread. A full queue drops the record and counts it.
 #[derive(Debug)]
 pub struct LogQueue {

@@ -132,11 +132,16 @@ impl World {
             }))
         };
         let backend = |proxy: &Arc<Proxy>| {
-            proxy.back.as_ref()?;
+            let back = proxy.back.as_ref()?;
+            let fullconn = match back.fullconn {
+                0 => default_fullconn(&plan, proxy.proxy_id, maxconn),
+                configured => configured,
+            };
             Some(Arc::new(Backend::new(
                 Arc::clone(proxy),
                 shards,
                 plan.global.hash_seed,
+                fullconn,
             )))
         };
         World {
@@ -167,4 +172,21 @@ impl World {
     pub fn backend(&self, proxy: ProxyId) -> Option<&Arc<Backend>> {
         self.backends.get(usize::from(proxy.0))?.as_ref()
     }
+}
+
+/// `fullconn` where it isn't set: a tenth of the connections that the frontends which lead to a
+/// backend may have, `process_max` each where they have no bound of their own, or that the process
+/// may have where none leads there.
+fn default_fullconn(plan: &Plan, backend: ProxyId, process_max: u32) -> u32 {
+    let fronts = plan.proxies.iter().filter_map(|proxy| proxy.front.as_ref());
+    let leads = fronts.filter(|front| front.default_backend == Some(backend));
+    let most = leads.map(|front| match front.maxconn {
+        0 => process_max,
+        maxconn => maxconn,
+    });
+    let total = match most.fold(0, u32::saturating_add) {
+        0 => process_max,
+        total => total,
+    };
+    total.div_ceil(10)
 }

@@ -21,10 +21,15 @@ pub fn now() -> Moment {
 
 /// Unix time in milliseconds.
 pub fn unix_ms() -> u64 {
+    unix_us() / 1000
+}
+
+/// Unix time in microseconds.
+pub fn unix_us() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Unix time in milliseconds at the monotonic clock's zero. It changes when the wall clock is set.

@@ -21,6 +21,20 @@ pub(super) struct LocalTime {
     header: (u64, String),
     /// `06/Feb/2009:12:12:09` for a Unix second.
     stamp: (u64, String),
+    /// `2009-02-06T12:12:09` for a Unix second.
+    iso: (u64, String),
+    /// `+01:00` for a Unix second.
+    offset: (u64, String),
+}
+
+/// Who speaks, in the headers of lines.
+#[derive(Debug)]
+pub(super) struct Origin {
+    /// `log-send-hostname`.
+    pub(super) host: Option<String>,
+    /// `log-tag`.
+    pub(super) tag: String,
+    pub(super) pid: u32,
 }
 
 impl LocalTime {
@@ -33,6 +47,8 @@ impl LocalTime {
             zone,
             header: (u64::MAX, String::new()),
             stamp: (u64::MAX, String::new()),
+            iso: (u64::MAX, String::new()),
+            offset: (u64::MAX, String::new()),
         }
     }
 
@@ -42,6 +58,14 @@ impl LocalTime {
 
     fn stamp(&mut self, unix_s: u64) -> &str {
         refresh(&mut self.stamp, &self.zone, unix_s, "%d/%b/%Y:%H:%M:%S")
+    }
+
+    /// Writes `2009-02-06T12:12:09.443123+01:00`.
+    fn write_iso(&mut self, out: &mut Vec<u8>, unix_us: u64) {
+        let (unix_s, us) = (unix_us / 1_000_000, unix_us % 1_000_000);
+        let offset = refresh(&mut self.offset, &self.zone, unix_s, "%:z");
+        let time = refresh(&mut self.iso, &self.zone, unix_s, "%Y-%m-%dT%H:%M:%S");
+        let _ = write!(out, "{time}.{us:06}{offset}");
     }
 }
 
@@ -62,14 +86,33 @@ pub(super) fn write_header(
     facility: u8,
     level: u8,
     time: &mut LocalTime,
-    tag: &str,
-    pid: u32,
+    origin: &Origin,
 ) {
     let priority = u32::from(facility) * 8 + u32::from(level);
+    let Origin { host, tag, pid } = origin;
     match format {
-        LogFormat::Rfc3164 => {
+        LogFormat::Rfc3164 | LogFormat::Local => {
             let now = time.header(clock::unix_ms() / 1000);
-            let _ = write!(out, "<{priority}>{now} {tag}[{pid}]: ");
+            let _ = write!(out, "<{priority}>{now} ");
+            if let (Some(host), LogFormat::Rfc3164) = (host, format) {
+                let _ = write!(out, "{host} ");
+            }
+            let _ = write!(out, "{tag}[{pid}]: ");
+        }
+        LogFormat::Rfc5424 => {
+            let _ = write!(out, "<{priority}>1 ");
+            time.write_iso(out, clock::unix_us());
+            let host = host.as_deref().unwrap_or("-");
+            let _ = write!(out, " {host} {tag} {pid} - - ");
+        }
+        LogFormat::Iso => {
+            time.write_iso(out, clock::unix_us());
+            out.push(b' ');
+        }
+        LogFormat::Timed => {
+            let _ = write!(out, "<{level}>");
+            time.write_iso(out, clock::unix_us());
+            out.push(b' ');
         }
         LogFormat::Priority => {
             let _ = write!(out, "<{priority}>");
@@ -178,14 +221,53 @@ mod tests {
     }
 
     #[test]
+    fn times_of_iso_8601() {
+        let mut time = LocalTime::with_zone(TimeZone::fixed(jiff::tz::offset(-3)));
+        let mut out = Vec::new();
+        time.write_iso(&mut out, 1_233_922_329_000_123);
+        assert_eq!(out, b"2009-02-06T09:12:09.000123-03:00");
+    }
+
+    #[test]
     fn headers() {
         let mut time = LocalTime::with_zone(TimeZone::UTC);
         assert_eq!(time.header(1_233_922_329), "Feb  6 12:12:09");
-        let mut header = |format| {
+        let mut origin = Origin {
+            host: None,
+            tag: "tidegate".to_owned(),
+            pid: 42,
+        };
+        let mut header = |format, host: Option<&str>| {
             let mut out = Vec::new();
-            write_header(&mut out, format, 16, 5, &mut time, "tidegate", 42);
+            origin.host = host.map(str::to_owned);
+            write_header(&mut out, format, 16, 5, &mut time, &origin);
             String::from_utf8(out).unwrap()
         };
+        let named = header(LogFormat::Rfc3164, Some("balancer.example"));
+        let end = " balancer.example tidegate[42]: ";
+        assert!(
+            named.starts_with("<133>") && named.ends_with(end),
+            "{named}"
+        );
+        let local = header(LogFormat::Local, Some("balancer.example"));
+        assert!(
+            local.ends_with(" tidegate[42]: ") && !local.contains("balancer"),
+            "{local}"
+        );
+        let iso = "2009-02-06T12:12:09.443123+00:00".len();
+        let new = header(LogFormat::Rfc5424, None);
+        assert!(
+            new.starts_with("<133>1 2") && new.ends_with("+00:00 - tidegate 42 - - "),
+            "{new}"
+        );
+        assert!(header(LogFormat::Rfc5424, Some("h")).ends_with("+00:00 h tidegate 42 - - "));
+        assert_eq!(header(LogFormat::Iso, Some("h")).len(), iso + 1);
+        let timed = header(LogFormat::Timed, None);
+        assert!(
+            timed.starts_with("<5>2") && timed.len() == iso + 4,
+            "{timed}"
+        );
+        let mut header = |format| header(format, None);
         let full = header(LogFormat::Rfc3164);
         assert!(
             full.starts_with("<133>") && full.ends_with(" tidegate[42]: "),

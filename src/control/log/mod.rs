@@ -20,16 +20,18 @@ use super::Shared;
 use super::messages::{Severity, format as message_line};
 use crate::base::ids::ProxyId;
 use crate::base::time::Moment;
-use crate::config::plan::{LogFormat, LogSink, LogTarget, Plan};
+use crate::config::plan::{LogFormat, LogHost, LogSink, LogTarget, Plan};
 use crate::limits;
 use crate::shard::{LogQueue, SessionRecord};
-use crate::sys::clock;
 use crate::sys::lines::{PollItem, poll};
-use format::{LocalTime, write_header, write_session};
+use crate::sys::{clock, process};
+use format::{LocalTime, Origin, write_header, write_session};
 use sink::Sink;
 
 /// Syslog level of session lines.
 const INFO: u8 = 6;
+/// The same for those of sessions that went wrong, where they are kept apart.
+const ERROR: u8 = 3;
 
 /// A text on its way to the log thread.
 #[derive(Debug)]
@@ -38,8 +40,8 @@ struct Message {
     proxy: Option<ProxyId>,
     /// Syslog level.
     level: u8,
-    /// How it is labelled on standard error.
-    severity: Severity,
+    /// How it is labelled on standard error; `None` = it doesn't go there.
+    severity: Option<Severity>,
     text: String,
 }
 
@@ -70,7 +72,17 @@ impl Messages {
         self.push(Message {
             proxy: Some(proxy),
             level,
-            severity,
+            severity: Some(severity),
+            text,
+        });
+    }
+
+    /// Sends a text to a proxy's log targets alone.
+    pub fn for_logs(&self, proxy: ProxyId, level: u8, text: String) {
+        self.push(Message {
+            proxy: Some(proxy),
+            level,
+            severity: None,
             text,
         });
     }
@@ -80,7 +92,7 @@ impl Messages {
         self.push(Message {
             proxy: None,
             level: INFO,
-            severity,
+            severity: Some(severity),
             text: text.to_owned(),
         });
     }
@@ -158,7 +170,7 @@ struct Shipper {
     /// The line at hand, reused.
     body: Vec<u8>,
     line: Vec<u8>,
-    pid: u32,
+    origin: Origin,
 }
 
 impl Shipper {
@@ -185,7 +197,15 @@ impl Shipper {
             time: LocalTime::new(),
             body: Vec::new(),
             line: Vec::new(),
-            pid: std::process::id(),
+            origin: Origin {
+                host: match &plan.global.log_host {
+                    LogHost::None => None,
+                    LogHost::System => Some(process::host_name()),
+                    LogHost::Named(name) => Some(name.clone()),
+                },
+                tag: plan.global.log_tag.clone(),
+                pid: std::process::id(),
+            },
             shared,
         }
     }
@@ -235,26 +255,30 @@ impl Shipper {
         else {
             return;
         };
-        if routes.is_empty() {
+        let front = record.frontend.proxy.front.as_ref();
+        let is_normal = record.is_normal();
+        let unlogged = !record.at_accept && front.is_some_and(|f| f.dontlog_normal) && is_normal;
+        if routes.is_empty() || unlogged {
             return;
         }
+        let apart = front.is_some_and(|front| front.log_separate_errors);
+        let level = if apart && !is_normal { ERROR } else { INFO };
         self.body.clear();
         write_session(&mut self.body, record, &mut self.time);
         send_to_routes(
             routes,
             &mut self.sinks,
-            INFO,
+            level,
             &self.body,
             &mut self.line,
             &mut self.time,
-            &self.shared.world.plan.global.log_tag,
-            self.pid,
+            &self.origin,
         );
     }
 
     fn message(&mut self, message: &Message) {
-        if let Some(console) = self.console {
-            let line = message_line(message.severity, &message.text);
+        if let (Some(console), Some(severity)) = (self.console, message.severity) {
+            let line = message_line(severity, &message.text);
             self.sinks[console].push(line.as_bytes());
         }
         let Some(proxy) = message.proxy else { return };
@@ -268,8 +292,7 @@ impl Shipper {
             message.text.as_bytes(),
             &mut self.line,
             &mut self.time,
-            &self.shared.world.plan.global.log_tag,
-            self.pid,
+            &self.origin,
         );
     }
 
@@ -340,10 +363,6 @@ fn routes(plan: &Plan, sinks: &mut Vec<LogSink>) -> Vec<Vec<Route>> {
         .collect()
 }
 
-#[expect(
-    clippy::too_many_arguments,
-    reason = "the pieces of one line; fields borrowed apart"
-)]
 fn send_to_routes(
     routes: &[Route],
     sinks: &mut [Sink],
@@ -351,8 +370,7 @@ fn send_to_routes(
     body: &[u8],
     line: &mut Vec<u8>,
     time: &mut LocalTime,
-    tag: &str,
-    pid: u32,
+    origin: &Origin,
 ) {
     for route in routes {
         let target = &route.target;
@@ -362,7 +380,7 @@ fn send_to_routes(
         line.clear();
         if target.format != LogFormat::Raw {
             let level = level.max(target.level_min);
-            write_header(line, target.format, target.facility, level, time, tag, pid);
+            write_header(line, target.format, target.facility, level, time, origin);
         }
         line.extend_from_slice(body);
         line.truncate(usize::from(target.length_max).max(1));

@@ -18,6 +18,8 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         keepalive: None,
         tcplog: true,
         dontlognull: false,
+        dontlog_normal: false,
+        log_separate_errors: false,
     };
     let server = Arc::new(Server {
         server_id: ServerId(0),
@@ -27,6 +29,9 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         address_text: String::new(),
         weight: 1,
         maxconn: 0,
+        minconn: 0,
+        maxqueue: 0,
+        backup: false,
         disabled: false,
         check: None,
         tcp_user_timeout_ms: 0,
@@ -41,6 +46,9 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         timeout_queue_ms: 0,
         retries: 3,
         redispatch: None,
+        allbackups: false,
+        log_health_checks: false,
+        fullconn: 0,
         keepalive: None,
     };
     let proxy = |id, name: &str, kind, front, back| {

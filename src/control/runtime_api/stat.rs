@@ -169,8 +169,11 @@ fn server_row(shared: &Shared, backend: &Backend, server: &Server, level: Level)
     row.set("status", server_status(server));
     row.set("weight", server.weight());
     row.set("uweight", server.weight());
-    row.set("act", 1);
-    row.set("bck", 0);
+    row.set("act", u8::from(!server.plan.backup));
+    row.set("bck", u8::from(server.plan.backup));
+    if server.plan.maxqueue > 0 {
+        row.set("qlimit", server.plan.maxqueue);
+    }
     row.set("lbtot", sum(ServerCounter::Chosen));
     row.set("rate", rate.current);
     row.set("rate_max", rate.max);
@@ -288,7 +291,7 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     row.set("qmax", backend.queued_peak());
     row.set("scur", backend_active(world, id));
     row.set("smax", shared.rates.backend_peak(world, id));
-    row.set("slim", world.limits.max(world.process_limit).div_ceil(10));
+    row.set("slim", backend.fullconn());
     row.set("stot", sessions);
     row.set("bin", sum(FrontCounter::BytesIn));
     row.set("bout", sum(FrontCounter::BytesOut));
@@ -302,16 +305,24 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     row.set("wretr", sum(FrontCounter::Retries));
     row.set("wredis", sum(FrontCounter::Redispatches));
     let weight = backend.usable_weight();
-    let up = backend.usable_servers() > 0;
+    let usable = backend.usable_servers();
+    // A backend that was never given a server is up, as HAProxy has it.
+    let up = !usable.is_none() || backend.servers.is_empty();
     row.set("status", if up { "UP" } else { "DOWN" });
     row.set("weight", weight);
     row.set("uweight", weight);
-    row.set("act", backend.usable_servers());
-    row.set("bck", 0);
-    row.set(
-        "lastchg",
-        clock::now().ms_since(shared.facts.started) / 1000,
-    );
+    row.set("act", usable.active);
+    row.set("bck", usable.backup);
+    let availability = backend.availability();
+    let since_start_s = clock::now().ms_since(shared.facts.started) / 1000;
+    let since_s = match availability.changed_at_s {
+        0 => since_start_s,
+        changed_at_s => (clock::unix_ms() / 1000).saturating_sub(changed_at_s),
+    };
+    let down_now_s = if availability.is_down { since_s } else { 0 };
+    row.set("chkdown", availability.downs);
+    row.set("lastchg", since_s);
+    row.set("downtime", availability.downtime_s + down_now_s);
     row.set("lbtot", servers_sum(backend, ServerCounter::Chosen));
     row.set("rate", rate.current);
     row.set("rate_max", rate.max);

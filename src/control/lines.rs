@@ -1,0 +1,216 @@
+//! The lines about checks and changes of servers, in the words that HAProxy's users search for.
+
+use super::probe::ProbeResult;
+use crate::config::plan::Check;
+use crate::lb::{Health, Usable};
+
+/// What the lines say of a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subject<'a> {
+    pub(super) backend: &'a str,
+    pub(super) server: &'a str,
+    pub(super) is_backup: bool,
+}
+
+/// What a change of a server meant to sessions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Effect {
+    /// Servers that are left.
+    pub(super) usable: Usable,
+    /// Sessions of the server.
+    pub(super) sessions: u32,
+    /// Waiting sessions that were given to it, or that no longer wait for it alone.
+    pub(super) requeued: usize,
+    /// Sessions that wait.
+    pub(super) queued: usize,
+}
+
+/// A server came up or went down. The reason is left out where a line of the check has said it.
+pub(super) fn transition(
+    subject: Subject<'_>,
+    result: &ProbeResult,
+    to: Health,
+    reason_was_said: bool,
+    effect: Effect,
+) -> String {
+    let Subject {
+        backend, server, ..
+    } = subject;
+    let kind = if subject.is_backup { "Backup " } else { "" };
+    let reason = if reason_was_said {
+        String::new()
+    } else {
+        reason(result)
+    };
+    let Effect {
+        usable,
+        sessions,
+        requeued,
+        queued,
+    } = effect;
+    let on_backup = if usable.on_backup() {
+        " Running on backup."
+    } else {
+        ""
+    };
+    let counts = format!(
+        "{} active and {} backup servers",
+        usable.active, usable.backup
+    );
+    if to == Health::Down {
+        format!(
+            "{kind}Server {backend}/{server} is DOWN{reason}. {counts} left.{on_backup} {sessions} \
+             sessions active, {requeued} requeued, {queued} remaining in queue."
+        )
+    } else {
+        format!(
+            "{kind}Server {backend}/{server} is UP{reason}. {counts} online.{on_backup} {requeued} \
+             sessions requeued, {queued} total in queue."
+        )
+    }
+}
+
+/// A check that changed something (`option log-health-checks`).
+pub(super) fn check(
+    subject: Subject<'_>,
+    result: &ProbeResult,
+    check: &Check,
+    weight: u32,
+) -> String {
+    let Subject {
+        backend, server, ..
+    } = subject;
+    let kind = if subject.is_backup { "backup " } else { "" };
+    let outcome = if result.passed() {
+        "succeeded"
+    } else {
+        "failed"
+    };
+    let reason = reason(result);
+    let (rise, fall) = (check.rise.max(1), check.fall.max(1));
+    let (position, of, state) = match result.health.checked_sub(rise) {
+        Some(above) if weight > 0 => (above + 1, fall, "UP"),
+        Some(above) => (above + 1, fall, "DRAIN"),
+        None => (result.health, rise, "DOWN"),
+    };
+    format!(
+        "Health check for {kind}server {backend}/{server} {outcome}{reason}, status: \
+         {position}/{of} {state}."
+    )
+}
+
+/// `, reason: ..., check duration: ...ms`
+fn reason(result: &ProbeResult) -> String {
+    let info = match result.description.as_str() {
+        "" => String::new(),
+        text => format!(", info: \"{text}\""),
+    };
+    let (reason, duration) = (result.reason(), result.duration_ms);
+    format!(", reason: {reason}{info}, check duration: {duration}ms")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::address::Address;
+    use crate::base::ids::ProxyId;
+
+    fn subject(is_backup: bool) -> Subject<'static> {
+        Subject {
+            backend: "bk",
+            server: "s1",
+            is_backup,
+        }
+    }
+
+    fn refused(health: u16) -> ProbeResult {
+        ProbeResult {
+            proxy: ProxyId(0),
+            server_index: 0,
+            status: "L4CON",
+            duration_ms: 0,
+            description: "Connection refused".to_owned(),
+            counted_failure: true,
+            health,
+            transition: None,
+        }
+    }
+
+    fn connected(health: u16) -> ProbeResult {
+        ProbeResult {
+            status: "L4OK",
+            description: String::new(),
+            ..refused(health)
+        }
+    }
+
+    fn effect(active: usize, backup: usize) -> Effect {
+        Effect {
+            usable: Usable { active, backup },
+            sessions: 4,
+            requeued: 2,
+            queued: 3,
+        }
+    }
+
+    #[test]
+    fn a_change_of_a_server() {
+        let down =
+            |subject, said, effect| transition(subject, &refused(0), Health::Down, said, effect);
+        assert_eq!(
+            down(subject(false), false, effect(1, 0)),
+            "Server bk/s1 is DOWN, reason: Layer4 connection problem, info: \"Connection \
+             refused\", check duration: 0ms. 1 active and 0 backup servers left. 4 sessions \
+             active, 2 requeued, 3 remaining in queue."
+        );
+        assert_eq!(
+            down(subject(false), true, effect(0, 2)),
+            "Server bk/s1 is DOWN. 0 active and 2 backup servers left. Running on backup. 4 \
+             sessions active, 2 requeued, 3 remaining in queue."
+        );
+        assert_eq!(
+            down(subject(true), true, effect(0, 0)),
+            "Backup Server bk/s1 is DOWN. 0 active and 0 backup servers left. 4 sessions active, \
+             2 requeued, 3 remaining in queue."
+        );
+        let up = |subject, effect| transition(subject, &connected(4), Health::Up, false, effect);
+        assert_eq!(
+            up(subject(false), effect(2, 0)),
+            "Server bk/s1 is UP, reason: Layer4 check passed, check duration: 0ms. 2 active and \
+             0 backup servers online. 2 sessions requeued, 3 total in queue."
+        );
+        assert_eq!(
+            up(subject(true), effect(0, 1)),
+            "Backup Server bk/s1 is UP, reason: Layer4 check passed, check duration: 0ms. 0 \
+             active and 1 backup servers online. Running on backup. 2 sessions requeued, 3 total \
+             in queue."
+        );
+    }
+
+    #[test]
+    fn a_check() {
+        let plan = Check {
+            address: Address::Ip("127.0.0.1:1".parse().unwrap()),
+            inter_ms: 2000,
+            fast_inter_ms: 2000,
+            down_inter_ms: 2000,
+            fall: 3,
+            rise: 2,
+            timeout_ms: 0,
+        };
+        let line = |backup, result, weight| check(subject(backup), &result, &plan, weight);
+        assert_eq!(
+            line(false, connected(4), 1),
+            "Health check for server bk/s1 succeeded, reason: Layer4 check passed, check \
+             duration: 0ms, status: 3/3 UP."
+        );
+        assert_eq!(
+            line(true, refused(3), 1),
+            "Health check for backup server bk/s1 failed, reason: Layer4 connection problem, \
+             info: \"Connection refused\", check duration: 0ms, status: 2/3 UP."
+        );
+        assert!(line(false, refused(0), 1).ends_with(", status: 0/2 DOWN."));
+        assert!(line(false, connected(1), 1).ends_with(", status: 1/2 DOWN."));
+        assert!(line(false, connected(4), 0).ends_with(", status: 3/3 DRAIN."));
+    }
+}
