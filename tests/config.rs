@@ -13,7 +13,7 @@ use tidegate::base::receive::ReceiveStep;
 use tidegate::config::diagnostics::Severity;
 use tidegate::config::keywords::{self, Keyword, Side, Standing, reference};
 use tidegate::config::plan::{
-    Back, Balance, Endpoint, Front, HashType, KeepAlive, Level, LogFormat, LogSink, Plan,
+    Back, Balance, Endpoint, Front, HashType, KeepAlive, Level, LogFormat, LogHost, LogSink, Plan,
 };
 use tidegate::config::{self, Diagnostic, Environment, Options, Resolver};
 
@@ -547,6 +547,68 @@ fn defaults_are_inherited() {
         .map(|proxy| (proxy.proxy_id, proxy.iid))
         .collect();
     assert_eq!(ids[..2], [(ProxyId(0), 2), (ProxyId(1), 3)]);
+}
+
+#[test]
+fn backup_servers_and_dynamic_limits() {
+    let back = back(
+        "option allbackups\nfullconn 70\noption log-health-checks\ndefault-server backup\n\
+         server a 10.0.0.1:80\nserver b 10.0.0.2:80 no-backup minconn 2 maxconn 9 maxqueue 4\n\
+         server c 10.0.0.3:80 minconn 5\nserver d 10.0.0.4:80 minconn 6 maxconn 3\n\
+         no option log-health-checks",
+    );
+    let backups: Vec<bool> = back.servers.iter().map(|server| server.backup).collect();
+    assert_eq!(backups, [true, false, true, true]);
+    let limits = back
+        .servers
+        .iter()
+        .map(|s| (s.minconn, s.maxconn, s.maxqueue));
+    // A limit that can't move is a plain one.
+    let expected = [(0, 0, 0), (2, 9, 4), (0, 5, 0), (0, 6, 0)];
+    assert_eq!(limits.collect::<Vec<_>>(), expected);
+    assert_eq!((back.allbackups, back.fullconn), (true, 70));
+    assert!(!back.log_health_checks);
+}
+
+#[test]
+fn intervals_of_checks() {
+    let plan = plan(
+        "global\nspread-checks 20\nmax-spread-checks 2s\nbackend b\n\
+         server a 10.0.0.1:80 check inter 3s\n\
+         server b 10.0.0.1:80 check inter 3s fastinter 200ms downinter 9s\n",
+    );
+    let back = plan.proxies[0].back.as_ref().unwrap();
+    let intervals = back.servers.iter().map(|server| {
+        let check = server.check.as_ref().unwrap();
+        [check.inter_ms, check.fast_inter_ms, check.down_inter_ms]
+    });
+    let expected = [[3_000, 3_000, 3_000], [3_000, 200, 9_000]];
+    assert_eq!(intervals.collect::<Vec<_>>(), expected);
+    let global = plan.global;
+    assert_eq!(global.spread_checks_percent, 20);
+    assert_eq!(global.max_spread_checks_ms, Some(2_000));
+}
+
+#[test]
+fn which_lines_are_logged_and_how() {
+    let (front, plan) = front("option dontlog-normal\noption log-separate-errors\nbind :80");
+    assert!(front.dontlog_normal && front.log_separate_errors);
+    assert_eq!(plan.global.log_host, LogHost::None);
+    let host = |line: &str| self::plan(&format!("global\n{line}\n")).global.log_host;
+    assert_eq!(host("log-send-hostname"), LogHost::System);
+    let named = LogHost::Named("a.example".to_owned());
+    assert_eq!(host("log-send-hostname a.example"), named);
+    let formats = [
+        ("rfc3164", LogFormat::Rfc3164),
+        ("local", LogFormat::Local),
+        ("rfc5424", LogFormat::Rfc5424),
+        ("iso", LogFormat::Iso),
+        ("timed", LogFormat::Timed),
+    ];
+    for (word, format) in formats {
+        let plan = self::plan(&format!("global\nlog 127.0.0.1 format {word} local0\n"));
+        assert_eq!(plan.global.logs[0].format, format, "{word}");
+    }
 }
 
 #[test]

@@ -6,13 +6,16 @@ use super::address::{Port, Written};
 use super::draft::Owner;
 use super::parse_bind;
 use super::parser::{Call, Complaint, Outcome, Parser};
-use super::plan::{Level, StatsSocket};
+use super::plan::{Level, LogHost, StatsSocket};
 use super::units::{self, Unit, UnitFault};
 use crate::base::address::Address;
 use crate::base::receive::ReceiveStep;
 
 /// Shards of a process: each costs a thread and two rings of buffers.
 const THREADS_MAX: u64 = 1024;
+
+/// The largest `spread-checks`, HAProxy's: half an interval sooner or later.
+const SPREAD_PERCENT_MAX: u64 = 50;
 
 /// The largest socket buffer the kernel's integer can hold.
 const SOCKET_BUFFER_MAX: u64 = i32::MAX as u64;
@@ -72,6 +75,35 @@ pub(super) fn pidfile(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
         return Err("'pidfile' expects a file name as an argument.".into());
     }
     parser.draft.global.pidfile = Some(PathBuf::from(call.arg(0)));
+    Ok(())
+}
+
+pub(super) fn log_send_hostname(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    parser.draft.global.log_host = match call.args.first() {
+        None => LogHost::System,
+        Some(name) => LogHost::Named(name.text.clone()),
+    };
+    Ok(())
+}
+
+pub(super) fn spread_checks(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let percent = units::integer(call.arg(0), SPREAD_PERCENT_MAX);
+    let Some(percent) = percent.and_then(|percent| u8::try_from(percent).ok()) else {
+        let text =
+            format!("'spread-checks' needs a positive value in range 0..{SPREAD_PERCENT_MAX}.");
+        return Err(call.complain(0, text));
+    };
+    parser.draft.global.spread_checks_percent = percent;
+    Ok(())
+}
+
+pub(super) fn max_spread_checks(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.args.is_empty() {
+        return Err("'max-spread-checks' expects a time.".into());
+    }
+    let value = time_argument(call, Unit::Milliseconds)?;
+    // 0 is no bound.
+    parser.draft.global.max_spread_checks_ms = Some(value).filter(|ms| *ms > 0);
     Ok(())
 }
 

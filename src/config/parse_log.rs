@@ -137,14 +137,14 @@ fn position(names: &[&str], word: &Word) -> Option<u8> {
 
 fn log_format(word: &Word) -> Result<LogFormat, Complaint> {
     match word.text.as_str() {
-        "rfc3164" | "local" => Ok(LogFormat::Rfc3164),
+        "rfc3164" => Ok(LogFormat::Rfc3164),
+        "local" => Ok(LogFormat::Local),
+        "rfc5424" => Ok(LogFormat::Rfc5424),
+        "iso" => Ok(LogFormat::Iso),
+        "timed" => Ok(LogFormat::Timed),
         "priority" => Ok(LogFormat::Priority),
         "short" => Ok(LogFormat::Short),
         "raw" => Ok(LogFormat::Raw),
-        other @ ("rfc5424" | "iso" | "timed") => {
-            let text = format!("log : log format '{other}' is not implemented yet");
-            Err(Complaint::about(word, text))
-        }
         other => Err(Complaint::about(
             word,
             format!("log : unknown log format '{other}'"),

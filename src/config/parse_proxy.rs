@@ -73,6 +73,11 @@ pub(super) fn backlog(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     Ok(())
 }
 
+pub(super) fn fullconn(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    parser.current.settings.fullconn = count(call)?;
+    Ok(())
+}
+
 /// An argument that counts something, up to what the kernel's integers hold.
 fn count(call: &Call<'_>) -> Result<u32, Complaint> {
     let value = units::integer(call.arg(0), i32::MAX as u64);
@@ -139,6 +144,10 @@ pub(super) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     match call.keyword.name {
         "option tcplog" => settings.tcplog = on,
         "option dontlognull" => settings.dontlognull = on,
+        "option dontlog-normal" => settings.dontlog_normal = on,
+        "option log-separate-errors" => settings.log_separate_errors = on,
+        "option log-health-checks" => settings.log_health_checks = on,
+        "option allbackups" => settings.allbackups = on,
         "option tcpka" => settings.keepalive_both = on,
         "option clitcpka" => settings.keepalive_client = on,
         "option srvtcpka" => settings.keepalive_server = on,

@@ -174,7 +174,11 @@ pub(super) fn interval(
     if time == 0 {
         return Err(format!("invalid value 0 for argument '{name}'."));
     }
-    server.inter_ms = time;
+    match name {
+        "fastinter" => server.fast_inter_ms = Some(time),
+        "downinter" => server.down_inter_ms = Some(time),
+        _ => server.inter_ms = time,
+    }
     Ok(())
 }
 

@@ -19,8 +19,12 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("current"),
     works("hard-stop-after", Global, 1, "<time>", "Longest time a soft stop may take.", global::hard_stop_after)
         .default("no bound"),
+    works("log-send-hostname", Global, 1, "[<name>]", "Send the machine's name, or this one, in headers of the formats rfc3164 and rfc5424.", global::log_send_hostname)
+        .default("no host; '-' in rfc5424"),
     works("log-tag", Global, 1, "<tag>", "Program name in log lines.", global::log_tag)
         .default("tidegate"),
+    works("max-spread-checks", Global, 1, "<time>", "Longest time between the first and the last of the first checks.", global::max_spread_checks)
+        .default("the smallest interval of all servers"),
     works("nbthread", Global, 1, "<number>", "Number of shards, 1 to 1024.", global::nbthread)
         .default("one per usable CPU"),
     works("pidfile", Global, 1, "<path>", "File that holds the process id.", global::pidfile),
@@ -28,6 +32,8 @@ pub(super) static GLOBAL: &[Keyword] = &[
     works("resetenv", Global, MANY, "[<name>...]", "Removes all variables but those named, from the next line on.", global::variables),
     works("setenv", Global, MANY, "<name> <value>", "Sets a variable, from the next line on.", global::variables),
     works("unsetenv", Global, MANY, "<name>...", "Removes variables, from the next line on.", global::variables),
+    works("spread-checks", Global, 1, "<0..50>", "Percent of its interval by which a check may come sooner or later.", global::spread_checks)
+        .default("0"),
     works("stats maxconn", Global, 1, "<number>", "Connections to the runtime sockets.", global::stats_maxconn)
         .default("10"),
     works("stats socket", Global, MANY, "<address> [mode <octal>] [user <name>|uid <n>] [group <name>|gid <n>] [level user|operator|admin]",
@@ -76,10 +82,7 @@ pub(super) static GLOBAL: &[Keyword] = &[
     later("cpu-set", Global, "reset|drop-*|only-*", "Which CPUs are used."),
     later("thread-group", Global, "<group> <threads>", "Threads of a group."),
     later("thread-hard-limit", Global, "<number>", "Most threads."),
-    later("spread-checks", Global, "<0..50>", "Percent by which checks are spread over time."),
-    later("max-spread-checks", Global, "<time>", "Longest delay of a check by spreading."),
     needed("harden.reject-privileged-ports.*", Global, "on|off", "Refuses clients whose port is privileged."),
-    later("log-send-hostname", Global, "[<name>]", "Host name in syslog headers."),
     later("zero-warning", Global, "", "Warnings are errors."),
     later("set-dumpable", Global, "on|off|libs", "Core dumps."),
     later("setcap", Global, "<capability>...", "Capabilities kept after privileges are dropped."),

@@ -31,7 +31,11 @@ pub(super) static PROXY: &[Keyword] = &[
     works("default_backend", Front, 1, "<backend>", "Where connections go.", proxy::default_backend),
     works("option clitcpka", Front, 0, "", "TCP keep-alive towards clients.", proxy::option)
         .default("off"),
+    works("option dontlog-normal", Front, 0, "", "Log only sessions that went wrong or needed another attempt to connect; with 'option tcplog'.", proxy::option)
+        .default("off"),
     works("option dontlognull", Front, 0, "", "Don't log connections without data.", proxy::option)
+        .default("off"),
+    works("option log-separate-errors", Front, 0, "", "Log sessions that went wrong with the level 'err' instead of 'info'.", proxy::option)
         .default("off"),
     works("option tcplog", Front, 0, "", "Log a full line at the end of a session.", proxy::option)
         .default("off: a short line when it begins"),
@@ -43,8 +47,14 @@ pub(super) static PROXY: &[Keyword] = &[
     works("balance", Back, MANY, "roundrobin | leastconn | source", "How a server is chosen.", proxy::balance)
         .default("roundrobin"),
     works("default-server", Back, MANY, "<parameter>...", "Parameters of the servers that follow.", server::default_server),
+    works("fullconn", Back, 1, "<number>", "Sessions of the backend at which servers with 'minconn' reach their 'maxconn'.", proxy::fullconn)
+        .default("a tenth of what the frontends that lead here may bring"),
     works("hash-type", Back, 3, "map-based | consistent [sdbm]", "How a hash finds a server.", proxy::hash_type)
         .default("map-based sdbm"),
+    works("option allbackups", Back, 0, "", "All usable backup servers share the load, not only the first.", proxy::option)
+        .default("off"),
+    works("option log-health-checks", Back, 0, "", "Log every check that changes something.", proxy::option)
+        .default("off: only servers that go down or come up"),
     works("option redispatch", Back, 1, "[<interval>]", "Retries may go to another server: -1 the last, N every Nth.", proxy::option)
         .default("off"),
     works("option srvtcpka", Back, 0, "", "TCP keep-alive towards servers.", proxy::option)
@@ -86,7 +96,6 @@ pub(super) static PROXY: &[Keyword] = &[
         .not_in_defaults(),
     needed("source", Back, "<address>[:<port>] [usesrc <address>] [interface <name>]", "Address to connect from."),
     later("rate-limit", Front, "sessions <number>", "New sessions per second."),
-    later("fullconn", Back, "<number>", "Sessions at which servers reach their 'maxconn'."),
     later("hash-balance-factor", Back, "<percent>", "Bound of a server's load under a consistent hash."),
     later("log-format", Front, "<format>", "Form of the lines of sessions."),
     later("log-format-sd", Front, "<format>", "Structured data of RFC 5424 lines."),
@@ -106,14 +115,10 @@ pub(super) static PROXY: &[Keyword] = &[
     needed("transparent", Both, "", "Connects to where the client wanted to go."),
     later("timeout tunnel", Back, "<time>", "Longest silence of both sides once they are connected."),
     later("option abortonclose", Back, "", "Gives up a waiting session when its client closes."),
-    later("option allbackups", Back, "", "All backup servers are used at once."),
-    later("option dontlog-normal", Front, "", "Logs only sessions that went wrong."),
     later("option external-check", Back, "", "Checks by a program."),
     later("option httpchk", Back, "[<method>] [<uri>] [<version>]", "Checks by an HTTP request."),
     later("option independent-streams", Both, "", "Sent bytes don't restart the timeout of receiving."),
     later("option ldap-check", Back, "", "Checks an LDAP server."),
-    later("option log-health-checks", Back, "", "Logs results of checks."),
-    later("option log-separate-errors", Front, "", "Logs failed sessions at level err."),
     later("option logasap", Front, "", "Logs a session when it is connected."),
     later("option mysql-check", Back, "[user <name>]", "Checks a MySQL server."),
     later("option nolinger", Both, "", "Closes by reset."),

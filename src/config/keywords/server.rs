@@ -15,6 +15,10 @@ const fn already(name: &'static str, help: &'static str) -> P {
 #[rustfmt::skip]
 pub(in crate::config) static SERVER: &[P] = &[
     P::works("addr", "<address>", "Address to check, if not the server's own.", check_address),
+    P::works("backup", "", "Used only when no server without 'backup' is usable: the first such one, or all with 'option allbackups'.", |_, server, _, _| {
+        server.backup = true;
+        Ok(())
+    }),
     P::works("check", "", "Check the server by connecting to it.", |_, server, _, _| {
         server.check = true;
         Ok(())
@@ -23,6 +27,8 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.disabled = true;
         Ok(())
     }),
+    P::works("downinter", "<time>", "Time between checks of a server that is down.", interval)
+        .default("'inter'"),
     P::works("enabled", "", "Undoes an inherited 'disabled'.", |_, server, _, _| {
         server.disabled = false;
         Ok(())
@@ -31,12 +37,26 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.fall = positive(name, value)?;
         Ok(())
     }).default("3"),
+    P::works("fastinter", "<time>", "Time between checks of a server that is on its way up or down.", interval)
+        .default("'inter'"),
     P::works("inter", "<time>", "Time between checks.", interval)
         .default("2s"),
     P::works("maxconn", "<number>", "Most connections to the server at a time; 0 = no bound.", |_, server, name, value| {
         server.maxconn = number(name, value)?;
         Ok(())
     }).default("0"),
+    P::works("maxqueue", "<number>", "Most sessions that wait for this server alone, as 'balance source' has it; others go to any. 0 = no bound.", |_, server, name, value| {
+        server.maxqueue = number(name, value)?;
+        Ok(())
+    }).default("0"),
+    P::works("minconn", "<number>", "What 'maxconn' is while the backend has few sessions; it grows with them, up to 'maxconn' at 'fullconn'.", |_, server, name, value| {
+        server.minconn = number(name, value)?;
+        Ok(())
+    }).default("'maxconn'"),
+    P::works("no-backup", "", "Undoes an inherited 'backup'.", |_, server, _, _| {
+        server.backup = false;
+        Ok(())
+    }),
     P::works("no-check", "", "Undoes an inherited 'check'.", |_, server, _, _| {
         server.check = false;
         Ok(())
@@ -53,7 +73,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::works("weight", "<0..256>", "Share of the load.", weight)
         .default("1"),
     already("no-agent-check", "Undoes an inherited 'agent-check'."),
-    already("no-backup", "Undoes an inherited 'backup'."),
     already("no-check-send-proxy", "Undoes an inherited 'check-send-proxy'."),
     already("no-check-ssl", "Undoes an inherited 'check-ssl'."),
     already("no-send-proxy", "Undoes an inherited 'send-proxy'."),
@@ -70,24 +89,19 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::later("agent-inter", "<time>", "Time between such questions."),
     P::later("agent-port", "<port>", "Port of the agent."),
     P::later("agent-send", "<text>", "What the agent is asked."),
-    P::needed("backup", "", "Used only when no other server is up."),
     P::later("cc", "<algorithm>", "Congestion control."),
     P::later("check-proto", "<name>", "Protocol of the check."),
     P::later("check-send-proxy", "", "The check sends a PROXY header."),
     P::later("check-sni", "<name>", "Server name of a TLS check."),
     P::later("check-ssl", "", "The check speaks TLS."),
     P::later("check-via-socks4", "", "The check goes through the SOCKS4 proxy."),
-    P::later("downinter", "<time>", "Time between checks of a server that is down."),
     P::later("error-limit", "<number>", "Errors of traffic after which 'on-error' acts."),
-    P::later("fastinter", "<time>", "Time between checks while the state changes."),
     P::later("from", "<name>", "A named 'default-server' to start from."),
     P::later("guid", "<text>", "Identity over restarts."),
     P::later("hash-key", "id|addr|addr-port|guid", "What a server's place under a consistent hash comes from."),
     P::later("id", "<number>", "Number in statistics."),
     P::later("init-addr", "<method>,...", "Where the address comes from at the start."),
     P::later("init-state", "fully-up|up|down|fully-down|none", "State before the first check."),
-    P::later("maxqueue", "<number>", "Most sessions that wait for the server."),
-    P::later("minconn", "<number>", "Connections at low load; grows to 'maxconn'."),
     P::needed("namespace", "<name>", "Network namespace to connect in."),
     P::later("observe", "layer4|layer7", "Counts errors of traffic."),
     P::later("on-error", "<action>", "What such errors do."),
