@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Simulation;
 use super::peer::Peer;
 use tidegate::base::address::Address;
+use tidegate::lb::{Backend, Server};
 
 impl Simulation {
     /// After every turn.
@@ -33,6 +34,9 @@ impl Simulation {
                 let open = network.connections(address)[1];
                 let most = server.maxconn();
                 assert!(open <= most as usize, "{open} connections of {most}");
+                // Who serves changes only where servers are changed.
+                let serves = !self.scenario.admin_us.is_empty() || serves(backend, server);
+                assert!(serves || open == 0, "{} serves", server.plan.name);
             }
         }
         // Those parked are held back, not let in.
@@ -217,4 +221,13 @@ impl Simulation {
         }
         self.check_counts();
     }
+}
+
+/// Whether a server gets connections while all are well: a backup only where all are, and then the
+/// first or every one.
+fn serves(backend: &Backend, server: &Server) -> bool {
+    let all_are_backups = backend.servers.iter().all(|server| server.plan.backup);
+    let back = backend.proxy.back.as_ref().expect("a backend");
+    let first = backend.servers[0].id == server.id;
+    !server.plan.backup || (all_are_backups && (back.allbackups || first))
 }

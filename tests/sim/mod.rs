@@ -18,7 +18,7 @@ use tidegate::base::time::Moment;
 use tidegate::config::plan::Endpoint;
 use tidegate::flow::Direction;
 use tidegate::flow::transform::Transform;
-use tidegate::lb::{Admin, Backend};
+use tidegate::lb::{Admin, Backend, Health};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
 use tidegate::shard::{LogQueue, Message, SessionRecord, Shard, ShardPort, World};
@@ -301,6 +301,7 @@ impl Simulation {
                 for backend in self.world.backends.iter().flatten() {
                     for server in &backend.servers {
                         server.set_admin(Admin::Ready);
+                        server.set_health(Health::Up);
                     }
                     self.publish(backend);
                 }
@@ -338,9 +339,11 @@ impl Simulation {
         let backends: Vec<_> = self.world.backends.iter().flatten().collect();
         let backend = backends[self.random.place(backends.len())];
         let server = &backend.servers[self.random.place(backend.servers.len())];
-        match self.random.below(4) {
+        match self.random.below(6) {
             0 => server.set_admin(Admin::Drain),
             1 => server.set_admin(Admin::Maintenance),
+            2 => server.set_health(Health::Down),
+            3 => server.set_health(Health::Up),
             _ => server.set_admin(Admin::Ready),
         }
         if self.random.chance(400) {

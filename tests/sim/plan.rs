@@ -149,13 +149,35 @@ fn configuration(
             line(" hash-type consistent".to_owned());
         }
         let bounded = random.chance(400);
+        // Some servers are backups, perhaps all.
+        let backups = if random.chance(300) {
+            random.pick(&[300, 700, 1000])
+        } else {
+            0
+        };
+        if random.chance(500) {
+            line(" option allbackups".to_owned());
+        }
+        let ramps = bounded && random.chance(400);
+        if ramps {
+            line(format!(" fullconn {}", random.between(1, 12)));
+        }
         for server in 0..random.between(1, 4) {
-            let bound = if bounded {
-                format!(" maxconn {}", random.between(1, 3))
-            } else {
-                String::new()
-            };
-            line(format!(" server s{server} 10.0.{proxy}.{server}:80{bound}"));
+            let mut words = format!(" server s{server} 10.0.{proxy}.{server}:80");
+            if bounded {
+                let most = random.between(1, 3);
+                write!(words, " maxconn {most}").expect("a string takes all");
+                if ramps && most > 1 {
+                    words += " minconn 1";
+                }
+                if random.chance(300) {
+                    words += " maxqueue 1";
+                }
+            }
+            if random.chance(backups) {
+                words += " backup";
+            }
+            line(words);
         }
     }
     (text, listeners)
