@@ -2,7 +2,7 @@
 //!
 //! One task per checked server. Sockets are tokio's, not tokio-uring's: a future of the latter goes
 //! on in the kernel after it was dropped, so its timeout would keep the descriptor. A probe's
-//! connection is closed by a reset, which leaves no TIME_WAIT and takes the server no accept.
+//! connection is closed by a reset, which leaves no TIME_WAIT on either side.
 //!
 //! What is not the server's fault never counts: a timeout that is seen late, because this thread
 //! was not running, and a lack of local resources lead to another probe instead of a failure.

@@ -175,8 +175,7 @@ impl World {
 }
 
 /// `fullconn` where it isn't set: a tenth of the connections that the frontends which lead to a
-/// backend may have, `process_max` each where they have no bound of their own, or that the process
-/// may have where none leads there.
+/// backend may have, `process_max` each where they have no bound of their own; 1 at least.
 fn default_fullconn(plan: &Plan, backend: ProxyId, process_max: u32) -> u32 {
     let fronts = plan.proxies.iter().filter_map(|proxy| proxy.front.as_ref());
     let leads = fronts.filter(|front| front.default_backend == Some(backend));
@@ -184,9 +183,5 @@ fn default_fullconn(plan: &Plan, backend: ProxyId, process_max: u32) -> u32 {
         0 => process_max,
         maxconn => maxconn,
     });
-    let total = match most.fold(0, u32::saturating_add) {
-        0 => process_max,
-        total => total,
-    };
-    total.div_ceil(10)
+    most.fold(0, u32::saturating_add).div_ceil(10).max(1)
 }

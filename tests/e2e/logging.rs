@@ -104,6 +104,113 @@ fn dontlognull_leaves_out_connections_without_a_byte() {
     assert_eq!(syslog.received(), 1, "only the session with bytes");
 }
 
+/// A normal session, one that the client resets, and one that needs a second server to go well.
+fn three_sessions(syslog: &Syslog, option: &str) -> (Balancer, u16) {
+    let (good, dead, port) = (MockServer::echo(), free_port(), free_port());
+    let second = free_port();
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    log {log} local0\n    option tcplog\n    \
+         option {option}\n    server s {good}\n\
+         listen r\n    bind 127.0.0.1:{second}\n    log {log} local0\n    option tcplog\n    \
+         option {option}\n    option redispatch 1\n    balance roundrobin\n    \
+         server dead 127.0.0.1:{dead}\n    server s {good}\n",
+        log = syslog.address(),
+        good = good.address(),
+    ));
+    for (port, resets) in [(port, false), (port, true), (second, false)] {
+        let client = connect_port(port);
+        client::echo(&client, b"a byte");
+        if resets {
+            client::reset(client);
+        } else {
+            client.shutdown(Shutdown::Write).unwrap();
+            drop(read_end(&client));
+        }
+        balancer.settle();
+    }
+    (balancer, port)
+}
+
+#[test]
+fn normal_sessions_may_be_left_out() {
+    let _turn = turn::shared();
+    let syslog = Syslog::start();
+    let (balancer, _) = three_sessions(&syslog, "dontlog-normal");
+    syslog.wait_line(" CD ");
+    let line = syslog.wait_line(" r r/s ");
+    assert!(line.contains(" -- ") && line.contains("/+1 "), "{line}");
+    assert_eq!(syslog.received(), 2, "{:?}", syslog.lines());
+    balancer.settle();
+}
+
+#[test]
+fn sessions_that_went_wrong_may_have_a_level_of_their_own() {
+    let _turn = turn::shared();
+    let syslog = Syslog::start();
+    let (balancer, _) = three_sessions(&syslog, "log-separate-errors");
+    // local0.info and local0.err: 16 * 8 + 6, 16 * 8 + 3.
+    for (text, start) in [
+        (" l l/s ", "<134>"),
+        (" CD ", "<131>"),
+        (" r r/s ", "<131>"),
+    ] {
+        let line = syslog.wait_line(text);
+        assert!(line.starts_with(start), "{text}: {line}");
+    }
+    assert_eq!(syslog.received(), 3, "{:?}", syslog.lines());
+    balancer.settle();
+}
+
+#[test]
+fn headers_of_every_format_and_with_a_host() {
+    let _turn = turn::shared();
+    let (server, port) = (MockServer::echo(), free_port());
+    let formats = [
+        "rfc3164", "local", "rfc5424", "iso", "timed", "short", "raw",
+    ];
+    let logs = formats.map(|format| (format, Syslog::start()));
+    let lines: String = logs
+        .iter()
+        .map(|(format, log)| format!("    log {} format {format} local0\n", log.address()))
+        .collect();
+    let balancer = Setup::new(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n{lines}    server s {}\n",
+        server.address()
+    ))
+    .global("log-send-hostname balancer.example")
+    .start();
+    drop(connect_port(port));
+    let pid = balancer.pid();
+    let shape = |log: &Syslog| {
+        let line = log.wait_line("Connect from");
+        let head = line.split("Connect from").next().unwrap();
+        let tag = format!("[{pid}]:");
+        let head = head.replace("haproxy", "tidegate").replace(&tag, "[PID]:");
+        let head = head.replace(&format!(" {pid} "), " PID ");
+        // Digits of the time only: those of the priority matter.
+        let (priority, time) = head.split_at(head.find('>').map_or(0, |at| at + 1));
+        let time: String = time
+            .chars()
+            .map(|c| if c.is_ascii_digit() { '9' } else { c })
+            .collect();
+        format!("{priority}{time}")
+    };
+    let got: Vec<String> = logs.iter().map(|(_, log)| shape(log)).collect();
+    // The date of RFC 3164 is fifteen letters.
+    let old = |line: &str| format!("{}{}", &line[..5], &line[20..]);
+    assert_eq!(old(&got[0]), "<134> balancer.example tidegate[PID]: ");
+    assert_eq!(old(&got[1]), "<134> tidegate[PID]: ");
+    // The offset may be negative where this runs.
+    let new = |line: &str| line.replace('+', "-");
+    let time = "9999-99-99T99:99:99.999999-99:99";
+    let expected = format!("<134>9 {time} balancer.example tidegate PID - - ");
+    assert_eq!(new(&got[2]), expected);
+    assert_eq!(new(&got[3]), format!("{time} "));
+    assert_eq!(new(&got[4]), format!("<6>{time} "));
+    assert_eq!((got[5].as_str(), got[6].as_str()), ("<6>", ""));
+    balancer.settle();
+}
+
 #[test]
 fn severities_above_the_targets_are_left_out() {
     let _turn = turn::shared();

@@ -4,6 +4,8 @@
 //! if anything of a past session is left. Set `TIDEGATE_BIN` to run them against another program
 //! that reads the same config; see `support::balancer`.
 
+mod backups;
+mod checks;
 mod endings;
 mod endpoints;
 mod failover;

@@ -210,36 +210,31 @@ fn server_row(shared: &Shared, backend: &Backend, server: &Server, level: Level)
     if level >= Level::Operator {
         row.set("addr", server.plan.address.to_string());
     }
-    check_columns(&mut row, server);
+    check_columns(&mut row, shared, server);
     row
 }
 
-fn check_columns(row: &mut Row, server: &Server) {
-    let Some(check) = &server.plan.check else {
-        return;
-    };
+fn check_columns(row: &mut Row, shared: &Shared, server: &Server) {
     let report = server
         .check
         .lock()
         .unwrap_or_else(|poisoned| poisoned.into_inner())
         .clone();
-    let now_s = clock::unix_ms() / 1000;
+    let since_s = since_change_s(shared, report.changed_at_s);
+    row.set("lastchg", since_s);
+    let Some(check) = &server.plan.check else {
+        return;
+    };
     let status = if report.status.is_empty() {
         "INI"
     } else {
         report.status
     };
-    let since = now_s.saturating_sub(report.changed_at_s);
-    let changed = if report.changed_at_s == 0 { 0 } else { since };
-    let down_now = if server.health() == Health::Down {
-        changed
-    } else {
-        0
-    };
+    let is_down = server.health() == Health::Down || server.admin() == Admin::Maintenance;
+    let down_now_s = if is_down { since_s } else { 0 };
     row.set("chkfail", report.failures);
     row.set("chkdown", report.downs);
-    row.set("lastchg", changed);
-    row.set("downtime", report.downtime_s + down_now);
+    row.set("downtime", report.downtime_s + down_now_s);
     row.set("check_status", status);
     row.set("check_duration", report.duration_ms);
     row.set("last_chk", &report.description);
@@ -247,6 +242,14 @@ fn check_columns(row: &mut Row, server: &Server) {
     row.set("check_rise", check.rise);
     row.set("check_fall", check.fall);
     row.set("check_health", report.health);
+}
+
+/// Seconds since a change at a Unix time in seconds; since the start if there was none (0).
+fn since_change_s(shared: &Shared, changed_at_s: u64) -> u64 {
+    match changed_at_s {
+        0 => clock::now().ms_since(shared.facts.started) / 1000,
+        changed_at_s => (clock::unix_ms() / 1000).saturating_sub(changed_at_s),
+    }
 }
 
 /// The server's state as HAProxy words it: `UP 1/3` is up with failures, `DOWN 1/2` down with
@@ -314,15 +317,13 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     row.set("act", usable.active);
     row.set("bck", usable.backup);
     let availability = backend.availability();
-    let since_start_s = clock::now().ms_since(shared.facts.started) / 1000;
-    let since_s = match availability.changed_at_s {
-        0 => since_start_s,
-        changed_at_s => (clock::unix_ms() / 1000).saturating_sub(changed_at_s),
-    };
+    let since_s = since_change_s(shared, availability.changed_at_s);
     let down_now_s = if availability.is_down { since_s } else { 0 };
     row.set("chkdown", availability.downs);
     row.set("lastchg", since_s);
-    row.set("downtime", availability.downtime_s + down_now_s);
+    if !backend.servers.is_empty() {
+        row.set("downtime", availability.downtime_s + down_now_s);
+    }
     row.set("lbtot", servers_sum(backend, ServerCounter::Chosen));
     row.set("rate", rate.current);
     row.set("rate_max", rate.max);
