@@ -323,8 +323,8 @@ impl Backend {
         self.serve_all(&mut queue, &table)
     }
 
-    /// Notes whether any server is usable now, at this Unix time in seconds. Only the control thread
-    /// calls it, after `publish`.
+    /// Notes whether any server is usable now, at this Unix time in seconds. Only the control
+    /// thread calls it, after `publish`.
     pub fn note_availability(&self, now_s: u64) {
         let is_down = self.usable_servers().is_none();
         let mut availability = self.availability_locked();

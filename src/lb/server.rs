@@ -111,6 +111,8 @@ struct Load {
     peak: AtomicU32,
     /// Most connections it may have; `u32::MAX` = unlimited.
     maxconn: AtomicU32,
+    /// How full the backend is, if `minconn` makes the limit depend on it.
+    occupancy: Option<Arc<Occupancy>>,
 }
 
 /// A server's live state.
@@ -123,8 +125,6 @@ pub struct Server {
     /// Name of its backend.
     pub backend_name: Arc<str>,
     load: CachePadded<Load>,
-    /// How full the backend is, if `minconn` makes the limit depend on it.
-    occupancy: Option<Arc<Occupancy>>,
     /// Whether it is in the table that picks read.
     in_use: AtomicBool,
     weight: AtomicU32,
@@ -166,8 +166,8 @@ impl Server {
                 active: AtomicU32::new(0),
                 peak: AtomicU32::new(0),
                 maxconn: AtomicU32::new(unlimited_if_zero(plan.maxconn)),
+                occupancy: occupancy.filter(|_| plan.minconn > 0),
             }),
-            occupancy: occupancy.filter(|_| plan.minconn > 0),
             in_use: AtomicBool::new(false),
             weight: AtomicU32::new(u32::from(plan.weight)),
             health: AtomicU8::new(health as u8),
@@ -263,7 +263,7 @@ impl Server {
     /// Connections it may have at this moment: `maxconn`, or with `minconn` a part of it.
     fn limit(&self) -> u32 {
         let maxconn = self.load.maxconn.load(SeqCst);
-        match &self.occupancy {
+        match &self.load.occupancy {
             None => maxconn,
             Some(occupancy) => occupancy.limit(self.plan.minconn, maxconn),
         }

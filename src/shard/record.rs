@@ -50,8 +50,8 @@ pub struct SessionRecord {
 }
 
 impl SessionRecord {
-    /// Whether nothing went wrong, as `option dontlog-normal` has it: neither side broke the session
-    /// off, nothing timed out, and the first attempt to connect succeeded.
+    /// Whether nothing went wrong, as `option dontlog-normal` has it: neither side broke the
+    /// session off, nothing timed out, and the first attempt to connect succeeded.
     pub fn is_normal(&self) -> bool {
         self.termination[0] == b'-' && self.retries == 0 && !self.redispatched
     }
