@@ -555,10 +555,7 @@ mod tests {
     use super::super::testing::{self, address, backend, key, picked, server};
     use super::super::{Admin, Health};
     use super::*;
-    use crate::base::hash;
-    use std::collections::VecDeque;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-    use std::sync::mpsc;
 
     const ANY: PickRequest = PickRequest {
         client: None,
@@ -826,119 +823,5 @@ mod tests {
             }
         });
         assert_eq!(forgotten, 0, "of {ROUNDS} newcomers");
-    }
-
-    /// Eight shards with more sessions than the servers take, sessions that give up, with and
-    /// without a control thread that keeps publishing (which would serve those whom a release
-    /// forgot): no server ever exceeds its bound, everybody is served, nothing is left.
-    #[test]
-    fn everyone_who_waits_is_served_and_no_bound_is_exceeded() {
-        const SHARDS: u16 = 8;
-        const SESSIONS: u32 = 2_000;
-        for (balance, publishes) in testing::ALL
-            .into_iter()
-            .flat_map(|b| [(b, false), (b, true)])
-        {
-            let backend = backend(balance, &[server(1, 2), server(2, 3), server(3, 1)]);
-            let backend = &backend;
-            let working: Vec<AtomicUsize> = (0..3).map(|_| AtomicUsize::new(0)).collect();
-            let working = &working;
-            let (ports, mut boxes): (Vec<_>, VecDeque<_>) =
-                (0..SHARDS).map(|_| mpsc::channel::<Grant>()).unzip();
-            let ports = &ports;
-            let send = |grant: Grant| {
-                ports[usize::from(grant.waiter.shard.0)]
-                    .send(grant)
-                    .unwrap()
-            };
-            let send = &send;
-            let done = AtomicBool::new(false);
-            let shard = |shard: u16, inbox: mpsc::Receiver<Grant>| {
-                let work = |server: &Arc<Server>| {
-                    let id = server.id.0 as usize;
-                    let now = working[id].fetch_add(1, SeqCst) + 1;
-                    assert!(now <= server.maxconn() as usize, "above maxconn");
-                    assert!(server.active() <= server.maxconn(), "above maxconn");
-                    std::thread::yield_now();
-                    working[id].fetch_sub(1, SeqCst);
-                    if let Some(grant) = backend.release(server, Outcome::Completed) {
-                        send(grant);
-                    }
-                };
-                let (mut started, mut served, mut waiting) = (0, 0, VecDeque::new());
-                let mut patience = testing::Patience::default();
-                while started < SESSIONS || !waiting.is_empty() {
-                    for grant in inbox.try_iter() {
-                        patience.renew();
-                        let before = waiting.len();
-                        waiting.retain(|w: &Waiter| w.session != grant.waiter.session);
-                        assert_eq!(waiting.len() + 1, before, "a grant for nobody");
-                        work(&grant.server);
-                        served += 1;
-                    }
-                    let number = hash::sequence(u64::from(shard), u64::from(started));
-                    if started < SESSIONS && waiting.len() < 4 {
-                        started += 1;
-                        let avoid = number.is_multiple_of(16).then_some(ServerId(1));
-                        match backend.pick(PickRequest {
-                            client: address(started),
-                            avoid,
-                        }) {
-                            Pick::Server(server) => {
-                                work(&server);
-                                served += 1;
-                            }
-                            Pick::Wait { only } => {
-                                let session = key(started);
-                                let waiter = Waiter {
-                                    shard: ShardId(shard),
-                                    session,
-                                    only,
-                                };
-                                match backend.enqueue(waiter) {
-                                    Some(grant) => {
-                                        assert_eq!(grant.waiter, waiter);
-                                        work(&grant.server);
-                                        served += 1;
-                                    }
-                                    None => waiting.push_back(waiter),
-                                }
-                            }
-                            Pick::Refuse => panic!("all servers are usable"),
-                        }
-                    } else if started < SESSIONS && number.is_multiple_of(8) {
-                        // Gives up, unless a grant is on its way already.
-                        if let Some(waiter) = waiting.front()
-                            && backend.dequeue(*waiter)
-                        {
-                            waiting.pop_front();
-                            served += 1;
-                        }
-                    } else {
-                        patience.wait("a waiting session was forgotten");
-                    }
-                }
-                assert_eq!(served, SESSIONS);
-            };
-            std::thread::scope(|scope| {
-                let shards: Vec<_> = (0..SHARDS)
-                    .map(|id| {
-                        let inbox = boxes.pop_front().unwrap();
-                        scope.spawn(move || shard(id, inbox))
-                    })
-                    .collect();
-                let control = scope.spawn(|| {
-                    while publishes && !done.load(SeqCst) {
-                        backend.publish().into_iter().for_each(send);
-                        std::thread::yield_now();
-                    }
-                });
-                let results: Vec<_> = shards.into_iter().map(|shard| shard.join()).collect();
-                done.store(true, SeqCst);
-                control.join().unwrap();
-                assert!(results.into_iter().all(|result| result.is_ok()));
-            });
-            assert_eq!((backend.active(), backend.queued()), (0, 0), "{balance:?}");
-        }
     }
 }

@@ -12,6 +12,8 @@ mod sequence;
 mod server;
 mod sets;
 mod source;
+#[cfg(test)]
+mod stress;
 mod table;
 #[cfg(test)]
 mod testing;

@@ -49,29 +49,16 @@ impl Occupancy {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{backend_of, key, picked, planned};
-    use super::super::{Backend, Outcome, Pick, PickRequest, Waiter};
+    use super::super::testing::{key, picked, ramping};
+    use super::super::{Outcome, Pick, PickRequest, Waiter};
     use super::*;
     use crate::base::ids::ShardId;
-    use crate::config::plan::{Balance, Server};
-    use std::sync::Arc;
+    use crate::config::plan::Balance;
 
     const ANY: PickRequest = PickRequest {
         client: None,
         avoid: None,
     };
-
-    /// A backend of servers with a `minconn` and a `maxconn`.
-    fn backend(limits: &[(u32, u32)], fullconn: u32) -> Backend {
-        let server = |(id, (minconn, maxconn)): (u32, &(u32, u32))| {
-            Arc::new(Server {
-                minconn: *minconn,
-                ..(*planned(id, id, (1, *maxconn))).clone()
-            })
-        };
-        let servers = (0..).zip(limits).map(server).collect();
-        backend_of(Balance::RoundRobin, servers, fullconn)
-    }
 
     fn waiter(slot: u32) -> Waiter {
         Waiter {
@@ -103,7 +90,7 @@ mod tests {
     /// as they leave, what is above the limit goes without being handed on.
     #[test]
     fn connections_ramp_up_and_down_with_the_backend() {
-        let backend = backend(&[(1, 4)], 8);
+        let backend = ramping(Balance::RoundRobin, &[(1, 4)], 8);
         let server = &backend.servers[0];
         let mut waiting = std::collections::VecDeque::new();
         for slot in 1..=10 {
@@ -135,7 +122,7 @@ mod tests {
 
     #[test]
     fn without_minconn_nobody_counts() {
-        let backend = backend(&[(0, 2)], 100);
+        let backend = ramping(Balance::RoundRobin, &[(0, 2)], 100);
         for expected in [Some(0), Some(0), None] {
             backend.enter();
             assert_eq!(picked(&backend.pick(ANY)), expected);

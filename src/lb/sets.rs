@@ -107,41 +107,16 @@ pub(super) fn in_use(servers: &[Arc<Server>], allbackups: bool) -> (Set, Vec<Arc
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, ALL, address, backend_of, key, picked, planned};
+    use super::super::testing::{self, ALL, address, key, picked, with_backups as backend};
     use super::super::{Admin, Backend, Health, Outcome, Pick, PickRequest, Waiter};
     use super::*;
     use crate::base::ids::{ServerId, ShardId};
-    use crate::config::plan::{Back, Balance, Proxy};
+    use crate::config::plan::Balance;
 
     const ANY: PickRequest = PickRequest {
         client: None,
         avoid: None,
     };
-
-    /// A backend of active and backup servers, each with a weight and a `maxconn`.
-    fn backend(
-        balance: Balance,
-        allbackups: bool,
-        active: &[(u16, u32)],
-        backup: &[(u16, u32)],
-    ) -> Backend {
-        let active = active.iter().map(|server| (server, false));
-        let servers = active.chain(backup.iter().map(|server| (server, true)));
-        let planned = |(id, (server, backup)): (u32, (&(u16, u32), bool))| {
-            Arc::new(crate::config::plan::Server {
-                backup,
-                ..(*planned(id, id, *server)).clone()
-            })
-        };
-        let servers = (0..).zip(servers).map(planned).collect();
-        let proxy = Arc::clone(&backend_of(balance, servers, 0).proxy);
-        let back = proxy.back.clone().expect("a backend");
-        let proxy = Proxy {
-            back: Some(Back { allbackups, ..back }),
-            ..(*proxy).clone()
-        };
-        Backend::new(Arc::new(proxy), 1, 0, 1)
-    }
 
     fn set(backend: &Backend, index: usize, health: Health) -> Vec<u32> {
         backend.servers[index].set_health(health);

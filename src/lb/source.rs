@@ -127,7 +127,7 @@ pub(super) fn identity(seed: u64, address: &str, occurrence: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{self, address, backend, planned, seeded, server};
+    use super::super::testing::{self, address, backend, backend_of, planned, server};
     use super::super::{Backend, Health, Pick, PickRequest};
     use super::*;
     use crate::config::plan::{Balance, HashType};
@@ -251,8 +251,8 @@ mod tests {
     fn two_balancers_agree_whatever_the_order_of_their_servers() {
         let there = (0..6).map(|i| planned(i, i, server(1, 0))).collect();
         let here = (0..6).map(|i| planned(i, 5 - i, server(1, 0))).collect();
-        let there = seeded(RING, there, 42, 1);
-        let here = seeded(RING, here, 42, 1);
+        let there = backend_of(RING, there, 42);
+        let here = backend_of(RING, here, 42);
         for (there, here) in homes(&there, 5000).into_iter().zip(homes(&here, 5000)) {
             assert_eq!(there.0, 5 - here.0);
         }
@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn servers_of_one_address_both_get_clients() {
         let twins = (0..2).map(|id| planned(id, 7, server(1, 0))).collect();
-        let homes = homes(&seeded(RING, twins, 0, 1), 1000);
+        let homes = homes(&backend_of(RING, twins, 0), 1000);
         assert!((350..650).contains(&homes.iter().filter(|home| home.0 == 0).count()));
     }
 

@@ -28,21 +28,46 @@ pub(super) fn backend(balance: Balance, servers: &[(u16, u32)]) -> Backend {
         .zip(servers)
         .map(|(id, server)| planned(id, id, *server))
         .collect();
-    backend_of(balance, servers, 1)
+    backend_of(balance, servers, 0)
 }
 
-/// A backend of planned servers that is full at `fullconn` sessions.
-pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, fullconn: u32) -> Backend {
-    seeded(balance, servers, 0, fullconn)
+/// A backend of servers with a `minconn` and a `maxconn` that is full at `fullconn` sessions.
+pub(super) fn ramping(balance: Balance, limits: &[(u32, u32)], fullconn: u32) -> Backend {
+    let server = |(id, (minconn, maxconn)): (u32, &(u32, u32))| {
+        Arc::new(Server {
+            minconn: *minconn,
+            ..(*planned(id, id, (1, *maxconn))).clone()
+        })
+    };
+    let servers = (0..).zip(limits).map(server).collect();
+    Backend::new(proxy(balance, servers, false), 1, 0, fullconn)
 }
 
-/// The same with a seed.
-pub(super) fn seeded(
+/// A backend of active and backup servers, each with a weight and a `maxconn`.
+pub(super) fn with_backups(
     balance: Balance,
-    servers: Vec<Arc<Server>>,
-    seed: u64,
-    fullconn: u32,
+    allbackups: bool,
+    active: &[(u16, u32)],
+    backup: &[(u16, u32)],
 ) -> Backend {
+    let active = active.iter().map(|server| (server, false));
+    let servers = active.chain(backup.iter().map(|server| (server, true)));
+    let server = |(id, (server, backup)): (u32, (&(u16, u32), bool))| {
+        Arc::new(Server {
+            backup,
+            ..(*planned(id, id, *server)).clone()
+        })
+    };
+    let servers = (0..).zip(servers).map(server).collect();
+    Backend::new(proxy(balance, servers, allbackups), 1, 0, 1)
+}
+
+/// A backend of planned servers, with a seed.
+pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, seed: u64) -> Backend {
+    Backend::new(proxy(balance, servers, false), 1, seed, 1)
+}
+
+fn proxy(balance: Balance, servers: Vec<Arc<Server>>, allbackups: bool) -> Arc<Proxy> {
     let back = Back {
         balance,
         servers,
@@ -52,12 +77,12 @@ pub(super) fn seeded(
         timeout_queue_ms: 0,
         retries: 3,
         redispatch: None,
-        allbackups: false,
+        allbackups,
         log_health_checks: false,
         fullconn: 0,
         keepalive: None,
     };
-    let proxy = Proxy {
+    Arc::new(Proxy {
         proxy_id: ProxyId(0),
         iid: 2,
         description: String::new(),
@@ -66,8 +91,7 @@ pub(super) fn seeded(
         front: None,
         back: Some(back),
         logs: Vec::new(),
-    };
-    Backend::new(Arc::new(proxy), 1, seed, fullconn)
+    })
 }
 
 /// A server in slot `id` at the address 10.0.0.0 + `host`.
