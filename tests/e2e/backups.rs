@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::spread::{count_sequential, named, sorted};
+use crate::support::balancer::Setup;
 use crate::support::client::{self, ask_name, connect_port, local, read_bytes, write};
 use crate::support::port::free_port;
 use crate::support::{Balancer, MockServer, Syslog, eventually, turn, wait_for};
@@ -224,6 +225,24 @@ fn connections_grow_from_minconn_to_maxconn() {
         }
     }
     drop((clients, ends, server));
+    balancer.settle();
+}
+
+#[test]
+fn a_backend_is_full_at_a_tenth_of_what_its_frontends_bring() {
+    let _turn = turn::shared();
+    let [one, two, three, nobody] = [(); 4].map(|()| free_port());
+    let body = format!(
+        "frontend f1\n    bind 127.0.0.1:{one}\n    maxconn 77\n    default_backend b\n\
+         frontend f2\n    bind 127.0.0.1:{two}\n    default_backend b\n\
+         backend b\n    server s 127.0.0.1:{nobody}\nbackend unused\n    \
+         server s 127.0.0.1:{nobody}\n\
+         listen l\n    bind 127.0.0.1:{three}\n    maxconn 30\n    fullconn 12\n    \
+         server s 127.0.0.1:{nobody}\n"
+    );
+    let balancer = Setup::new(body).global("maxconn 1000").start();
+    let full = |name: &str| balancer.stat().number(name, "BACKEND", "slim");
+    assert_eq!((full("b"), full("unused"), full("l")), (108, 1, 12));
     balancer.settle();
 }
 
