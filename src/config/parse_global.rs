@@ -11,9 +11,6 @@ use super::units::{self, Unit, UnitFault};
 use crate::base::address::Address;
 use crate::base::receive::ReceiveStep;
 
-/// Shards of a process: each costs a thread and two rings of buffers.
-const THREADS_MAX: u64 = 1024;
-
 /// The largest socket buffer the kernel's integer can hold.
 const SOCKET_BUFFER_MAX: u64 = i32::MAX as u64;
 
@@ -72,20 +69,6 @@ pub(super) fn pidfile(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
         return Err("'pidfile' expects a file name as an argument.".into());
     }
     parser.draft.global.pidfile = Some(PathBuf::from(call.arg(0)));
-    Ok(())
-}
-
-pub(super) fn nbthread(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
-    let text = call.arg(0);
-    let Some(number) = units::integer(text, u64::MAX) else {
-        let text = format!("'nbthread' passed a missing or unparsable integer value in '{text}'");
-        return Err(call.complain(0, text));
-    };
-    if !(1..=THREADS_MAX).contains(&number) {
-        let text = format!("'nbthread' value must be between 1 and {THREADS_MAX} (was {number})");
-        return Err(call.complain(0, text));
-    }
-    parser.draft.global.nbthread = u16::try_from(number).ok();
     Ok(())
 }
 
@@ -185,6 +168,7 @@ pub(super) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome 
     let fault = |text: String| Complaint::about(address, format!("'stats socket' : {text}"));
     let address = match Written::parse(&address.text).map_err(fault)? {
         Written::Unix(path) => Address::Unix(path),
+        Written::Abstract(name) => Address::Abstract(name),
         Written::Ip(host, Port::One(port)) if port > 0 => {
             let ip = host.resolve(parser.environment).map_err(fault)?;
             Address::Ip((ip, port).into())
