@@ -5,6 +5,7 @@
 //! only when every address listens. The main thread then waits for signals and for shards that end.
 
 pub mod budget;
+pub mod pinning;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
@@ -139,7 +140,11 @@ impl Running {
         let text = |what: &'static str| move |error: io::Error| format!("Cannot {what}: {error}");
         let cpus = system::allowed_cpus();
         let cgroup = cgroup::limits();
-        let shards = budget::shards(plan.global.nbthread, cpus.len(), cgroup);
+        let shards = budget::shards(&plan.global, cpus.len(), cgroup);
+        let pinning = pinning::pinning(&plan.global.cpu_maps, shards, &cpus);
+        for warning in &pinning.warnings {
+            console.warning(warning);
+        }
         let nofile = system::raise_descriptors().map_err(text("read the descriptor limit"))?;
         let maxconn = settings.maxconn.or(plan.global.maxconn);
         let budget = budget::descriptors(&plan, shards, maxconn, nofile)?;
@@ -158,18 +163,12 @@ impl Running {
         let log = LogThread::start(Arc::clone(&shared), on_console, report.is_none())
             .map_err(text("start the log thread"))?;
         let (sender, events) = bounded(usize::from(limits::SHARDS_MAX) + 16);
-        let pinned = usize::from(shards) <= cpus.len();
-        for index in 0..shards {
-            let cpu = if pinned {
-                cpus.get(usize::from(index)).copied()
-            } else {
-                None
-            };
+        for (index, cpus) in (0..shards).zip(pinning.cpus) {
             start_shard(
                 &shared,
                 &registry,
                 ShardId(index),
-                cpu,
+                cpus,
                 caps.clone(),
                 sender.clone(),
             )
@@ -383,7 +382,7 @@ fn start_shard(
     shared: &Arc<Shared>,
     registry: &Registry,
     id: ShardId,
-    cpu: Option<usize>,
+    cpus: Vec<usize>,
     caps: Caps,
     events: Sender<Event>,
 ) -> io::Result<()> {
@@ -391,10 +390,10 @@ fn start_shard(
     let shared = Arc::clone(shared);
     let world = Arc::clone(&shared.world);
     let body = move || {
-        if let Some(cpu) = cpu
-            && let Err(error) = system::pin(cpu)
+        if !cpus.is_empty()
+            && let Err(error) = system::pin(&cpus)
         {
-            let text = format!("Shard {} is not pinned to CPU {cpu}: {error}", id.0);
+            let text = format!("Shard {} is not pinned to CPUs {cpus:?}: {error}", id.0);
             shared.messages.console(Severity::Warning, &text);
         }
         let result = shard::run(id, world, listeners, caps);

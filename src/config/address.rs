@@ -1,5 +1,5 @@
 //! Addresses as they are written: `1.2.3.4:80`, `[::1]:80`, `:80`, `name:80`, `/path`,
-//! `unix@/path`, `fd@3`.
+//! `unix@/path`, `abns@name`, `fd@3`.
 //!
 //! Splits a text into its parts and checks their form; what a keyword accepts of it (a port, a
 //! range, a descriptor) is the keyword's business. Names are resolved on request, through the
@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::environment::Resolver;
+use crate::base::address::AbstractName;
 
 /// Longest path of a Unix socket: `sun_path` is 108 bytes with its final NUL.
 const UNIX_PATH_MAX: usize = 107;
@@ -18,6 +19,8 @@ const UNIX_PATH_MAX: usize = 107;
 pub(super) enum Written {
     /// A Unix stream socket.
     Unix(PathBuf),
+    /// A Unix stream socket in the abstract namespace.
+    Abstract(AbstractName),
     /// An inherited descriptor.
     Descriptor(i32),
     /// A host and what stood for its port.
@@ -54,8 +57,8 @@ pub(super) enum Port {
 
 /// Prefixes of HAProxy that are known and not implemented.
 const PREFIXES_REFUSED: &[&str] = &[
-    "abns", "abnsz", "sockpair", "udp", "udp4", "udp6", "mptcp", "mptcp4", "mptcp6", "quic4",
-    "quic6", "uxdg", "rhttp",
+    "sockpair", "udp", "udp4", "udp6", "mptcp", "mptcp4", "mptcp6", "quic4", "quic6", "uxdg",
+    "rhttp",
 ];
 
 impl Written {
@@ -72,6 +75,15 @@ impl Written {
                 "ipv6" | "tcp6" => family = Some(Family::V6),
                 "ip" | "tcp" => {}
                 "unix" | "uxst" => return unix(after),
+                "abns" | "abnsz" => {
+                    let name = AbstractName::new(after, prefix == "abns");
+                    return name.map(Written::Abstract).ok_or_else(|| {
+                        let most = AbstractName::LENGTH_MAX;
+                        format!(
+                            "abstract socket name '{after}' is empty or longer than {most} bytes"
+                        )
+                    });
+                }
                 "fd" => {
                     let number = after.parse().ok().filter(|number| *number >= 0);
                     return number.map(Written::Descriptor).ok_or_else(|| {

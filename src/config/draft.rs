@@ -4,13 +4,18 @@
 //! it inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
 
 use super::diagnostics::Place;
-use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind};
+use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind, Sockets};
+use super::threads::ThreadSet;
 use crate::base::address::Address;
 
 /// Everything read so far.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
     pub(super) global: Global,
+    /// `unix-bind`: what Unix sockets of later `bind` lines begin with.
+    pub(super) unix_bind: UnixBind,
+    /// `tune.listener.default-shards`
+    pub(super) default_sockets: Option<Sockets>,
     pub(super) proxies: Vec<ProxyDraft>,
 }
 
@@ -38,6 +43,7 @@ pub(super) struct Settings {
     pub(super) retries: Option<u16>,
     pub(super) redispatch: Option<i16>,
     pub(super) tcplog: bool,
+    pub(super) smart_accept: bool,
     pub(super) dontlognull: bool,
     pub(super) dontlog_normal: bool,
     pub(super) log_separate_errors: bool,
@@ -123,6 +129,8 @@ pub(super) enum LogEntry {
 #[derive(Clone, Debug)]
 pub(super) struct BindDraft {
     pub(super) place: Place,
+    /// The addresses as they are written.
+    pub(super) addresses: String,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) settings: BindSettings,
 }
@@ -131,11 +139,28 @@ pub(super) struct BindDraft {
 #[derive(Clone, Debug, Default)]
 pub(super) struct BindSettings {
     pub(super) name: String,
+    pub(super) socket_id: Option<u32>,
+    pub(super) threads: Option<ThreadSet>,
+    pub(super) sockets: Option<Sockets>,
+    pub(super) interface: Option<String>,
+    pub(super) transparent: bool,
+    pub(super) fast_open: bool,
+    pub(super) mss: u16,
+    pub(super) congestion: Option<String>,
+    pub(super) nice: i16,
     pub(super) backlog: Option<u32>,
     pub(super) maxconn: u32,
     pub(super) defer_accept: bool,
     pub(super) v6only: Option<bool>,
     pub(super) tcp_user_timeout_ms: u32,
+    pub(super) owner: Owner,
+}
+
+/// The `unix-bind` lines.
+#[derive(Clone, Debug, Default)]
+pub(super) struct UnixBind {
+    /// Stands before every path.
+    pub(super) prefix: String,
     pub(super) owner: Owner,
 }
 

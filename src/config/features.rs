@@ -26,6 +26,8 @@ const PRESENT: &[&str] = &[
     "CPU_AFFINITY",
     // Names are resolved by the C library.
     "GETADDRINFO",
+    // Listeners take data that comes with the SYN.
+    "TFO",
     // A shard is a thread.
     "THREAD",
 ];

@@ -1,5 +1,8 @@
 //! `bind` lines: the addresses and the parameters of listeners.
 
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
 use super::address::{Host, Port, Written};
 use super::draft::{BindDraft, BindSettings, Owner};
 use super::environment::Environment;
@@ -12,6 +15,14 @@ use crate::base::address::Address;
 
 /// Listeners that one `bind` line may make by a range of ports.
 const LISTENERS_PER_LINE_MAX: usize = 4096;
+/// Longest path of a listener: `sun_path` is 108 bytes, and a name with a process number and NUL
+/// is bound before it gets its own.
+const BOUND_PATH_MAX: usize = 108 - ".4194304.tmp".len() - 1;
+/// Names of interfaces (IFNAMSIZ) and of congestion control algorithms (TCP_CA_NAME_MAX) are of 16
+/// bytes with their final NUL.
+const KERNEL_NAME_MAX: usize = 15;
+/// Bound of `nice`, both ways.
+const NICE_MAX: i16 = 1024;
 
 /// Listeners of a process: their ids have 16 bits.
 const LISTENERS_MAX: usize = u16::MAX as usize;
@@ -37,7 +48,10 @@ pub(super) fn bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     }
     let section = parser.kind.name();
     let what = format!("'bind {}' in section '{section}'", addresses.text);
-    let mut settings = BindSettings::default();
+    let mut settings = BindSettings {
+        owner: parser.draft.unix_bind.owner,
+        ..BindSettings::default()
+    };
     let owner = parse_parameters::Owner {
         keyword: "bind",
         what: &what,
@@ -45,9 +59,14 @@ pub(super) fn bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     };
     let words = &call.args[1..];
     parse_parameters::read(parser, call, &owner, BIND, words, &mut settings)?;
+    if settings.socket_id.is_some() && endpoints.len() > 1 {
+        let text = format!("{what} : 'id' can only be used with a single socket");
+        return Err(Complaint::about(addresses, text));
+    }
     let place = call.line.place.clone();
     parser.current.binds.push(BindDraft {
         place,
+        addresses: addresses.text.clone(),
         endpoints,
         settings,
     });
@@ -62,7 +81,12 @@ fn add_endpoints(
     let missing = || format!("missing port specification in '{text}'");
     let (host, low, high) = match Written::parse(text)? {
         Written::Unix(path) => {
+            let path = unix_path(parser, &path)?;
             endpoints.push(Endpoint::Address(Address::Unix(path)));
+            return Ok(());
+        }
+        Written::Abstract(name) => {
+            endpoints.push(Endpoint::Address(Address::Abstract(name)));
             return Ok(());
         }
         Written::Descriptor(number) => {
@@ -88,6 +112,138 @@ fn add_endpoints(
     let all = (low..=high).take(LISTENERS_PER_LINE_MAX + 1);
     endpoints.extend(all.map(|port| Endpoint::Address(Address::Ip((ip, port).into()))));
     Ok(())
+}
+
+/// The path with the prefix of `unix-bind`. It is bound under a longer name first.
+fn unix_path(parser: &Parser<'_>, path: &Path) -> Result<PathBuf, String> {
+    let mut whole = OsString::from(&parser.draft.unix_bind.prefix);
+    whole.push(path);
+    if whole.len() > BOUND_PATH_MAX {
+        let path = whole.to_string_lossy();
+        return Err(format!(
+            "socket path '{path}' too long (max {BOUND_PATH_MAX})"
+        ));
+    }
+    Ok(PathBuf::from(whole))
+}
+
+/// `unix-bind`: defaults of the Unix sockets on later `bind` lines.
+pub(super) fn unix_bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let mut words = call.args.iter();
+    while let Some(word) = words.next() {
+        let name = word.text.as_str();
+        if !matches!(name, "prefix" | "mode" | "user" | "uid" | "group" | "gid") {
+            let text = "'unix-bind' only supports the 'prefix', 'mode', 'uid', 'gid', 'user' and \
+                        'group' options.";
+            return Err(Complaint::about(word, text));
+        }
+        let Some(value) = words.next() else {
+            let text = format!("'unix-bind' : '{name}' : missing value");
+            return Err(Complaint::about(word, text));
+        };
+        let unix_bind = &mut parser.draft.unix_bind;
+        if name == "prefix" {
+            unix_bind.prefix.clone_from(&value.text);
+        } else {
+            owner(parser.environment, &mut unix_bind.owner, name, &value.text)
+                .map_err(|text| Complaint::about(value, format!("'unix-bind' : {text}")))?;
+        }
+    }
+    Ok(())
+}
+
+/// `id`: the number of a socket in its frontend.
+pub(super) fn set_id(
+    _: &dyn Environment,
+    bind: &mut BindSettings,
+    name: &str,
+    value: &str,
+) -> Result<(), String> {
+    let number: Option<i64> = value.parse().ok();
+    let Some(number) = number else {
+        return Err(format!(
+            "'{name}' : expects an integer argument, found '{value}'"
+        ));
+    };
+    if number <= 0 {
+        return Err(format!("'{name}' : custom id has to be > 0"));
+    }
+    let id = u32::try_from(number).ok();
+    let id = id.filter(|id| *id <= i32::MAX.unsigned_abs());
+    bind.socket_id = Some(id.ok_or_else(|| format!("'{name}' : custom id {value} is too large"))?);
+    Ok(())
+}
+
+/// `mss`.
+pub(super) fn set_mss(
+    _: &dyn Environment,
+    bind: &mut BindSettings,
+    name: &str,
+    value: &str,
+) -> Result<(), String> {
+    let number: Option<i32> = value.parse().ok();
+    match number {
+        Some(mss @ 1..=65_535) => bind.mss = u16::try_from(mss).unwrap_or(u16::MAX),
+        Some(-65_535..=-1) => {
+            return Err(format!(
+                "'{name}' : a negative value, which counts from each connection's own, is not \
+                 implemented yet"
+            ));
+        }
+        _ => {
+            return Err(format!(
+                "'{name}' : expects an MSS with an absolute value between 1 and 65535"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// `nice`.
+pub(super) fn set_nice(
+    _: &dyn Environment,
+    bind: &mut BindSettings,
+    name: &str,
+    value: &str,
+) -> Result<(), String> {
+    let nice: Option<i16> = value.parse().ok();
+    let nice = nice.filter(|nice| (-NICE_MAX..=NICE_MAX).contains(nice));
+    bind.nice = nice.ok_or_else(|| {
+        format!("'{name}' : invalid value {value}, allowed range is -{NICE_MAX}..{NICE_MAX}")
+    })?;
+    Ok(())
+}
+
+/// `interface`.
+pub(super) fn set_interface(
+    _: &dyn Environment,
+    bind: &mut BindSettings,
+    name: &str,
+    value: &str,
+) -> Result<(), String> {
+    bind.interface = Some(short_name(name, value)?);
+    Ok(())
+}
+
+/// `cc`.
+pub(super) fn set_congestion(
+    _: &dyn Environment,
+    bind: &mut BindSettings,
+    name: &str,
+    value: &str,
+) -> Result<(), String> {
+    bind.congestion = Some(short_name(name, value)?);
+    Ok(())
+}
+
+/// A name that the kernel knows something by.
+fn short_name(name: &str, value: &str) -> Result<String, String> {
+    if value.is_empty() || value.len() > KERNEL_NAME_MAX {
+        return Err(format!(
+            "'{name}' : '{value}' is no name of 1 to {KERNEL_NAME_MAX} bytes"
+        ));
+    }
+    Ok(value.to_owned())
 }
 
 /// `mode`, `user`, `uid`, `group`, `gid` of a listener.

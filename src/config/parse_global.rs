@@ -11,9 +11,6 @@ use super::units::{self, Unit, UnitFault};
 use crate::base::address::Address;
 use crate::base::receive::ReceiveStep;
 
-/// Shards of a process: each costs a thread and two rings of buffers.
-const THREADS_MAX: u64 = 1024;
-
 /// The largest `spread-checks`, HAProxy's: half an interval sooner or later.
 const SPREAD_PERCENT_MAX: u64 = 50;
 
@@ -104,20 +101,6 @@ pub(super) fn max_spread_checks(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
     let value = time_argument(call, Unit::Milliseconds)?;
     // 0 is no bound.
     parser.draft.global.max_spread_checks_ms = Some(value).filter(|ms| *ms > 0);
-    Ok(())
-}
-
-pub(super) fn nbthread(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
-    let text = call.arg(0);
-    let Some(number) = units::integer(text, u64::MAX) else {
-        let text = format!("'nbthread' passed a missing or unparsable integer value in '{text}'");
-        return Err(call.complain(0, text));
-    };
-    if !(1..=THREADS_MAX).contains(&number) {
-        let text = format!("'nbthread' value must be between 1 and {THREADS_MAX} (was {number})");
-        return Err(call.complain(0, text));
-    }
-    parser.draft.global.nbthread = u16::try_from(number).ok();
     Ok(())
 }
 
@@ -217,6 +200,7 @@ pub(super) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome 
     let fault = |text: String| Complaint::about(address, format!("'stats socket' : {text}"));
     let address = match Written::parse(&address.text).map_err(fault)? {
         Written::Unix(path) => Address::Unix(path),
+        Written::Abstract(name) => Address::Abstract(name),
         Written::Ip(host, Port::One(port)) if port > 0 => {
             let ip = host.resolve(parser.environment).map_err(fault)?;
             Address::Ip((ip, port).into())

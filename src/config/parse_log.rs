@@ -173,6 +173,7 @@ fn sink(parser: &Parser<'_>, word: &Word) -> Result<LogSink, Complaint> {
     }
     match Written::parse(text).map_err(fault)? {
         Written::Unix(path) => Ok(LogSink::UnixDatagram(path)),
+        Written::Abstract(_) => Err(fault(format!("'{text}' can't be a log target"))),
         Written::Descriptor(number) => Ok(LogSink::Descriptor(number)),
         Written::Ip(host, Port::None | Port::One(0)) => {
             let ip = host.resolve(parser.environment).map_err(fault)?;

@@ -150,6 +150,7 @@ pub(super) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
         "option allbackups" => settings.allbackups = on,
         "option tcpka" => settings.keepalive_both = on,
         "option clitcpka" => settings.keepalive_client = on,
+        "option tcp-smart-accept" => settings.smart_accept = on,
         "option srvtcpka" => settings.keepalive_server = on,
         _ => {
             let interval = redispatch_interval(call)?;

@@ -79,6 +79,7 @@ fn read_parameters(
 fn connect_address(environment: &dyn Environment, text: &str) -> Result<Address, String> {
     let (host, port) = match Written::parse(text)? {
         Written::Unix(path) => return Ok(Address::Unix(path)),
+        Written::Abstract(name) => return Ok(Address::Abstract(name)),
         Written::Descriptor(_) => {
             return Err(format!("a server can't be a descriptor ('{text}')."));
         }

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::threads::{CpuMap, ThreadSet};
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 use crate::base::receive::ReceiveStep;
@@ -30,6 +31,15 @@ pub struct Global {
     pub maxconn: Option<u32>,
     /// `nbthread`: shards; `None` = computed from CPUs and cgroup quota.
     pub nbthread: Option<u16>,
+    /// `thread-hard-limit`: most shards, however many are asked for or computed.
+    pub thread_hard_limit: Option<u16>,
+    /// `cpu-map` lines in order; a later one wins.
+    pub cpu_maps: Vec<CpuMap>,
+    /// `noreuseport` (or `-dR`): every listener has one socket, which its shards share.
+    pub noreuseport: bool,
+    /// `tune.maxaccept`: connections that a shard takes from a listener per turn; `u32::MAX` =
+    /// unlimited, `None` = not set: unlimited on a socket of the shard's own, 4 on a shared one.
+    pub maxaccept: Option<u32>,
     /// `log` lines of the global section (proxies refer to them by `log global`).
     pub logs: Vec<LogTarget>,
     /// `log-tag`, `tidegate` by default.
@@ -77,6 +87,10 @@ impl Default for Global {
         Global {
             maxconn: None,
             nbthread: None,
+            thread_hard_limit: None,
+            cpu_maps: Vec::new(),
+            noreuseport: false,
+            maxaccept: None,
             logs: Vec::new(),
             log_tag: "tidegate".to_owned(),
             pidfile: None,
@@ -269,8 +283,29 @@ pub struct Listener {
     pub proxy_id: ProxyId,
     /// What it listens on.
     pub endpoint: Endpoint,
+    /// HAProxy's numeric id (`so_id`): `id` of the bind line, else the lowest free number from 1
+    /// on; unique in its frontend.
+    pub socket_id: u32,
     /// `name`, for statistics; empty = unnamed.
     pub name: String,
+    /// `thread`: the shards that serve it.
+    pub threads: ThreadSet,
+    /// `shards`: how many sockets those share.
+    pub sockets: Sockets,
+    /// `interface`: only what comes in there.
+    pub interface: Option<String>,
+    /// `transparent`: addresses that are not the machine's.
+    pub transparent: bool,
+    /// `tfo`: data in the SYN is accepted.
+    pub fast_open: bool,
+    /// `mss`: TCP_MAXSEG in bytes, 0 = the kernel's.
+    pub mss: u16,
+    /// `cc`: the congestion control algorithm.
+    pub congestion: Option<String>,
+    /// `option tcp-smart-accept`: the first data is not acknowledged at once.
+    pub delayed_ack: bool,
+    /// `nice`, -1024..=1024: a higher one leaves others a larger share of a turn's bulk bytes.
+    pub nice: i16,
     /// `backlog`: of the bind line, else of the proxy, else its maxconn; 0 = the program's default.
     pub backlog: u32,
     /// `maxconn` of the bind line, 0 = none.
@@ -289,6 +324,31 @@ pub struct Listener {
     pub unix_gid: Option<u32>,
     /// `file:line` of the bind, for messages.
     pub place: String,
+}
+
+impl Listener {
+    /// How many sockets serve `shards` shards, and which of the shards have a part in it: the
+    /// shard at position `n` of the set accepts from socket `n` modulo the number.
+    pub fn spread(&self, shards: u16, global: &Global) -> (ThreadSet, u16) {
+        let threads = self.threads.and(ThreadSet::first(shards));
+        // Only an address that is ours to bind can have several sockets.
+        let one = global.noreuseport || !matches!(self.endpoint, Endpoint::Address(Address::Ip(_)));
+        let sockets = match self.sockets {
+            _ if one => 1,
+            Sockets::ByThread => threads.len(),
+            Sockets::Number(number) => number.min(threads.len()),
+        };
+        (threads, sockets)
+    }
+}
+
+/// How many sockets a listening address has (`shards`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sockets {
+    /// One for each shard that serves it; the kernel spreads the connections.
+    ByThread,
+    /// So many, shared evenly; 1 also for `by-group` and `by-process`, as there is one group.
+    Number(u16),
 }
 
 /// What a listener listens on.

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use super::diagnostics::{Place, Report, Severity};
 use super::draft::{
-    BalanceWord, BindDraft, Draft, LogEntry, ProxyDraft, ServerDraft, ServerSettings, Settings,
+    BalanceWord, Draft, LogEntry, ProxyDraft, ServerDraft, ServerSettings, Settings,
 };
 use super::environment::Environment;
-use super::loops::Listening;
+use super::listeners;
+use super::loops;
 use super::plan::{
-    Back, Balance, Check, Endpoint, Front, HashType, KeepAlive, Listener, LogTarget, Plan, Proxy,
-    ProxyKind, Server,
+    Back, Balance, Check, Front, HashType, KeepAlive, LogTarget, Plan, Proxy, ProxyKind, Server,
 };
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
@@ -37,9 +37,11 @@ pub(super) fn plan(draft: &Draft, environment: &dyn Environment, report: &mut Re
     let whole = !report.has_fatal();
     let names = names(draft, report);
     let iids = iids(draft, report);
-    check_addresses(draft, environment, report);
+    let goes_to = |index| backend_of(&names, draft, index);
+    loops::check(draft, goes_to, environment, report);
     let mut builder = Builder {
         plan: Plan::default(),
+        draft,
         names,
         report,
         whole,
@@ -113,26 +115,18 @@ fn kind_word(kind: ProxyKind) -> &'static str {
     }
 }
 
-fn check_addresses(draft: &Draft, environment: &dyn Environment, report: &mut Report) {
-    let mut listening = Listening::default();
-    let enabled = || {
-        draft
-            .proxies
-            .iter()
-            .filter(|proxy| !proxy.settings.disabled)
-    };
-    for bind in enabled().flat_map(|proxy| &proxy.binds) {
-        listening.add(bind, report);
-    }
-    for proxy in enabled() {
-        for server in &proxy.servers {
-            listening.check_server(&proxy.name, server, environment, report);
-        }
+/// Where the connections of a proxy go: a `listen` without `default_backend` is its own backend.
+fn backend_of(names: &Names<'_>, draft: &Draft, index: usize) -> Option<usize> {
+    let proxy = draft.proxies.get(index)?;
+    match &proxy.settings.default_backend {
+        Some((wanted, _)) => names.get(wanted.as_str()).map(|(id, _)| usize::from(id.0)),
+        None => Some(index).filter(|_| proxy.kind == ProxyKind::Listen),
     }
 }
 
 struct Builder<'a, 'r> {
     plan: Plan,
+    draft: &'a Draft,
     names: Names<'a>,
     report: &'r mut Report,
     /// Whether every line was understood.
@@ -194,16 +188,14 @@ impl Builder<'_, '_> {
 
     fn front(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) -> Front {
         let settings = &draft.settings;
-        let binds: &[BindDraft] = if settings.disabled { &[] } else { &draft.binds };
+        let built = listeners::build(proxy_id, draft, self.draft, self.report);
         let mut listeners = Vec::new();
-        for bind in binds {
-            for endpoint in &bind.endpoints {
-                // As many as fit were let through when the lines were read.
-                let index = u16::try_from(self.plan.listeners.len()).unwrap_or(u16::MAX);
-                let listener = listener(ListenerId(index), proxy_id, bind, endpoint, settings);
-                self.plan.listeners.push(Arc::new(listener));
-                listeners.push(ListenerId(index));
-            }
+        for mut listener in built {
+            // As many as fit were let through when the lines were read.
+            let index = u16::try_from(self.plan.listeners.len()).unwrap_or(u16::MAX);
+            listener.listener_id = ListenerId(index);
+            self.plan.listeners.push(Arc::new(listener));
+            listeners.push(ListenerId(index));
         }
         Front {
             listeners,
@@ -310,35 +302,6 @@ impl Builder<'_, '_> {
     }
 }
 
-fn listener(
-    listener_id: ListenerId,
-    proxy_id: ProxyId,
-    bind: &BindDraft,
-    endpoint: &Endpoint,
-    settings: &Settings,
-) -> Listener {
-    let parameters = &bind.settings;
-    Listener {
-        listener_id,
-        proxy_id,
-        endpoint: endpoint.clone(),
-        name: parameters.name.clone(),
-        backlog: parameters
-            .backlog
-            .or(settings.backlog)
-            .or(settings.maxconn)
-            .unwrap_or(0),
-        maxconn: parameters.maxconn,
-        defer_accept: parameters.defer_accept,
-        v6only: parameters.v6only,
-        tcp_user_timeout_ms: parameters.tcp_user_timeout_ms,
-        unix_mode: parameters.owner.mode,
-        unix_uid: parameters.owner.uid,
-        unix_gid: parameters.owner.gid,
-        place: bind.place.to_string(),
-    }
-}
-
 enum Side {
     Client,
     Server,
@@ -402,10 +365,12 @@ fn check_address(draft: &ServerDraft) -> Address {
             let port = settings.check_port.unwrap_or(address.port());
             Address::Ip((ip, port).into())
         }
-        Address::Unix(_) => match (settings.check_address, settings.check_port) {
-            (Some(ip), Some(port)) => Address::Ip((ip, port).into()),
-            _ => draft.address.clone(),
-        },
+        Address::Unix(_) | Address::Abstract(_) => {
+            match (settings.check_address, settings.check_port) {
+                (Some(ip), Some(port)) => Address::Ip((ip, port).into()),
+                _ => draft.address.clone(),
+            }
+        }
     }
 }
 

@@ -1,8 +1,9 @@
 //! The registry of listening sockets, keyed by (endpoint, options, index) and independent of
 //! shards.
 //!
-//! A TCP address has one reuseport member per shard; Unix and inherited sockets are one socket that
-//! all shards share through duplicates. The registry keeps a descriptor of each, so that a later
+//! A TCP address has one reuseport member per shard that serves it, unless `shards` asks for fewer:
+//! then several shards share a member through duplicates, as they do with Unix and inherited
+//! sockets. The registry keeps a descriptor of each, so that a later
 //! reload or upgrade can hand them on, and gives them up when the process drains: a shard then
 //! accepts what is queued and closes the last descriptor.
 
@@ -14,9 +15,10 @@ use std::path::PathBuf;
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ShardId};
 use crate::config::plan::{Endpoint, Listener, Plan, ProxyKind};
+use crate::config::threads::ThreadSet;
 use crate::limits;
 use crate::shard::ShardListener;
-use crate::sys::socket::{self, ListenOptions};
+use crate::sys::socket::{self, ListenError, ListenOptions};
 
 /// What makes a listening socket the same across reloads and upgrades.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -33,8 +35,8 @@ pub struct ListenerKey {
 struct Entry {
     key: ListenerKey,
     listener_id: ListenerId,
-    /// Used by every shard, not by the shard of its index alone.
-    shared: bool,
+    /// The shards that accept from it.
+    shards: ThreadSet,
     socket: OwnedFd,
 }
 
@@ -75,11 +77,28 @@ impl Registry {
         adopted: &mut Vec<(ListenerKey, OwnedFd)>,
     ) -> Result<(), String> {
         let options = options_of(plan, listener);
-        let failed = |error: &io::Error| bind_error(plan, listener, error);
+        let failed = |refused: ListenError| bind_error(plan, listener, &refused);
+        let (threads, sockets) = listener.spread(shards, &plan.global);
+        if threads.is_empty() {
+            return Err(format!(
+                "Proxy '{}': 'thread' of the 'bind' at [{}] names none of the {shards} threads",
+                proxy_name(plan, listener),
+                listener.place
+            ));
+        }
+        let add = |registry: &mut Registry, index: u16, socket: OwnedFd| {
+            let sharing = |shard: &ShardId| threads.position(*shard) % sockets == index;
+            registry.entries.push(Entry {
+                key: key_of(listener, &options, index),
+                listener_id: listener.listener_id,
+                shards: threads.iter().filter(sharing).collect(),
+                socket,
+            });
+        };
         match &listener.endpoint {
             Endpoint::Address(Address::Ip(address)) => {
                 let mut group: Vec<OwnedFd> = Vec::new();
-                for index in 0..shards {
+                for index in 0..sockets {
                     let key = key_of(listener, &options, index);
                     match adopted.iter().position(|(found, _)| *found == key) {
                         Some(at) => group.push(adopted.swap_remove(at).1),
@@ -88,34 +107,39 @@ impl Registry {
                 }
                 if group.is_empty() {
                     group = self
-                        .listen_tcp(listener, *address, &options, usize::from(shards))
-                        .map_err(|error| failed(&error))?;
+                        .listen_tcp(listener, *address, &options, usize::from(sockets))
+                        .map_err(failed)?;
                 }
-                while group.len() < usize::from(shards) {
-                    let member = socket::join_tcp(*address, &options);
-                    group.push(member.map_err(|error| failed(&error))?);
+                while group.len() < usize::from(sockets) {
+                    group.push(socket::join_tcp(*address, &options).map_err(failed)?);
                 }
-                for (index, socket) in (0..shards).zip(group) {
-                    self.enter(listener, key_of(listener, &options, index), false, socket);
+                for (index, socket) in (0..sockets).zip(group) {
+                    add(self, index, socket);
                 }
             }
             Endpoint::Address(Address::Unix(path)) => {
                 let (mode, uid, gid) = (listener.unix_mode, listener.unix_uid, listener.unix_gid);
                 let bound = socket::listen_unix(path, options.backlog, mode, uid, gid)
-                    .map_err(|error| failed(&error))?;
+                    .map_err(|error| failed(error.into()))?;
                 self.socket_files.push((path.clone(), bound.file));
-                self.enter(listener, key_of(listener, &options, 0), true, bound.socket);
+                add(self, 0, bound.socket);
+            }
+            Endpoint::Address(Address::Abstract(name)) => {
+                let socket = socket::listen_abstract(name, options.backlog)
+                    .map_err(|error| failed(error.into()))?;
+                add(self, 0, socket);
             }
             Endpoint::Descriptor(number) => {
-                if self
+                let adopted_before = self
                     .entries
                     .iter()
-                    .any(|entry| entry.key.endpoint == listener.endpoint)
-                {
-                    return Err(failed(&io::Error::from_raw_os_error(nix::libc::EADDRINUSE)));
-                }
-                let socket = socket::adopt_listener(*number).map_err(|error| failed(&error))?;
-                self.enter(listener, key_of(listener, &options, 0), true, socket);
+                    .any(|entry| entry.key.endpoint == listener.endpoint);
+                let socket = if adopted_before {
+                    Err(io::Error::from_raw_os_error(nix::libc::EADDRINUSE))
+                } else {
+                    socket::adopt_listener(*number)
+                };
+                add(self, 0, socket.map_err(|error| failed(error.into()))?);
             }
         }
         Ok(())
@@ -129,11 +153,12 @@ impl Registry {
         address: SocketAddr,
         options: &ListenOptions,
         members: usize,
-    ) -> io::Result<Vec<OwnedFd>> {
-        let own = self
-            .entries
-            .iter()
-            .any(|entry| entry.key.endpoint == listener.endpoint);
+    ) -> Result<Vec<OwnedFd>, ListenError> {
+        let own = self.entries.iter().any(|entry| {
+            // Sockets of different interfaces are not in each other's way.
+            entry.key.endpoint == listener.endpoint
+                && entry.key.options.interface == options.interface
+        });
         if own {
             return (0..members)
                 .map(|_| socket::join_tcp(address, options))
@@ -141,7 +166,8 @@ impl Registry {
         }
         match socket::listen_tcp(address, options, members) {
             // `*:80` beside `127.0.0.1:80` in one configuration: the other one is ours.
-            Err(error) if is_in_use(&error) && self.has_port(address.port()) => (0..members)
+            Err(refused) if is_in_use(&refused.error) && self.has_port(address.port()) => (0
+                ..members)
                 .map(|_| socket::join_tcp(address, options))
                 .collect(),
             other => other,
@@ -155,25 +181,17 @@ impl Registry {
         })
     }
 
-    fn enter(&mut self, listener: &Listener, key: ListenerKey, shared: bool, socket: OwnedFd) {
-        self.entries.push(Entry {
-            key,
-            listener_id: listener.listener_id,
-            shared,
-            socket,
-        });
-    }
-
     /// Duplicates of the sockets that `shard` accepts from.
     pub fn for_shard(&self, shard: ShardId) -> io::Result<Vec<ShardListener>> {
         self.entries
             .iter()
-            .filter(|entry| entry.shared || entry.key.index == shard.0)
+            .filter(|entry| entry.shards.has(shard))
             .map(|entry| {
                 let socket = entry.socket.try_clone()?;
                 Ok(ShardListener {
                     listener_id: entry.listener_id,
                     socket,
+                    shared: entry.shards.len() > 1,
                 })
             })
             .collect()
@@ -224,31 +242,43 @@ fn options_of(plan: &Plan, listener: &Listener) -> ListenOptions {
         v6only: listener.v6only,
         tcp_user_timeout_ms: listener.tcp_user_timeout_ms,
         keepalive: keepalive.map(|k| [k.idle_s, k.interval_s, k.count]),
+        interface: listener.interface.clone(),
+        transparent: listener.transparent,
+        fast_open: listener.fast_open,
+        mss: listener.mss,
+        congestion: listener.congestion.clone(),
+        delayed_ack: listener.delayed_ack,
         rcvbuf: plan.global.rcvbuf_client,
         sndbuf: plan.global.sndbuf_client,
     }
 }
 
-fn bind_error(plan: &Plan, listener: &Listener, error: &io::Error) -> String {
-    let (kind, name) = match plan.proxies.get(usize::from(listener.proxy_id.0)) {
-        Some(proxy) if proxy.kind == ProxyKind::Listen => ("proxy", &*proxy.name),
-        Some(proxy) => ("frontend", &*proxy.name),
-        None => ("frontend", "?"),
+fn proxy_name<'a>(plan: &'a Plan, listener: &Listener) -> &'a str {
+    let proxy = plan.proxies.get(usize::from(listener.proxy_id.0));
+    proxy.map_or("?", |proxy| &proxy.name)
+}
+
+fn bind_error(plan: &Plan, listener: &Listener, refused: &ListenError) -> String {
+    let kind = match plan.proxies.get(usize::from(listener.proxy_id.0)) {
+        Some(proxy) if proxy.kind == ProxyKind::Listen => "proxy",
+        Some(_) | None => "frontend",
     };
     let what = match &listener.endpoint {
         Endpoint::Address(Address::Ip(address)) => address.to_string(),
         Endpoint::Address(Address::Unix(path)) => path.display().to_string(),
+        Endpoint::Address(Address::Abstract(name)) => name.to_string(),
         Endpoint::Descriptor(number) => format!("fd@{number}"),
     };
-    let verb = match listener.endpoint {
-        Endpoint::Address(Address::Ip(_)) => "cannot bind socket",
-        Endpoint::Address(Address::Unix(_)) => "cannot bind UNIX socket",
-        Endpoint::Descriptor(_) => "cannot use inherited socket",
+    let verb = match (&listener.endpoint, &refused.parameter) {
+        (_, Some(parameter)) => format!("cannot set '{parameter}'"),
+        (Endpoint::Address(Address::Ip(_)), None) => "cannot bind socket".to_owned(),
+        (Endpoint::Address(_), None) => "cannot bind UNIX socket".to_owned(),
+        (Endpoint::Descriptor(_), None) => "cannot use inherited socket".to_owned(),
     };
-    let place = &listener.place;
+    let (place, name) = (&listener.place, proxy_name(plan, listener));
     format!(
         "Binding [{place}] for {kind} {name}: {verb} ({}) for [{what}]",
-        error_text(error)
+        error_text(&refused.error)
     )
 }
 

@@ -7,7 +7,9 @@
 //! What is not the server's fault never counts: a timeout that is seen late, because this thread
 //! was not running, and a lack of local resources lead to another probe instead of a failure.
 
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
@@ -248,6 +250,13 @@ async fn connect(address: &Address) -> io::Result<()> {
             Ok(())
         }
         Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+        Address::Abstract(name) => {
+            // A path that begins with NUL is an abstract name for tokio.
+            let path = [b"\0", name.bytes()].concat();
+            UnixStream::connect(OsString::from_vec(path))
+                .await
+                .map(drop)
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! Running out of descriptors in operation would hit probes and logs as well as sessions. So the
 //! sum is made at start, and a configuration that can't fit is refused with the numbers.
 
-use crate::config::plan::{Endpoint, LogSink, Plan};
+use crate::config::plan::{Global, LogSink, Plan};
+use crate::config::threads::THREADS_MAX;
 use crate::limits;
 use crate::sys::cgroup::CgroupLimits;
 
@@ -19,15 +20,20 @@ pub struct Budget {
 }
 
 /// Shards to run: as configured, else one for each CPU that may be used and paid for.
-pub fn shards(configured: Option<u16>, cpus_allowed: usize, cgroup: CgroupLimits) -> u16 {
+pub fn shards(global: &Global, cpus_allowed: usize, cgroup: CgroupLimits) -> u16 {
     let cpus = u16::try_from(cpus_allowed.max(1)).unwrap_or(u16::MAX);
     let paid = cgroup
         .cpus
         .map_or(u16::MAX, |cpus| u16::try_from(cpus).unwrap_or(u16::MAX));
-    configured
+    global
+        .nbthread
         .unwrap_or(cpus.min(paid))
+        .min(global.thread_hard_limit.unwrap_or(limits::SHARDS_MAX))
         .clamp(1, limits::SHARDS_MAX)
 }
+
+/// What the configuration accepts is what can run.
+const _: () = assert!(THREADS_MAX == limits::SHARDS_MAX);
 
 /// Bytes of private relay memory: as configured, else a part of what there is.
 pub fn memory(configured: Option<u64>, ram_bytes: u64, cgroup: CgroupLimits) -> u64 {
@@ -92,16 +98,13 @@ pub fn descriptors(
 }
 
 fn fixed_items(plan: &Plan, shards: u16) -> [(&'static str, u64); 8] {
-    let shards = u64::from(shards);
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-    // The registry keeps a duplicate of each: a member per shard, or one that all shards share.
-    let listening = plan
-        .listeners
-        .iter()
-        .map(|listener| match &listener.endpoint {
-            Endpoint::Address(crate::base::address::Address::Ip(_)) => 2 * shards,
-            Endpoint::Address(_) | Endpoint::Descriptor(_) => 1 + shards,
-        });
+    // The registry's own descriptor of each socket, and one for each shard that accepts from it.
+    let listening = plan.listeners.iter().map(|listener| {
+        let (threads, sockets) = listener.spread(shards, &plan.global);
+        u64::from(sockets) + u64::from(threads.len())
+    });
+    let shards = u64::from(shards);
     let servers = plan.proxies.iter().filter_map(|proxy| proxy.back.as_ref());
     let probes = servers
         .flat_map(|back| &back.servers)
@@ -143,7 +146,8 @@ mod tests {
     use super::*;
     use crate::base::address::Address;
     use crate::base::ids::{ListenerId, ProxyId};
-    use crate::config::plan::Listener;
+    use crate::config::plan::{Endpoint, Listener, Sockets};
+    use crate::config::threads::ThreadSet;
     use std::sync::Arc;
 
     fn plan() -> Plan {
@@ -151,7 +155,17 @@ mod tests {
             listener_id: ListenerId(0),
             proxy_id: ProxyId(0),
             endpoint: Endpoint::Address(Address::Ip("127.0.0.1:80".parse().unwrap())),
+            socket_id: 1,
             name: String::new(),
+            threads: ThreadSet::ALL,
+            sockets: Sockets::ByThread,
+            interface: None,
+            transparent: false,
+            fast_open: false,
+            mss: 0,
+            congestion: None,
+            delayed_ack: false,
+            nice: 0,
             backlog: 0,
             maxconn: 0,
             defer_accept: false,
@@ -206,10 +220,16 @@ mod tests {
             cpus: Some(2),
             memory_bytes: Some(1 << 30),
         };
-        assert_eq!(shards(None, 8, cgroup), 2);
-        assert_eq!(shards(None, 1, cgroup), 1);
-        assert_eq!(shards(Some(4), 1, cgroup), 4);
-        assert_eq!(shards(None, 0, CgroupLimits::default()), 1);
+        let count = |nbthread: Option<u16>, limit: Option<u16>| Global {
+            nbthread,
+            thread_hard_limit: limit,
+            ..Global::default()
+        };
+        assert_eq!(shards(&count(None, None), 8, cgroup), 2);
+        assert_eq!(shards(&count(None, None), 1, cgroup), 1);
+        assert_eq!(shards(&count(Some(4), None), 1, cgroup), 4);
+        assert_eq!(shards(&count(Some(4), Some(3)), 1, cgroup), 3);
+        assert_eq!(shards(&count(None, None), 0, CgroupLimits::default()), 1);
         assert_eq!(memory(None, 8 << 30, cgroup), 256 << 20);
         assert_eq!(memory(None, 0, CgroupLimits::default()), limits::MEMORY_MIN);
         assert_eq!(memory(Some(64 << 20), 8 << 30, cgroup), 64 << 20);

@@ -3,6 +3,10 @@
 //! A connection that the kernel hands over although a limit is reached is parked: kept open,
 //! counted, and admitted first when room comes. Near a limit at most one accept per listener is
 //! outstanding, so parking stays within the reserve of the descriptor budget.
+//!
+//! A socket that several shards share is accepted from one connection at a time by the ring, and a
+//! few more by direct calls: a multishot accept stays at the head of the socket's wait queue, and
+//! its shard would get everything. `tune.maxaccept` is kept in the same way.
 
 use std::collections::VecDeque;
 use std::os::fd::IntoRawFd;
@@ -19,6 +23,9 @@ use crate::ring::{AcceptError, Completion, Errno, Fd, Kernel, Op, Token};
 /// Room in every limit that allows multishot: a burst may bring as many connections as the kernel's
 /// accept queues hold before the cancel takes effect, and somaxconn is 4096 by default (listen(2)).
 const MULTISHOT_ROOM: u32 = 4096;
+/// Connections that a shard takes at once from a socket it shares, where `tune.maxaccept` is not
+/// set: enough to save wake-ups, few enough to leave some to the others. As HAProxy's default.
+const SHARED_BATCH: u32 = 4;
 /// Pause after an accept found no descriptor or memory, unless a session ends before. As haproxy
 /// and nginx pause: long enough not to burn a core, short enough not to be noticed.
 const RESOURCE_PAUSE_MS: u64 = 100;
@@ -49,22 +56,33 @@ pub(super) struct Acceptor {
     limits: [LimitId; 3],
     accepting: Accepting,
     parked: VecDeque<Fd>,
+    /// Connections taken per turn, where there is a bound: then no multishot accept is used.
+    batch: Option<u32>,
+    /// Bytes of bulk receives that each of its connections may have per turn, in 1/1024 of the
+    /// usual.
+    pub(super) bulk_weight: u32,
 }
 
 impl<K: Kernel> Shard<K> {
     /// Takes a listening socket over; `start_accepting` arms it.
     pub(super) fn add_acceptor(&mut self, listener: ShardListener) {
         let fd = Fd(listener.socket.into_raw_fd());
-        self.add_acceptor_fd(listener.listener_id, fd);
+        self.add_acceptor_fd(listener.listener_id, fd, listener.shared);
     }
 
     /// The same for a bare descriptor.
-    pub(super) fn add_acceptor_fd(&mut self, listener_id: ListenerId, fd: Fd) {
+    pub(super) fn add_acceptor_fd(&mut self, listener_id: ListenerId, fd: Fd, shared: bool) {
         let plan = &self.world.plan.listeners[usize::from(listener_id.0)];
         let proxy = usize::from(plan.proxy_id.0);
         let frontend = self.world.frontends[proxy]
             .clone()
             .expect("a listener has a frontend");
+        let batch = match self.world.plan.global.maxaccept {
+            None => shared.then_some(SHARED_BATCH),
+            Some(u32::MAX) if !shared => None,
+            most => most,
+        };
+        let bulk_weight = bulk_weight(plan.nice);
         let listener = LimitKey::Listener(listener_id);
         let limits = [
             self.world.process_limit,
@@ -80,6 +98,8 @@ impl<K: Kernel> Shard<K> {
             limits,
             accepting: Accepting::Idle,
             parked: VecDeque::new(),
+            batch,
+            bulk_weight,
         });
     }
 
@@ -110,7 +130,8 @@ impl<K: Kernel> Shard<K> {
             let room = |id: &LimitId| limits.free(*id);
             let free = acceptor.limits.iter().map(room).min().unwrap_or(0);
             if free > 0 && acceptor.parked.is_empty() {
-                return self.arm_accept(index, free >= MULTISHOT_ROOM);
+                let multishot = free >= MULTISHOT_ROOM && acceptor.batch.is_none();
+                return self.arm_accept(index, multishot);
             }
             for id in acceptor.limits {
                 if limits.free(id) == 0 {
@@ -145,6 +166,7 @@ impl<K: Kernel> Shard<K> {
         }
         if completion.result >= 0 {
             self.admit(index, Fd(completion.result));
+            self.accept_more(index);
         } else {
             self.accept_failed(index, Errno(-completion.result));
         }
@@ -161,6 +183,25 @@ impl<K: Kernel> Shard<K> {
             }
         }
         self.arm_acceptor(index);
+    }
+
+    /// Takes the rest of a turn's share by direct calls, while there is room for each.
+    fn accept_more(&mut self, index: usize) {
+        let acceptor = &self.acceptors[index];
+        let (fd, limits) = (acceptor.fd, acceptor.limits);
+        for _ in 1..acceptor.batch.unwrap_or(1).min(MULTISHOT_ROOM) {
+            let room = |id: &LimitId| self.world.limits.free(*id) > 0;
+            let waiting = !self.acceptors[index].parked.is_empty();
+            if waiting || self.draining || !limits.iter().all(room) {
+                return;
+            }
+            match self.kernel.accept_now(fd) {
+                Ok(client) => self.admit(index, client),
+                Err(errno) if AcceptError::of(errno) == AcceptError::ClientGone => {}
+                // Nobody waits; what else is wrong shows when the ring accepts.
+                Err(_) => return,
+            }
+        }
     }
 
     fn accept_failed(&mut self, index: usize, errno: Errno) {
@@ -304,5 +345,31 @@ impl<K: Kernel> Shard<K> {
                 .acceptors
                 .iter()
                 .all(|a| a.accepting == Accepting::Closed)
+    }
+}
+
+/// What `nice` makes of a connection's share of the bulk budget, in 1/1024: a quarter at the
+/// highest, twice as much at the lowest.
+fn bulk_weight(nice: i16) -> u32 {
+    const USUAL: i32 = 1024;
+    let nice = i32::from(nice);
+    let weight = if nice > 0 {
+        USUAL - nice * 3 / 4
+    } else {
+        USUAL - nice
+    };
+    weight.unsigned_abs()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nice_is_a_share() {
+        assert_eq!(
+            [-1024, -512, 0, 512, 1024].map(bulk_weight),
+            [2048, 1536, 1024, 640, 256]
+        );
     }
 }

@@ -73,8 +73,10 @@ pub struct ShardListener {
     /// Which listener of the plan.
     pub listener_id: ListenerId,
     /// The socket: one member of a reuseport group of this shard's own, or a duplicate of a socket
-    /// that all shards share (Unix, inherited). Non-blocking, listening.
+    /// that several shards share. Non-blocking, listening.
     pub socket: OwnedFd,
+    /// Whether other shards accept from it too.
+    pub shared: bool,
 }
 
 /// Runs a shard on the calling thread until it was told to stop, or has drained. The ring belongs
@@ -223,7 +225,7 @@ impl<K: Kernel> Shard<K> {
 
     /// Adds a listener by its bare descriptor (simulation).
     pub fn listen(&mut self, listener_id: ListenerId, fd: Fd) {
-        self.add_acceptor_fd(listener_id, fd);
+        self.add_acceptor_fd(listener_id, fd, false);
     }
 
     /// Has every new session's bytes transformed.

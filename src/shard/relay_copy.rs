@@ -522,11 +522,20 @@ impl<K: Kernel> Shard<K> {
             if half.reading != Reading::Open || half.arm != Arm::None {
                 continue;
             }
+            let held = half.held;
+            let weight = self.acceptors[usize::from(session.acceptor)].bulk_weight;
             let mut limit = self.limits.bulk;
-            if alone && half.held == 0 {
+            if alone && held == 0 {
                 let more = self.bulk_alone_limit - limit;
                 if self.reserve(slot, direction, more) {
                     limit = self.bulk_alone_limit;
+                }
+            } else if weight < 1024 {
+                limit = limit / 1024 * weight;
+            } else if weight > 1024 && held == 0 {
+                let more = (limit / 1024 * (weight - 1024)).min(self.bulk_per_turn - limit);
+                if self.reserve(slot, direction, more) {
+                    limit += more;
                 }
             }
             left = left.saturating_sub(limit);

@@ -34,10 +34,12 @@ pub fn allowed_cpus() -> Vec<usize> {
     }
 }
 
-/// Pins the calling thread to one CPU.
-pub fn pin(cpu: usize) -> io::Result<()> {
+/// Pins the calling thread to some CPUs.
+pub fn pin(cpus: &[usize]) -> io::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu)?;
+    for cpu in cpus {
+        set.set(*cpu)?;
+    }
     Ok(sched_setaffinity(Pid::from_raw(0), &set)?)
 }
 

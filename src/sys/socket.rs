@@ -11,6 +11,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
+use crate::base::address::AbstractName;
+
 /// Options of a listening socket.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct ListenOptions {
@@ -24,10 +26,48 @@ pub struct ListenOptions {
     pub tcp_user_timeout_ms: u32,
     /// SO_KEEPALIVE with its idle seconds, interval seconds and count (`None` = the system's).
     pub keepalive: Option<[Option<u32>; 3]>,
+    /// SO_BINDTODEVICE: the interface it listens on.
+    pub interface: Option<String>,
+    /// IP_TRANSPARENT: it may be bound to addresses that aren't the machine's.
+    pub transparent: bool,
+    /// TCP_FASTOPEN, with the backlog as the bound of pending requests.
+    pub fast_open: bool,
+    /// TCP_MAXSEG in bytes, 0 = the kernel's.
+    pub mss: u16,
+    /// TCP_CONGESTION.
+    pub congestion: Option<String>,
+    /// TCP_QUICKACK off: the first data is acknowledged with the answer to it.
+    pub delayed_ack: bool,
     /// SO_RCVBUF in bytes.
     pub rcvbuf: Option<u32>,
     /// SO_SNDBUF in bytes.
     pub sndbuf: Option<u32>,
+}
+
+/// Why a socket does not listen.
+#[derive(Debug)]
+pub struct ListenError {
+    /// The parameter that the kernel refused; `None` = the address itself.
+    pub parameter: Option<String>,
+    /// What it said.
+    pub error: io::Error,
+}
+
+impl From<io::Error> for ListenError {
+    fn from(error: io::Error) -> Self {
+        ListenError {
+            parameter: None,
+            error,
+        }
+    }
+}
+
+impl ListenError {
+    /// Names the parameter that an option comes from.
+    fn of(parameter: impl Into<String>) -> impl FnOnce(io::Error) -> ListenError {
+        let parameter = Some(parameter.into());
+        |error| ListenError { parameter, error }
+    }
 }
 
 /// Listens on a TCP address with one socket for each of `members` (at least 1), which share the
@@ -41,10 +81,10 @@ pub fn listen_tcp(
     address: SocketAddr,
     options: &ListenOptions,
     members: usize,
-) -> io::Result<Vec<OwnedFd>> {
+) -> Result<Vec<OwnedFd>, ListenError> {
     let first = open_tcp(address, options)?;
     first.bind(&SockAddr::from(address))?;
-    first.listen(backlog(options))?;
+    listen(&first, options)?;
     set_option(&first, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     // With port 0 the kernel has chosen one for the first.
     let address = first.local_addr()?.as_socket().unwrap_or(address);
@@ -56,19 +96,28 @@ pub fn listen_tcp(
 }
 
 /// A further member of a group that this process already has.
-pub fn join_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<OwnedFd> {
+pub fn join_tcp(address: SocketAddr, options: &ListenOptions) -> Result<OwnedFd, ListenError> {
     let socket = open_tcp(address, options)?;
     set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
     socket.bind(&SockAddr::from(address))?;
-    socket.listen(backlog(options))?;
+    listen(&socket, options)?;
     Ok(socket.into())
+}
+
+fn listen(socket: &Socket, options: &ListenOptions) -> io::Result<()> {
+    socket.listen(backlog(options))?;
+    if options.delayed_ack {
+        // After listen, which sets the state of acknowledgements back.
+        set_option(socket, libc::IPPROTO_TCP, libc::TCP_QUICKACK, 0)?;
+    }
+    Ok(())
 }
 
 fn backlog(options: &ListenOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
 
-fn open_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> {
+fn open_tcp(address: SocketAddr, options: &ListenOptions) -> Result<Socket, ListenError> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
@@ -109,7 +158,72 @@ fn open_tcp(address: SocketAddr, options: &ListenOptions) -> io::Result<Socket> 
             }
         }
     }
+    set_parameters(&socket, address, options)?;
     Ok(socket)
+}
+
+/// What the machine may not have or allow: an interface, a privilege, an algorithm, a size.
+fn set_parameters(
+    socket: &Socket,
+    address: SocketAddr,
+    options: &ListenOptions,
+) -> Result<(), ListenError> {
+    if let Some(name) = &options.interface {
+        socket
+            .bind_device(Some(name.as_bytes()))
+            .map_err(ListenError::of(format!("interface {name}")))?;
+    }
+    if options.transparent {
+        set_transparent(socket, address).map_err(ListenError::of("transparent"))?;
+    }
+    if options.fast_open {
+        let pending = backlog(options);
+        set_option(socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, pending)
+            .map_err(ListenError::of("tfo"))?;
+    }
+    if options.mss > 0 {
+        let mss = i32::from(options.mss);
+        set_option(socket, libc::IPPROTO_TCP, libc::TCP_MAXSEG, mss)
+            .map_err(ListenError::of(format!("mss {mss}")))?;
+    }
+    if let Some(algorithm) = &options.congestion {
+        socket
+            .set_tcp_congestion(algorithm.as_bytes())
+            .map_err(ListenError::of(format!("cc {algorithm}")))?;
+    }
+    Ok(())
+}
+
+/// Lets a socket be bound to a foreign address. Without the privilege for it the weaker option is
+/// taken: it binds, and doesn't get what a firewall's TPROXY rule would redirect.
+fn set_transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    let (level, options) = match address {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, [libc::IP_TRANSPARENT, libc::IP_FREEBIND]),
+        SocketAddr::V6(_) => {
+            let options = [libc::IPV6_TRANSPARENT, libc::IPV6_FREEBIND];
+            (libc::IPPROTO_IPV6, options)
+        }
+    };
+    let [transparent, foreign] = options;
+    set_option(socket, level, transparent, 1).or_else(|_| set_option(socket, level, foreign, 1))
+}
+
+/// Listens on an abstract Unix name. A name on which somebody listens gives `AddrInUse`.
+pub fn listen_abstract(name: &AbstractName, backlog: u32) -> io::Result<OwnedFd> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&abstract_address(name)?)?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket.into())
+}
+
+/// An abstract name as the system calls take it.
+pub(crate) fn abstract_address(name: &AbstractName) -> io::Result<SockAddr> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut path = [0; AbstractName::LENGTH_MAX + 1];
+    let length = 1 + name.bytes().len();
+    path[1..length].copy_from_slice(name.bytes());
+    SockAddr::unix(Path::new(std::ffi::OsStr::from_bytes(&path[..length])))
 }
 
 fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
@@ -243,7 +357,7 @@ mod tests {
         let address = first.local_addr().unwrap();
         let second = TcpListener::from(join_tcp(address, &options).unwrap());
         let refused = listen_tcp(address, &options, 2).unwrap_err();
-        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(refused.error.kind(), io::ErrorKind::AddrInUse);
         let clients: Vec<_> = (0..64)
             .map(|_| TcpStream::connect(address).unwrap())
             .collect();

@@ -53,6 +53,11 @@ pub fn connect(to: &Address, options: &StreamOptions) -> Result<(RawFd, bool), i
             None,
             SockAddr::unix(path).map_err(|_| libc::EINVAL)?,
         ),
+        Address::Abstract(name) => (
+            Domain::UNIX,
+            None,
+            super::socket::abstract_address(name).map_err(|_| libc::EINVAL)?,
+        ),
     };
     let kind = Type::STREAM.nonblocking().cloexec();
     let socket = Socket::new_raw(domain, kind, protocol).map_err(|e| number(&e))?;

@@ -21,7 +21,7 @@ use tidegate::flow::transform::Transform;
 use tidegate::lb::{Admin, Backend, Health};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
-use tidegate::shard::{LogQueue, Message, SessionRecord, Shard, ShardPort, World};
+use tidegate::shard::{FrontCounter, LogQueue, Message, SessionRecord, Shard, ShardPort, World};
 
 /// Turns of all shards together, at most.
 const TURNS_MAX: u64 = 400_000;
@@ -68,6 +68,8 @@ pub(crate) struct Simulation {
     turns: u64,
     /// Turns without a completion since time last went on, by shard.
     idle_turns: Vec<u32>,
+    /// A shard was told to drain or to stop.
+    told: bool,
     /// Directions are frozen and thawed now and then.
     refreezes: bool,
     traced: bool,
@@ -167,6 +169,7 @@ impl Simulation {
             by_socket: BTreeMap::new(),
             records: BTreeMap::new(),
             turns: 0,
+            told: false,
             refreezes: seed % 4 == 1,
             traced,
         }
@@ -261,7 +264,21 @@ impl Simulation {
             let nth = usize::try_from(self.random.below(4)).expect("a small number");
             self.shards[index].refreeze(nth, direction);
         }
+        let accepted = self.accepted();
+        let gauges = &self.world.ports[index].gauges;
+        let parked = gauges.parked.load(Relaxed);
         let result = self.shards[index].turn();
+        // A drain takes whoever waits.
+        if !self.told
+            && let Some(most) = self.world.plan.global.maxaccept
+        {
+            let new = self.accepted() - accepted;
+            let most = u64::from(most) * self.scenario.listeners.len() as u64 + parked;
+            assert!(
+                new <= most,
+                "{new} connections accepted in a turn, {most} allowed"
+            );
+        }
         let idle = result.is_ok() && completions.load(Relaxed) == before;
         let in_a_row = &mut self.idle_turns[index];
         *in_a_row = if idle { *in_a_row + 1 } else { 0 };
@@ -288,6 +305,13 @@ impl Simulation {
             let before = self.records.insert(client, record);
             assert!(before.is_none(), "a session is accounted for twice");
         }
+    }
+
+    /// Connections let in so far.
+    fn accepted(&self) -> u64 {
+        let fronts = self.world.frontends.iter().flatten();
+        let accepted = FrontCounter::Connections as usize;
+        fronts.map(|front| front.counters.sum(accepted)).sum()
     }
 
     fn handle(&mut self, notice: Notice) {
@@ -362,6 +386,7 @@ impl Simulation {
     }
 
     fn tell_all(&mut self, message: impl Fn() -> Message) {
+        self.told = true;
         for port in &self.world.ports {
             port.send(message()).expect("room for a message");
         }

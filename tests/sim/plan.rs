@@ -97,6 +97,9 @@ fn configuration(
     let mut text = String::new();
     let mut line = |words: String| writeln!(text, "{words}").expect("a string takes all");
     line(format!("global\n maxconn {maxconn}\n log stdout local0"));
+    if random.chance(300) {
+        line(format!(" tune.maxaccept {}", random.between(1, 3)));
+    }
     let long = "10m";
     let time = |random: &mut Random| {
         if times_out {
@@ -141,7 +144,8 @@ fn configuration(
         } else {
             String::new()
         };
-        line(format!(" bind 127.0.0.1:{port}{bound}"));
+        let nice = random.pick(&[0, 0, -1024, 1024]);
+        line(format!(" bind 127.0.0.1:{port}{bound} nice {nice}"));
         listeners.push(SocketAddr::from(([127, 0, 0, 1], port)));
         let balance = random.pick(&["roundrobin", "leastconn", "source"]);
         line(format!(" balance {balance}"));

@@ -3,10 +3,13 @@
 use super::Side::{Everywhere, Global};
 use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, TLS_ONLY};
 use super::{later, needed, never, no_effect, works};
-use crate::config::{parse_global as global, parse_log as log, parse_proxy as proxy};
+use crate::config::{parse_bind as bind, parse_global as global, parse_log as log};
+use crate::config::{parse_proxy as proxy, parse_threads as threads};
 
 const SINGLE: &str = "there is one engine, io_uring";
 const NO_PAGES: &str = "it names the instance in HAProxy's pages";
+const PINNED: &str = "shards are pinned in the order of the CPUs, or as 'cpu-map' says";
+const ONE_GROUP: &str = "there is one thread group, number 1";
 const NO_LUA: &str = "Lua is not supported";
 const NO_PRIVILEGES: &str =
     "dropping privileges is not implemented yet; start the program as the user it should run as";
@@ -25,8 +28,18 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("tidegate"),
     works("max-spread-checks", Global, 1, "<time>", "Longest time between the first and the last of the first checks.", global::max_spread_checks)
         .default("the smallest interval of all servers"),
-    works("nbthread", Global, 1, "<number>", "Number of shards, 1 to 1024.", global::nbthread)
+    works("nbthread", Global, 1, "<number>", "Number of shards, 1 to 256.", threads::nbthread)
         .default("one per usable CPU"),
+    works("thread-hard-limit", Global, 1, "<number>", "Most shards, whether counted or computed, 1 to 256.", threads::thread_hard_limit)
+        .default("none"),
+    works("cpu-map", Global, MANY, "[auto:]1[/<threads>] <cpus>...", "The CPUs that shards run on: '1/1-4 0-3' lets each of four use four, 'auto:1/1-4 0-3' gives each its own. A later line wins.", threads::cpu_map)
+        .default("one CPU each in order where there are enough; none for shards that no line maps"),
+    works("noreuseport", Global, 0, "", "Listeners have one socket each, shared by their shards.", threads::noreuseport),
+    works("unix-bind", Global, MANY, "[prefix <path>] [mode <octal>] [user <name>] [uid <n>] [group <name>] [gid <n>]", "Defaults of Unix listeners on later 'bind' lines.", bind::unix_bind),
+    works("tune.listener.default-shards", Global, 1, "by-process|by-thread|by-group", "Sockets of listeners without 'shards': one for each thread, or one for all.", threads::default_shards)
+        .default("by-thread"),
+    works("tune.maxaccept", Global, 1, "<number>", "Connections that a shard takes from a listener per turn; negative = unlimited.", threads::maxaccept)
+        .default("unlimited on a socket of its own, 4 on a shared one"),
     works("pidfile", Global, 1, "<path>", "File that holds the process id.", global::pidfile),
     works("presetenv", Global, MANY, "<name> <value>", "Sets a variable that isn't set, from the next line on.", global::variables),
     works("resetenv", Global, MANY, "[<name>...]", "Removes all variables but those named, from the next line on.", global::variables),
@@ -66,7 +79,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     never("gid", Global, "<number>", NO_PRIVILEGES),
     never("chroot", Global, "<directory>|auto", "not implemented yet; the service manager can confine the program"),
     never("master-worker", Global, "", "there is no master process yet; remove the line"),
-    later("unix-bind", Global, "[prefix <path>] [mode <octal>] [user <name>] [uid <n>] [group <name>] [gid <n>]", "Defaults of Unix listeners."),
     later("maxconnrate", Global, "<number>", "New connections of the process per second."),
     later("maxsessrate", Global, "<number>", "New sessions of the process per second."),
     later("maxpipes", Global, "<number>", "Pipes of spliced connections."),
@@ -78,10 +90,7 @@ pub(super) static GLOBAL: &[Keyword] = &[
     later("stats-file", Global, "<path>", "File to take counters from at the start."),
     later("shm-stats-file", Global, "<name>", "Counters that several processes share."),
     later("external-check", Global, "[preserve-env]", "Allows checks by a program."),
-    later("cpu-map", Global, "[auto:]<threads> <cpus>...", "Which shard runs on which CPUs."),
     later("cpu-set", Global, "reset|drop-*|only-*", "Which CPUs are used."),
-    later("thread-group", Global, "<group> <threads>", "Threads of a group."),
-    later("thread-hard-limit", Global, "<number>", "Most threads."),
     needed("harden.reject-privileged-ports.*", Global, "on|off", "Refuses clients whose port is privileged."),
     later("zero-warning", Global, "", "Warnings are errors."),
     later("set-dumpable", Global, "on|off|libs", "Core dumps."),
@@ -89,7 +98,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     later("set-var", Global, "<name> <expression>", "Sets a variable of rules."),
     later("set-var-fmt", Global, "<name> <format>", "Sets a variable of rules."),
     later("busy-polling", Global, "", "Shards poll without sleeping."),
-    later("noreuseport", Global, "", "One socket per listener."),
     later("ulimit-n", Global, "<number>", "Descriptors of the process."),
     later("strict-limits", Global, "", "A limit that can't be set is an error."),
     never("nbproc", Global, "<number>", "one process runs all shards; use 'nbthread'"),
@@ -99,11 +107,13 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("maxsslconn", Global, "<number>", TLS_ONLY),
     no_effect("insecure-fork-wanted", Global, "", NO_CHILDREN),
     no_effect("insecure-setuid-wanted", Global, "", NO_CHILDREN),
-    no_effect("cpu-policy", Global, "<policy>", CHOSEN),
-    no_effect("cpu-affinity", Global, "<affinity>", CHOSEN),
-    no_effect("numa-cpu-mapping", Global, "", CHOSEN),
-    no_effect("thread-groups", Global, "<number>", "all shards are equal"),
-    no_effect("max-threads-per-group", Global, "<number>", "all shards are equal"),
+    no_effect("cpu-policy", Global, "<policy>", PINNED),
+    no_effect("cpu-affinity", Global, "<affinity>", PINNED),
+    no_effect("numa-cpu-mapping", Global, "", PINNED),
+    no_effect("thread-group", Global, "<group> <threads>", ONE_GROUP),
+    no_effect("thread-groups", Global, "<number>", ONE_GROUP),
+    no_effect("max-threads-per-group", Global, "<number>", ONE_GROUP),
+    no_effect("tune.listener.multi-queue", Global, "on|fair|off", "a connection stays with the shard that accepts it"),
     no_effect("stats bind-process", Global, "", "there is one process"),
     no_effect("fd-hard-limit", Global, "<number>", CHOSEN),
     no_effect("prealloc-fd", Global, "", CHOSEN),
@@ -143,15 +153,12 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("tune.bufsize", Global, "<bytes>", "buffers belong to the rings; see 'tune.ring.buffers'"),
     no_effect("tune.bufsize.*", Global, "<bytes>", "buffers belong to the rings; see 'tune.ring.buffers'"),
     no_effect("tune.buffers.*", Global, "<number>", "see 'tune.memory'"),
-    later("tune.maxaccept", Global, "<number>", "Connections accepted at once."),
     no_effect("tune.maxpollevents", Global, "<number>", CHOSEN),
     later("tune.pipesize", Global, "<bytes>", "Size of the pipes of spliced connections."),
     no_effect("tune.recv_enough", Global, "<bytes>", CHOSEN),
     later("tune.idletimer", Global, "<time>", "Silence after which a stream counts as idle."),
     no_effect("tune.pool-*", Global, "", CHOSEN),
     no_effect("tune.memory.*", Global, "", CHOSEN),
-    later("tune.listener.default-shards", Global, "by-process|by-thread|by-group", "Sockets of a listener."),
-    no_effect("tune.listener.multi-queue", Global, "on|fair|off", CHOSEN),
     no_effect("tune.runqueue-depth", Global, "<number>", CHOSEN),
     no_effect("tune.sched.*", Global, "", CHOSEN),
     no_effect("tune.fd.*", Global, "", SINGLE),

@@ -39,6 +39,8 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off"),
     works("option tcplog", Front, 0, "", "Log a full line at the end of a session.", proxy::option)
         .default("off: a short line when it begins"),
+    works("option tcp-smart-accept", Front, 0, "", "The kernel acknowledges a client's first data with the answer to it.", proxy::option)
+        .default("off"),
     works("timeout client", Front, 1, "<time>", "Longest silence of a client.", proxy::timeout)
         .default("infinite, with a warning"),
     works("timeout client-fin", Front, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
@@ -80,6 +82,7 @@ pub(super) static PROXY: &[Keyword] = &[
     works("timeout server-fin", Back, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
         .default("'timeout server'"),
 
+    later("option socket-stats", Front, "", "Statistics of each listener."),
     later("acl", Both, "<name> <criterion> [<flag>...] [<operator>] <value>...", "Names a condition."),
     needed("use_backend", Front, "<backend> [if|unless <condition>]", "Where connections go that meet a condition.")
         .not_in_defaults(),
@@ -133,10 +136,8 @@ pub(super) static PROXY: &[Keyword] = &[
     later("option ssl-hello-chk", Back, "", "Checks by a TLS hello."),
     later("option tcp-check", Back, "", "Checks by the steps of 'tcp-check' lines."),
     needed("option transparent", Both, "", "Connects to where the client wanted to go."),
-    no_effect("option tcp-smart-accept", Front, "", "the client's data is waited for by the kernel with 'defer-accept' only"),
     no_effect("option tcp-smart-connect", Back, "", "it saves a packet of the handshake and nothing else"),
     no_effect("option contstats", Front, "", "counters are always current"),
-    no_effect("option socket-stats", Front, "", "listeners are always counted"),
     no_effect("option prefer-last-server", Back, "", HTTP_ONLY),
     no_effect("option use-small-buffers", Both, "", "buffers belong to the rings"),
     never("dispatch", Back, "<address>:<port>", "write a 'server' line instead"),

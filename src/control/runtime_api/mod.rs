@@ -73,13 +73,22 @@ impl ApiSockets {
                     level,
                 });
             }
+            Address::Abstract(name) => {
+                let backlog = u32::try_from(limits::API_BACKLOG).unwrap_or(0);
+                self.bound.push(BoundSocket {
+                    socket: socket::listen_abstract(name, backlog)?,
+                    is_unix: true,
+                    level,
+                });
+            }
             Address::Ip(address) => {
                 let backlog = u32::try_from(limits::API_BACKLOG).unwrap_or(0);
                 let options = ListenOptions {
                     backlog,
                     ..ListenOptions::default()
                 };
-                for socket in socket::listen_tcp(*address, &options, 1)? {
+                let sockets = socket::listen_tcp(*address, &options, 1);
+                for socket in sockets.map_err(|refused| refused.error)? {
                     self.bound.push(BoundSocket {
                         socket,
                         is_unix: false,

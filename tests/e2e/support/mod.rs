@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod port;
 pub(crate) mod server;
+pub(crate) mod sockets;
 pub(crate) mod stats;
 pub(crate) mod stream;
 pub(crate) mod sys;

@@ -48,7 +48,8 @@ fn bindable(port: u16) -> bool {
 /// How many listening sockets of the host have this port.
 pub(crate) fn listeners_on(port: u16) -> usize {
     let mut count = 0;
-    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+    // Of the thread: it may be in a network namespace of its own.
+    for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
         let Ok(text) = std::fs::read_to_string(table) else {
             continue;
         };

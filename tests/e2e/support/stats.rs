@@ -113,8 +113,8 @@ impl Activity {
         sum
     }
 
-    /// Whether every shard has a number other than zero: `name: SUM [ OF EACH ]`.
-    pub(crate) fn nonzero_on_all_shards(&self, name: &str) -> bool {
+    /// The number of each shard: `name: SUM [ OF EACH ]`.
+    pub(crate) fn of_each_shard(&self, name: &str) -> Vec<u64> {
         let text = self.text.as_deref().unwrap_or("");
         let each = text
             .lines()
@@ -122,10 +122,15 @@ impl Activity {
         let each = each
             .and_then(|rest| rest.split_once('['))
             .map_or("", |(_, each)| each);
-        let mut numbers = each
-            .split_whitespace()
-            .filter_map(|word| word.parse::<u64>().ok());
-        numbers.next().is_some_and(|first| first > 0) && numbers.all(|number| number > 0)
+        each.split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect()
+    }
+
+    /// Whether every shard has a number other than zero.
+    pub(crate) fn nonzero_on_all_shards(&self, name: &str) -> bool {
+        let numbers = self.of_each_shard(name);
+        !numbers.is_empty() && numbers.iter().all(|number| *number > 0)
     }
 
     /// What must be zero when nothing is open and is not, in words.

@@ -1,7 +1,51 @@
 //! System calls of the tests that no safe wrapper has.
 
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
+
+/// The result of a system call that is negative on errors.
+fn checked(result: libc::c_long) -> io::Result<i32> {
+    let result = i32::try_from(result).map_err(io::Error::other)?;
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(result)
+}
+
+/// A duplicate of descriptor `number` of a child (pidfd_getfd(2)).
+pub(crate) fn descriptor_of(pid: i32, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: pidfd_open takes plain numbers.
+    let process = checked(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: the descriptor was just opened, nothing else owns it.
+    let process = unsafe { OwnedFd::from_raw_fd(process) };
+    // SAFETY: pidfd_getfd takes plain numbers.
+    let copy = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) };
+    let copy = checked(copy)?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(copy) })
+}
+
+/// A socket option that is a number.
+pub(crate) fn option(socket: RawFd, level: i32, name: i32) -> io::Result<i32> {
+    let mut value = 0i32;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    let pointer = (&raw mut value).cast();
+    // SAFETY: `value` and `length` live until the call returns, `length` is the size of `value`.
+    let result = unsafe { libc::getsockopt(socket, level, name, pointer, &raw mut length) };
+    checked(libc::c_long::from(result))?;
+    Ok(value)
+}
+
+/// Puts the calling thread into a network namespace of its own.
+pub(crate) fn leave_network() -> io::Result<()> {
+    // SAFETY: unshare takes plain numbers.
+    checked(libc::c_long::from(unsafe {
+        libc::unshare(libc::CLONE_NEWNET)
+    }))
+    .map(drop)
+}
 
 /// Has `command` run with io_uring_setup answered by `errno`.
 pub(crate) fn deny_io_uring(command: &mut Command, errno: i32) {
