@@ -21,4 +21,5 @@ mod slow_readers;
 mod spread;
 mod support;
 mod timeouts;
+mod toml;
 mod unavailable;
