@@ -183,11 +183,12 @@ impl Report {
         form: Form,
         text: String,
     ) {
-        let (place, word) = (Some(place.clone()), word.cloned());
+        let mut place = place.clone();
+        place.line += word.map_or(0, |word| word.lines_below);
         self.push(Diagnostic {
             severity,
-            place,
-            word,
+            place: Some(place),
+            word: word.cloned(),
             form,
             text,
         });

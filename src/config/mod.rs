@@ -1,15 +1,16 @@
 //! From text to an immutable plan: `text -> Raw (words with places) -> Plan (resolved, validated)`.
 //!
-//! `token` splits lines, `raw` follows the directives and finds the sections, `parser` and the
-//! `parse_*` files read the keywords of the tables in `keywords` into a draft, `resolve` makes the
-//! `Plan` of it. All errors are collected. Nothing outside this layer sees `Raw`. Nothing in it
-//! opens a socket, reads a clock or knows a ring; files are read and names resolved through the
-//! caller's `Environment`.
+//! `token` splits lines, `raw` follows the directives and finds the sections (`toml` reads the same
+//! from TOML), `parser` and the `parse_*` files read the keywords of the tables in `keywords` into
+//! a draft, `resolve` makes the `Plan` of it. `convert` turns one format into another. All errors
+//! are collected. Nothing outside this layer sees `Raw`. Nothing in it opens a socket, reads a
+//! clock or knows a ring; files are read and names resolved through the caller's `Environment`.
 
 mod address;
 mod arguments;
 pub mod change;
 mod conditions;
+pub mod convert;
 pub mod diagnostics;
 mod draft;
 mod environment;
@@ -34,6 +35,7 @@ mod resolve;
 mod sections;
 pub mod threads;
 mod token;
+mod toml;
 mod units;
 mod variables;
 
@@ -105,6 +107,11 @@ fn read_file(path: &Path, environment: &dyn Environment) -> Result<Vec<u8>, Stri
     Ok(bytes)
 }
 
+/// Whether a file is written in TOML: its name says so.
+fn is_toml(file: &str) -> bool {
+    Path::new(file).extension().is_some_and(|end| end == "toml")
+}
+
 fn load_all(
     files: impl Iterator<Item = (Arc<str>, Result<Vec<u8>, String>)>,
     environment: &dyn Environment,
@@ -116,7 +123,12 @@ fn load_all(
         parser.report.begin_file();
         match bytes {
             Ok(bytes) => {
-                let sections = raw::read(&file, &bytes, &mut variables, parser.report);
+                let sections = if is_toml(&file) {
+                    let statements = toml::read(&file, &bytes, &mut variables, parser.report);
+                    raw::read_statements(statements, &mut variables, parser.report)
+                } else {
+                    raw::read(&file, &bytes, &mut variables, parser.report)
+                };
                 parser.file(&sections);
             }
             Err(text) => {

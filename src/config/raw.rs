@@ -27,6 +27,17 @@ pub(super) struct Line {
     pub(super) words: Vec<Word>,
 }
 
+/// A line's words as they stand in a file, a prefix among them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Statement {
+    /// Where it stands.
+    pub(super) place: Place,
+    /// Whether it begins a section.
+    pub(super) header: bool,
+    /// Never empty.
+    pub(super) words: Vec<Word>,
+}
+
 /// The word before a keyword.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Prefix {
@@ -61,7 +72,7 @@ const NEGATABLE: &[&str] = &[
 ];
 
 /// How much longer than the file its words may be: what variables bring is held in memory.
-const EXPANSION_BYTES_MAX: usize = 16 << 20;
+pub(super) const EXPANSION_BYTES_MAX: usize = 16 << 20;
 
 /// Reads a file's bytes into sections. Statements about variables are carried out and left out;
 /// their effect lasts.
@@ -71,47 +82,47 @@ pub(super) fn read(
     variables: &mut Variables<'_>,
     report: &mut Report,
 ) -> Vec<Section> {
-    let mut reader = Reader {
-        sections: Vec::new(),
-        state: State::Outside,
-        section_name: String::new(),
-        branches: Branches::default(),
-        words_bytes_left: bytes.len() + EXPANSION_BYTES_MAX,
-        variables,
-        report,
-    };
-    let mut place = Place {
-        file: file.clone(),
-        line: 0,
-    };
-    let mut rest = bytes;
-    while !rest.is_empty() && reader.goes_on() {
-        place.line = place.line.saturating_add(1);
-        let (line, complete) = match rest.iter().position(|byte| *byte == b'\n') {
-            Some(end) => {
-                let line = &rest[..end];
-                rest = &rest[end + 1..];
-                (line, true)
-            }
-            None => (std::mem::take(&mut rest), false),
-        };
-        reader.line(&place, line);
-        if !complete {
-            let text = format!(
-                "Missing LF on last line, file might have been truncated at position {}.",
-                line.len() + 1
-            );
-            reader.complain(&place, text);
+    let mut reader = Reader::new(bytes.len(), variables, report);
+    reader.file(file, bytes);
+    reader.sections
+}
+
+/// Makes sections of statements that another format has, in which no directive is.
+pub(super) fn read_statements(
+    statements: Vec<Statement>,
+    variables: &mut Variables<'_>,
+    report: &mut Report,
+) -> Vec<Section> {
+    let mut reader = Reader::new(0, variables, report);
+    for statement in statements {
+        if reader.report.is_full() {
+            break;
         }
-    }
-    if let Some(line) = reader.branches.opened_at()
-        && reader.goes_on()
-    {
-        let text =
-            format!("non-terminated '.if' block.\n   | The innermost begins at line {line}.");
-        reader.complain(&place, text);
+        reader.words(&statement.place, statement.words);
     }
     reader.sections
+}
+
+/// A file's statements, those of sections that aren't read and those about variables among them.
+#[derive(Debug, Default)]
+pub(super) struct Whole {
+    pub(super) statements: Vec<Statement>,
+    /// How many directives there were; they are followed and have nothing to say.
+    pub(super) directives: u32,
+    in_global: bool,
+}
+
+/// Reads a file's bytes into statements.
+pub(super) fn read_whole(
+    file: &Arc<str>,
+    bytes: &[u8],
+    variables: &mut Variables<'_>,
+    report: &mut Report,
+) -> Whole {
+    let mut reader = Reader::new(bytes.len(), variables, report);
+    reader.whole = Some(Whole::default());
+    reader.file(file, bytes);
+    reader.whole.unwrap_or_default()
 }
 
 enum State {
@@ -131,11 +142,60 @@ struct Reader<'a, 'v> {
     branches: Branches,
     /// How many bytes the words of the lines to come may have.
     words_bytes_left: usize,
+    /// Takes the statements instead of `sections`.
+    whole: Option<Whole>,
     variables: &'a mut Variables<'v>,
     report: &'a mut Report,
 }
 
-impl Reader<'_, '_> {
+impl<'a, 'v> Reader<'a, 'v> {
+    fn new(bytes: usize, variables: &'a mut Variables<'v>, report: &'a mut Report) -> Self {
+        Reader {
+            sections: Vec::new(),
+            state: State::Outside,
+            section_name: String::new(),
+            branches: Branches::default(),
+            words_bytes_left: bytes + EXPANSION_BYTES_MAX,
+            whole: None,
+            variables,
+            report,
+        }
+    }
+
+    fn file(&mut self, file: &Arc<str>, bytes: &[u8]) {
+        let mut place = Place {
+            file: file.clone(),
+            line: 0,
+        };
+        let mut rest = bytes;
+        while !rest.is_empty() && self.goes_on() {
+            place.line = place.line.saturating_add(1);
+            let (line, complete) = match rest.iter().position(|byte| *byte == b'\n') {
+                Some(end) => {
+                    let line = &rest[..end];
+                    rest = &rest[end + 1..];
+                    (line, true)
+                }
+                None => (std::mem::take(&mut rest), false),
+            };
+            self.line(&place, line);
+            if !complete {
+                let text = format!(
+                    "Missing LF on last line, file might have been truncated at position {}.",
+                    line.len() + 1
+                );
+                self.complain(&place, text);
+            }
+        }
+        if let Some(line) = self.branches.opened_at()
+            && self.goes_on()
+        {
+            let text =
+                format!("non-terminated '.if' block.\n   | The innermost begins at line {line}.");
+            self.complain(&place, text);
+        }
+    }
+
     fn goes_on(&self) -> bool {
         self.words_bytes_left > 0 && !self.report.is_full()
     }
@@ -187,6 +247,11 @@ impl Reader<'_, '_> {
         if self.branches.is_skipping() {
             return;
         }
+        if let Some(mut whole) = self.whole.take() {
+            self.keep(&mut whole, place, words);
+            self.whole = Some(whole);
+            return;
+        }
         let prefix = match first.text.as_str() {
             "no" => Prefix::No,
             "default" => Prefix::Default,
@@ -233,6 +298,27 @@ impl Reader<'_, '_> {
         }
     }
 
+    fn keep(&mut self, whole: &mut Whole, place: &Place, words: Vec<Word>) {
+        let name = words[0].text.as_str();
+        let header = sections::standing(name).is_some();
+        if header {
+            self.name_section(&words);
+            whole.in_global = name == SectionKind::Global.name();
+        } else if whole.statements.is_empty() {
+            let text = format!("unknown keyword '{name}' out of section.");
+            return self.complain(place, text);
+        } else if whole.in_global
+            && let Some(Err(Remark::Error(text))) = self.variables.statement(&words)
+        {
+            return self.complain(place, text);
+        }
+        whole.statements.push(Statement {
+            place: place.clone(),
+            header,
+            words,
+        });
+    }
+
     fn name_section(&mut self, header: &[Word]) {
         let named = |word: &&Word| word.text != "from";
         let name = header.get(1).filter(named).or(header.first());
@@ -267,6 +353,9 @@ impl Reader<'_, '_> {
     }
 
     fn directive(&mut self, place: &Place, words: &[Word]) {
+        if let Some(whole) = &mut self.whole {
+            whole.directives += 1;
+        }
         let variables = &*self.variables;
         let decide = |condition: &str| {
             conditions::evaluate(condition, variables).map_err(|fault| {
@@ -279,6 +368,7 @@ impl Reader<'_, '_> {
         };
         match self.branches.follow(words, place.line, &decide) {
             Ok(Directive::Branch | Directive::Skipped) => {}
+            Ok(Directive::Message(..)) if self.whole.is_some() => {}
             Ok(Directive::Message(severity, text)) => self.report.tight(severity, place, text),
             Err(text) => self.complain(place, text),
         }

@@ -97,6 +97,11 @@ pub(super) fn standing(word: &str) -> Option<Standing> {
     found.map(|section| section.standing)
 }
 
+/// The words that begin a section.
+pub(super) fn all_names() -> impl Iterator<Item = &'static str> {
+    SECTIONS.iter().map(|section| section.name)
+}
+
 /// The words that begin a section that is read.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     SectionKind::ALL.into_iter().map(SectionKind::name)

@@ -22,6 +22,9 @@ pub struct Word {
     pub text: String,
     /// Byte offset in the line, from 0.
     pub column: u32,
+    /// How many lines below the statement's first line; not 0 only where the format lets a
+    /// statement have several.
+    pub lines_below: u32,
 }
 
 /// Where variables come from. The closure knows the pseudo-variables too.
@@ -353,7 +356,11 @@ impl Splitter<'_> {
             });
         }
         let column = u32::try_from(column).unwrap_or(u32::MAX);
-        self.words.push(Word { text, column });
+        self.words.push(Word {
+            text,
+            column,
+            lines_below: 0,
+        });
         Ok(())
     }
 }

@@ -4,7 +4,8 @@
 //! `setenv`, `presetenv`, `unsetenv` and `resetenv` work while lines are read, from the next line
 //! on and for later files too. They change this overlay and never the program's own environment.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 
 use super::environment::Environment;
 use super::features;
@@ -29,6 +30,8 @@ pub(super) struct Variables<'a> {
     changed: HashMap<String, Option<String>>,
     /// Whether the environment's own are gone.
     is_reset: bool,
+    /// Names that were looked up.
+    asked: RefCell<BTreeSet<String>>,
 }
 
 impl<'a> Variables<'a> {
@@ -45,16 +48,25 @@ impl<'a> Variables<'a> {
             environment,
             changed: changed.into(),
             is_reset: false,
+            asked: RefCell::default(),
         }
     }
 
     /// The value of a variable, if it is set.
     pub(super) fn get(&self, name: &str) -> Option<String> {
+        if !self.asked.borrow().contains(name) {
+            self.asked.borrow_mut().insert(name.to_owned());
+        }
         match self.changed.get(name) {
             Some(value) => value.clone(),
             None if self.is_reset => None,
             None => self.environment.variable(name),
         }
+    }
+
+    /// The names that were looked up, in their order.
+    pub(super) fn asked(self) -> Vec<String> {
+        self.asked.into_inner().into_iter().collect()
     }
 
     /// Carries out a statement of the `global` section if it is one about variables; gives `None`

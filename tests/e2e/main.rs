@@ -24,4 +24,5 @@ mod slow_readers;
 mod spread;
 mod support;
 mod timeouts;
+mod toml;
 mod unavailable;

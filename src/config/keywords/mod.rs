@@ -331,6 +331,12 @@ impl<T> Parameter<T> {
         Parameter::new(name, syntax, help, Standing::Works, Status::Works(set))
     }
 
+    /// Makes the word Tidegate's own.
+    const fn ours(mut self) -> Parameter<T> {
+        self.help.origin = Origin::Tidegate;
+        self
+    }
+
     /// One that isn't there yet and can be left out.
     const fn later(name: &'static str, syntax: &'static str, help: &'static str) -> Parameter<T> {
         Parameter::new(name, syntax, help, Standing::Later, Status::Later)

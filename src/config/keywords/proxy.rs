@@ -116,6 +116,8 @@ pub(super) static PROXY: &[Keyword] = &[
     later("filter", Both, "<name> ...", "A filter of streams, such as a bandwidth limit."),
     later("http-check", Back, "connect|send|expect ...", "Steps of an HTTP check."),
     needed("transparent", Both, "", "Connects to where the client wanted to go."),
+    later("udp-requests", Front, "<number>", "Datagrams of a client after which its flow ends.").ours(),
+    later("udp-responses", Front, "<number>", "Answers after which a flow ends.").ours(),
     later("timeout tunnel", Back, "<time>", "Longest silence of both sides once they are connected."),
     later("option abortonclose", Back, "", "Gives up a waiting session when its client closes."),
     later("option external-check", Back, "", "Checks by a program."),

@@ -154,7 +154,7 @@ impl Setup {
     pub(crate) fn start(self) -> Balancer {
         let dir = TempDir::new();
         let text = self.text(dir.path());
-        Balancer::spawn(dir, &text, self.stdin, self.niceness)
+        Balancer::spawn(dir, "balancer.cfg", &text, self.stdin, self.niceness)
     }
 }
 
@@ -180,11 +180,22 @@ impl Balancer {
 
     /// Starts one with a whole config; `stats_path` is the stats socket that the text names.
     pub(crate) fn start_text(dir: TempDir, text: &str) -> Self {
-        Balancer::spawn(dir, text, None, None)
+        Balancer::start_file(dir, "balancer.cfg", text)
     }
 
-    fn spawn(dir: TempDir, text: &str, stdin: Option<OwnedFd>, niceness: Option<u8>) -> Self {
-        let config = dir.write("balancer.cfg", text);
+    /// The same with a name for the file, whose extension says what it is written in.
+    pub(crate) fn start_file(dir: TempDir, file: &str, text: &str) -> Self {
+        Balancer::spawn(dir, file, text, None, None)
+    }
+
+    fn spawn(
+        dir: TempDir,
+        file: &str,
+        text: &str,
+        stdin: Option<OwnedFd>,
+        niceness: Option<u8>,
+    ) -> Self {
+        let config = dir.write(file, text);
         let stats_path = dir.path().join("stats");
         let mut command = match niceness {
             None => Command::new(program()),
