@@ -197,8 +197,12 @@ fn shipped_configs_are_the_same_in_toml() {
 
 #[test]
 fn the_shipped_toml_says_what_the_text_says() {
-    let text = plan("a.cfg", include_str!("../conf/minimal.cfg")).0.unwrap();
-    let toml = plan("a.toml", include_str!("../conf/minimal.toml")).0.unwrap();
+    let text = plan("a.cfg", include_str!("../conf/minimal.cfg"))
+        .0
+        .unwrap();
+    let toml = plan("a.toml", include_str!("../conf/minimal.toml"))
+        .0
+        .unwrap();
     assert_eq!(shape(&toml), shape(&text));
 }
 
@@ -286,6 +290,15 @@ number = [
     assert_eq!(printed(&toml.notes), note);
     let back = converted("a.toml", &toml.text, Format::Toml, Format::HaProxy);
     assert_eq!(back.text, text.replace(" # why not", ""));
+}
+
+/// Found by fuzzing: a prefix before the name of a section made a key that can't be read.
+#[test]
+fn a_prefix_before_a_section_is_kept() {
+    let text = "global\n    no listen\n    default .if\n";
+    let toml = converted("a.cfg", text, Format::HaProxy, Format::Toml);
+    let back = converted("a.toml", &toml.text, Format::Toml, Format::HaProxy);
+    assert_eq!(back.text, text);
 }
 
 #[test]

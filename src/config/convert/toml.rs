@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::super::diagnostics::{Report, Severity};
 use super::super::raw::Statement;
+use super::super::sections;
 use super::super::toml::NAMELESS;
 use super::{Notes, text, texts};
 
@@ -156,7 +157,11 @@ fn entry(statement: &Statement) -> Entry<'_> {
     };
     let (keyword, arguments) = words.split_at(length.min(words.len()));
     let lonely = length == 1 && keyword.iter().any(|word| FAMILIES.contains(word));
-    let reserved = lonely || keyword.first().is_some_and(|word| RESERVED.contains(word));
+    // Behind a prefix may stand what can't be a key: `no listen` is no section.
+    let no_key = |word: &&str| {
+        RESERVED.contains(word) || word.starts_with('.') || sections::standing(word).is_some()
+    };
+    let reserved = lonely || keyword.first().is_some_and(no_key);
     let value = match (prefix, arguments) {
         _ if reserved => None,
         ("", []) => Some("true".to_owned()),
