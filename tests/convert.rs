@@ -197,8 +197,12 @@ fn shipped_configs_are_the_same_in_toml() {
 
 #[test]
 fn the_shipped_toml_says_what_the_text_says() {
-    let text = plan("a.cfg", include_str!("../conf/minimal.cfg")).0.unwrap();
-    let toml = plan("a.toml", include_str!("../conf/minimal.toml")).0.unwrap();
+    let text = plan("a.cfg", include_str!("../conf/minimal.cfg"))
+        .0
+        .unwrap();
+    let toml = plan("a.toml", include_str!("../conf/minimal.toml"))
+        .0
+        .unwrap();
     assert_eq!(shape(&toml), shape(&text));
 }
 
