@@ -10,10 +10,12 @@ use nix::time::{ClockId, clock_gettime};
 use tidegate::base::address::Address;
 use tidegate::base::ids::{ListenerId, ProxyId, ServerId};
 use tidegate::base::receive::ReceiveStep;
+use tidegate::base::source::{ShortName, Source};
 use tidegate::config::diagnostics::Severity;
 use tidegate::config::keywords::{self, Keyword, Side, Standing, reference};
 use tidegate::config::plan::{
     Back, Balance, Endpoint, Front, HashType, KeepAlive, Level, LogFormat, LogHost, LogSink, Plan,
+    PortRule, Target,
 };
 use tidegate::config::{self, Diagnostic, Environment, Options, Resolver};
 
@@ -458,7 +460,7 @@ fn servers() {
     assert_eq!((a.server_id, a.sid, &*a.name), (ServerId(0), 1, "a"));
     assert_eq!(
         (&a.address, a.address_text.as_str()),
-        (&address("10.0.0.1:80"), "app1:80")
+        (&Target::Fixed(address("10.0.0.1:80")), "app1:80")
     );
     assert_eq!(
         (a.weight, a.maxconn, a.disabled, a.place.as_str()),
@@ -482,6 +484,168 @@ fn servers() {
         (Address::Unix("/run/c".into()), 9, 7)
     );
     assert_eq!(d.check.clone().unwrap().address, address("10.0.0.8:83"));
+}
+
+#[test]
+fn servers_at_the_clients_destination() {
+    let back = back("server a app1\nserver b 1.1.1.1:-5\nserver c *:80\nserver d [::]:+1");
+    let of = |ip: Option<&str>, port| Target::OfClient {
+        ip: ip.map(|ip| ip.parse().unwrap()),
+        port,
+    };
+    let targets: Vec<&Target> = back.servers.iter().map(|server| &server.address).collect();
+    assert_eq!(*targets[0], of(Some("10.0.0.1"), PortRule::Offset(0)));
+    assert_eq!(*targets[1], of(Some("1.1.1.1"), PortRule::Offset(-5)));
+    assert_eq!(*targets[2], of(None, PortRule::Fixed(80)));
+    assert_eq!(*targets[3], of(None, PortRule::Offset(1)));
+}
+
+#[test]
+fn checks_of_servers_without_a_fixed_address() {
+    let back = back(
+        "server a app1 check port 81\nserver b * check port 82\nserver c *:83 check\n\
+         server d * check addr 1.1.1.1:84\nserver e no.such.invalid:1 init-addr none check",
+    );
+    let checks = back.servers.iter().map(|server| {
+        let check = server.check.as_ref();
+        check.map(|check| check.address.to_string())
+    });
+    let expected = ["10.0.0.1:81", "0.0.0.0:82", "0.0.0.0:83", "1.1.1.1:84"].map(Some);
+    let checks: Vec<Option<String>> = checks.collect();
+    let checks: Vec<Option<&str>> = checks.iter().map(Option::as_deref).collect();
+    assert_eq!(checks[..4], expected);
+    assert_eq!(checks[4], None, "nothing to check");
+    assert_eq!(back.servers[4].address, Target::Unresolved);
+}
+
+#[test]
+fn sources_of_backend_and_server() {
+    let back = back(
+        "source 10.0.0.5:1000 interface eth0\nserver a 1.1.1.1:80 check\n\
+         server b 1.1.1.1:80 source 10.0.0.6:2000-3000\nserver c 1.1.1.1:80 source *\n\
+         default-server source 10.0.0.7 interface eth1\nserver d 1.1.1.1:80",
+    );
+    let source = |ip: Option<&str>, ports, interface: Option<&str>| {
+        Some(Source {
+            ip: ip.map(|ip| ip.parse().unwrap()),
+            ports,
+            interface: interface.and_then(ShortName::new),
+        })
+    };
+    let backends = source(Some("10.0.0.5"), Some((1000, 1000)), Some("eth0"));
+    assert_eq!(back.servers[0].source, backends);
+    assert_eq!(back.servers[0].check.as_ref().unwrap().source, backends);
+    let own = source(Some("10.0.0.6"), Some((2000, 3000)), None);
+    assert_eq!(back.servers[1].source, own);
+    assert_eq!(back.servers[2].source, source(None, None, None));
+    let inherited = source(Some("10.0.0.7"), None, Some("eth1"));
+    assert_eq!(back.servers[3].source, inherited);
+}
+
+#[test]
+fn a_template_numbers_its_servers() {
+    let back = back(
+        "server-template web 2-3 app1:80 weight 9\nserver x 1.1.1.1:80 id 1\n\
+         server-template api 2 1.1.1.2:80",
+    );
+    let servers: Vec<(&str, u32, u16)> = back
+        .servers
+        .iter()
+        .map(|server| (&*server.name, server.sid, server.weight))
+        .collect();
+    let expected = [
+        ("web2", 2, 9),
+        ("web3", 3, 9),
+        ("x", 1, 1),
+        ("api1", 5, 1),
+        ("api2", 6, 1),
+    ];
+    // HAProxy counts on at a server that has a number of its own.
+    assert_eq!(servers, expected);
+}
+
+/// The made-up world with a command line.
+struct Told(World, config::Options);
+
+impl Resolver for Told {
+    fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, String> {
+        self.0.resolve(host)
+    }
+}
+
+impl Environment for Told {
+    fn options(&self) -> config::Options {
+        self.1
+    }
+
+    fn variable(&self, name: &str) -> Option<String> {
+        self.0.variable(name)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.0.read(path)
+    }
+
+    fn user_id(&self, name: &str) -> Option<u32> {
+        self.0.user_id(name)
+    }
+
+    fn group_id(&self, name: &str) -> Option<u32> {
+        self.0.group_id(name)
+    }
+
+    fn local_addresses(&self) -> &[IpAddr] {
+        self.0.local_addresses()
+    }
+}
+
+#[test]
+fn resolution_failures_can_be_ignored_where_no_init_addr_says_otherwise() {
+    let options = config::Options {
+        ignore_resolution_failures: true,
+        ..config::Options::default()
+    };
+    let world = Told(World::new(), options);
+    let load = |line: &str| {
+        let text = format!("backend b\ntimeout connect 1s\ntimeout server 1s\n{line}\n");
+        let (plan, messages) = config::load_text("t.cfg", text, &world);
+        let proxies = plan.map(|plan| plan.proxies);
+        let server = proxies.map(|proxies| proxies[0].back.as_ref().unwrap().servers[0].clone());
+        (server, printed(&messages))
+    };
+    let (server, messages) = load("server a no.such.invalid:80");
+    assert_eq!(server.unwrap().address, Target::Unresolved);
+    assert!(messages.contains("[NOTICE]") && messages.contains("disabling server."));
+    let (server, messages) = load("server a no.such.invalid:80 init-addr libc");
+    assert!(server.is_none() && messages.contains("could not resolve address"));
+}
+
+#[test]
+fn a_name_with_both_families_gives_the_preferred_one() {
+    let addresses = |parameters: &str| {
+        let back = back(&format!("server a both:80 {parameters}"));
+        back.servers[0].address.to_string()
+    };
+    assert_eq!(addresses(""), "[2001:db8::1]:80");
+    assert_eq!(addresses("resolve-prefer ipv4"), "10.0.0.2:80");
+    assert_eq!(addresses("resolve-prefer ipv6"), "[2001:db8::1]:80");
+}
+
+#[test]
+fn options_of_connecting_and_closing() {
+    let text = "option nolinger\noption independent-streams\noption abortonclose\n\
+                option tcp-smart-connect\ntimeout tunnel 1h\nserver a 1.1.1.1:80 cc reno";
+    let (front, plan) = front(text);
+    let back = plan.proxies[0].back.clone().unwrap();
+    assert!(front.nolinger && front.independent_streams);
+    assert!(back.nolinger && back.independent_streams);
+    assert!(back.abortonclose && back.smart_connect);
+    assert_eq!(back.timeout_tunnel_ms, 3_600_000);
+    assert_eq!(back.servers[0].congestion, ShortName::new("reno"));
+    let off = format!("{text}\nno option nolinger\ndefault option abortonclose");
+    let (front, plan) = self::front(&off);
+    let back = plan.proxies[0].back.clone().unwrap();
+    assert!(!front.nolinger && !back.nolinger && !back.abortonclose);
 }
 
 #[test]
@@ -978,7 +1142,8 @@ fn ids_that_are_asked_for_are_not_given_to_others() {
     let text = text.replace("s :2", "s 10.0.0.1:2");
     let plan = plan(&text);
     let iids: Vec<u32> = plan.proxies.iter().map(|proxy| proxy.iid).collect();
-    assert_eq!(iids, [3, 2, 5, 4, 6]);
+    // HAProxy counts on at a proxy that has a number of its own.
+    assert_eq!(iids, [3, 2, 5, 4, 7]);
     assert_eq!(plan.proxies[1].description, "two words");
 }
 

@@ -52,7 +52,7 @@ pub(super) enum Port {
     One(u16),
     Range(u16, u16),
     /// `+n` or `-n`: counted from the client's port.
-    Relative,
+    Relative(i32),
 }
 
 /// Prefixes of HAProxy that are known and not implemented.
@@ -146,8 +146,11 @@ fn parse_port(port: Option<&str>) -> Result<Port, String> {
             .filter(|_| plain)
             .ok_or_else(|| format!("invalid port '{text}'"))
     };
-    if let Some(offset) = port.strip_prefix(['+', '-']) {
-        return number(offset).map(|_| Port::Relative);
+    if let Some(offset) = port.strip_prefix('+') {
+        return number(offset).map(|offset| Port::Relative(i32::from(offset)));
+    }
+    if let Some(offset) = port.strip_prefix('-') {
+        return number(offset).map(|offset| Port::Relative(-i32::from(offset)));
     }
     match port.split_once('-') {
         None => number(port).map(Port::One),
@@ -189,18 +192,28 @@ impl Family {
 impl Host {
     /// The address to use: of a name the resolver's first one of the wanted family.
     pub(super) fn resolve(&self, resolver: &(impl Resolver + ?Sized)) -> Result<IpAddr, String> {
+        self.resolve_preferring(resolver, None)
+    }
+
+    /// The same; of a name that has several, one of the preferred family.
+    pub(super) fn resolve_preferring(
+        &self,
+        resolver: &(impl Resolver + ?Sized),
+        preferred: Option<Family>,
+    ) -> Result<IpAddr, String> {
         match self {
             Host::Any(Family::V4) => Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
             Host::Any(Family::V6) => Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
             Host::Address(address) => Ok(*address),
             Host::Name(name, family) => {
-                let addresses = resolver
+                let mut addresses = resolver
                     .resolve(name)
                     .map_err(|cause| format!("could not resolve address '{name}': {cause}"))?;
-                let wanted = |a: &IpAddr| family.is_none_or(|family| family.has(*a));
-                addresses
-                    .into_iter()
-                    .find(wanted)
+                addresses.retain(|address| family.is_none_or(|family| family.has(*address)));
+                let liked = |a: &&IpAddr| preferred.is_none_or(|family| family.has(**a));
+                let chosen = addresses.iter().find(liked).or(addresses.first());
+                chosen
+                    .copied()
                     .ok_or_else(|| format!("could not resolve address '{name}'"))
             }
         }

@@ -3,10 +3,11 @@
 //! A `Settings` is what a proxy may inherit from `defaults`; it starts as a clone of the defaults
 //! it inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
 
+use super::address::Family;
 use super::diagnostics::Place;
-use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind, Sockets};
+use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind, Sockets, Target};
 use super::threads::ThreadSet;
-use crate::base::address::Address;
+use crate::base::source::{ShortName, Source};
 
 /// Everything read so far.
 #[derive(Debug, Default)]
@@ -40,6 +41,7 @@ pub(super) struct Settings {
     pub(super) timeouts: Timeouts,
     pub(super) maxconn: Option<u32>,
     pub(super) backlog: Option<u32>,
+    pub(super) session_rate: u32,
     pub(super) retries: Option<u16>,
     pub(super) redispatch: Option<i16>,
     pub(super) tcplog: bool,
@@ -63,6 +65,12 @@ pub(super) struct Settings {
     pub(super) logs: Vec<LogEntry>,
     pub(super) server: ServerSettings,
     pub(super) disabled: bool,
+    pub(super) nolinger: bool,
+    pub(super) independent_streams: bool,
+    pub(super) abortonclose: bool,
+    pub(super) smart_connect: bool,
+    /// `source` of the proxy.
+    pub(super) source: Option<Source>,
 }
 
 /// What a proxy carries.
@@ -107,6 +115,7 @@ pub(super) struct Timeouts {
     pub(super) server_fin: Option<u32>,
     pub(super) queue: Option<u32>,
     pub(super) check: Option<u32>,
+    pub(super) tunnel: Option<u32>,
 }
 
 /// `balance` without its hash type, which has a line of its own.
@@ -177,7 +186,7 @@ pub(super) struct Owner {
 pub(super) struct ServerDraft {
     pub(super) place: Place,
     pub(super) name: String,
-    pub(super) address: Address,
+    pub(super) address: Target,
     pub(super) address_text: String,
     pub(super) settings: ServerSettings,
 }
@@ -200,6 +209,29 @@ pub(super) struct ServerSettings {
     pub(super) check_port: Option<u16>,
     pub(super) check_address: Option<std::net::IpAddr>,
     pub(super) tcp_user_timeout_ms: u32,
+    /// Its own `source`; the proxy's holds where it has none.
+    pub(super) source: Option<Source>,
+    /// `resolve-prefer`.
+    pub(super) family_preferred: Option<Family>,
+    /// `cc`.
+    pub(super) congestion: Option<ShortName>,
+    /// `init-addr`; empty = not set.
+    pub(super) init_addr: Vec<InitAddr>,
+    /// `id`.
+    pub(super) sid: Option<u32>,
+}
+
+/// A way to a server's first address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum InitAddr {
+    /// The one of a state file, which there is none of.
+    Last,
+    /// The C library's resolver.
+    Libc,
+    /// None: it starts without.
+    None,
+    /// This one.
+    Ip(std::net::IpAddr),
 }
 
 impl Default for ServerSettings {
@@ -220,6 +252,11 @@ impl Default for ServerSettings {
             check_port: None,
             check_address: None,
             tcp_user_timeout_ms: 0,
+            source: None,
+            family_preferred: None,
+            congestion: None,
+            init_addr: Vec::new(),
+            sid: None,
         }
     }
 }

@@ -5,13 +5,13 @@
 //! used up where they come round to the first. Whether an address is ours includes wildcards: `:80`
 //! takes what is sent to 127.0.0.0/8, to ::1 and to any address of the machine.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::diagnostics::{Place, Report};
 use super::draft::{BindDraft, Draft, ServerDraft};
 use super::environment::Environment;
-use super::plan::Endpoint;
+use super::plan::{Endpoint, Target};
 use crate::base::address::Address;
 
 /// Checks the listeners and servers of all proxies that aren't disabled. `goes_to` says to which
@@ -32,18 +32,30 @@ pub(super) fn check(
             listening.add(index, bind, report);
         }
     }
+    // By proxy: the listeners whose connections come to it.
+    let mut leading: HashMap<usize, Vec<&BindDraft>> = HashMap::new();
+    for (index, proxy) in proxies() {
+        if let Some(to) = goes_to(index) {
+            leading.entry(to).or_default().extend(&proxy.binds);
+        }
+    }
     let mut passes = Vec::new();
     for (index, proxy) in proxies() {
+        let binds = leading.get(&index).map_or(&[][..], Vec::as_slice);
         for server in &proxy.servers {
-            if let Some(own) = listening.find(&server.address, environment)
-                && let Some(to) = goes_to(own.proxy)
-            {
-                passes.push(Pass {
-                    from: index,
-                    to,
-                    server,
-                    place: &own.place,
-                });
+            let mut seen = HashSet::new();
+            for address in addresses(&server.address, binds) {
+                if let Some(own) = listening.find(&address, environment)
+                    && let Some(to) = goes_to(own.proxy)
+                    && seen.insert(to)
+                {
+                    passes.push(Pass {
+                        from: index,
+                        to,
+                        server,
+                        place: &own.place,
+                    });
+                }
             }
         }
     }
@@ -177,6 +189,38 @@ impl Listening {
             IpAddr::V6(_) => self.wildcard_v6.get(&address.port()),
         }
     }
+}
+
+/// Where a server may be, for clients of the `binds` that lead to it.
+fn addresses<'a>(
+    target: &'a Target,
+    binds: &'a [&BindDraft],
+) -> Box<dyn Iterator<Item = Address> + 'a> {
+    match target {
+        Target::Fixed(address) => Box::new(std::iter::once(address.clone())),
+        Target::OfClient { .. } => {
+            Box::new(destinations(binds).filter_map(|destination| target.of_client(destination)))
+        }
+        Target::Unresolved => Box::new(std::iter::empty()),
+    }
+}
+
+/// Where clients of `binds` may have connected to. A wildcard stands for its machine; what a
+/// transparent one takes was meant for others.
+fn destinations(binds: &[&BindDraft]) -> impl Iterator<Item = SocketAddr> {
+    let usual = binds.iter().filter(|bind| !bind.settings.transparent);
+    let endpoints = usual.flat_map(|bind| &bind.endpoints);
+    endpoints.filter_map(|endpoint| {
+        let Endpoint::Address(Address::Ip(address)) = endpoint else {
+            return None;
+        };
+        let ip: IpAddr = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        Some(SocketAddr::new(ip, address.port()))
+    })
 }
 
 /// An IPv4 address written in IPv6 is the same address.

@@ -94,7 +94,7 @@ fn add_endpoints(
             return Ok(());
         }
         Written::Ip(_, Port::None) => return Err(missing()),
-        Written::Ip(_, Port::Relative) => {
+        Written::Ip(_, Port::Relative(_)) => {
             return Err(format!("invalid port in '{text}'"));
         }
         Written::Ip(host, Port::One(port)) => (host, port, port),

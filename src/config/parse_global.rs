@@ -9,10 +9,14 @@ use super::parser::{Call, Complaint, Outcome, Parser};
 use super::plan::{Level, LogHost, StatsSocket};
 use super::units::{self, Unit, UnitFault};
 use crate::base::address::Address;
+use crate::base::rate::RATE_MAX;
 use crate::base::receive::ReceiveStep;
 
 /// The largest `spread-checks`, HAProxy's: half an interval sooner or later.
 const SPREAD_PERCENT_MAX: u64 = 50;
+
+/// The longest `tune.idletimer`, HAProxy's.
+const IDLE_MAX_MS: u32 = 65_535;
 
 /// The largest socket buffer the kernel's integer can hold.
 const SOCKET_BUFFER_MAX: u64 = i32::MAX as u64;
@@ -134,6 +138,35 @@ pub(super) fn memory(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
         return Err(call.complain(0, text));
     };
     parser.draft.global.memory_bytes = Some(size);
+    Ok(())
+}
+
+/// `maxconnrate` and `maxsessrate`.
+pub(super) fn rate(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let name = call.keyword.name;
+    let rate = units::integer(call.arg(0), u64::from(RATE_MAX));
+    let Some(rate) = rate.and_then(|rate| u32::try_from(rate).ok()) else {
+        let text = format!("'{name}' expects an integer argument, at most {RATE_MAX}.");
+        return Err(call.complain(0, text));
+    };
+    let global = &mut parser.draft.global;
+    match name {
+        "maxconnrate" => global.connection_rate = rate,
+        _ => global.session_rate = rate,
+    }
+    Ok(())
+}
+
+pub(super) fn idle_timer(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let wanted = format!("'tune.idletimer' expects a timer value between 0 and {IDLE_MAX_MS} ms.");
+    if call.args.is_empty() {
+        return Err(wanted.into());
+    }
+    let value = time_argument(call, Unit::Milliseconds)?;
+    if value > IDLE_MAX_MS {
+        return Err(call.complain(0, wanted));
+    }
+    parser.draft.global.idle_timer_ms = value;
     Ok(())
 }
 
@@ -294,8 +327,8 @@ fn time_value(name: &str, text: &str, unit: Unit) -> Result<u32, String> {
 /// The message about a time that is too long.
 pub(super) fn overflow(name: &str, text: &str, unit: Unit) -> String {
     let most = match unit {
-        Unit::Milliseconds => "2147483647 ms or ~24.8 days",
-        Unit::Seconds => "2147483647 s or ~68 years",
+        Unit::Milliseconds => "2147483647 ms (~24.8 days)",
+        Unit::Seconds => "2147483647 s (~68 years)",
     };
-    format!("timer overflow in argument '{text}' to '{name}' (maximum value is {most})")
+    format!("timer overflow in argument <{text}> to <{name}>, maximum value is {most}.")
 }

@@ -183,7 +183,7 @@ fn sink(parser: &Parser<'_>, word: &Word) -> Result<LogSink, Complaint> {
             let ip = host.resolve(parser.environment).map_err(fault)?;
             Ok(LogSink::Udp(SocketAddr::new(ip, port)))
         }
-        Written::Ip(_, Port::Range(..) | Port::Relative) => {
+        Written::Ip(_, Port::Range(..) | Port::Relative(_)) => {
             Err(fault(format!("'{text}' needs one port")))
         }
     }

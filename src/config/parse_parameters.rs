@@ -44,15 +44,20 @@ pub(super) fn read<T>(
             continue;
         };
         let mut value = "";
+        let mut value_word = None;
         if parameter.values > 0 {
             let Some(word) = words.next() else {
                 let text = (owner.missing)(name, parameter.help.syntax);
                 return Err(Complaint::about(word, format!("{what} : {text}")));
             };
             value = &word.text;
+            value_word = Some(word);
         }
         set(parser.environment, settings, name, value)
             .map_err(|text| Complaint::about(word, format!("{what} : {text}")))?;
+        if parameter.help.syntax == "<time>" {
+            parser.check_time(call.line, value_word);
+        }
     }
     Ok(())
 }

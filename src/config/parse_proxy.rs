@@ -6,6 +6,7 @@ use super::parser::{Call, Complaint, Outcome, Parser};
 use super::plan::{HashType, KeepAlive};
 use super::raw::{Prefix, SectionKind};
 use super::units::{self, Unit, UnitFault};
+use crate::base::rate::RATE_MAX;
 
 pub(super) fn mode(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let word = call.arg(0);
@@ -91,6 +92,29 @@ fn count(call: &Call<'_>) -> Result<u32, Complaint> {
         })
 }
 
+/// `rate-limit sessions`.
+pub(super) fn rate_limit(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.arg(0) != "sessions" {
+        let text = format!(
+            "'rate-limit' only supports 'sessions' (got '{}')",
+            call.arg(0)
+        );
+        return Err(call.complain(0, text));
+    }
+    if call.args.len() < 2 {
+        let text = "'rate-limit sessions' expects an integer value (in sessions/second)";
+        return Err(text.into());
+    }
+    let rate = units::integer(call.arg(1), u64::from(RATE_MAX));
+    let Some(rate) = rate.and_then(|rate| u32::try_from(rate).ok()) else {
+        let got = call.arg(1);
+        let text = format!("'rate-limit sessions' : '{got}' is not within 0 and {RATE_MAX}");
+        return Err(call.complain(1, text));
+    };
+    parser.current.settings.session_rate = rate;
+    Ok(())
+}
+
 pub(super) fn retries(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let value = units::integer(call.arg(0), u64::from(u16::MAX));
     let Some(value) = value.and_then(|value| u16::try_from(value).ok()) else {
@@ -131,6 +155,7 @@ pub(super) fn timeout(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
         "timeout server" => &mut timeouts.server,
         "timeout server-fin" => &mut timeouts.server_fin,
         "timeout queue" => &mut timeouts.queue,
+        "timeout tunnel" => &mut timeouts.tunnel,
         _ => &mut timeouts.check,
     };
     *slot = Some(value);
@@ -152,6 +177,10 @@ pub(super) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
         "option clitcpka" => settings.keepalive_client = on,
         "option tcp-smart-accept" => settings.smart_accept = on,
         "option srvtcpka" => settings.keepalive_server = on,
+        "option abortonclose" => settings.abortonclose = on,
+        "option independent-streams" => settings.independent_streams = on,
+        "option nolinger" => settings.nolinger = on,
+        "option tcp-smart-connect" => settings.smart_connect = on,
         _ => {
             let interval = redispatch_interval(call)?;
             // An interval of 0 is HAProxy's other way to switch it off.

@@ -1,17 +1,22 @@
 //! `server` and `default-server` lines.
 
-use super::address::{Port, Written};
+use super::address::{Family, Port, Written};
+use super::diagnostics::Severity;
 use super::draft::{ServerDraft, ServerSettings};
 use super::environment::Environment;
 use super::keywords::SERVER;
 use super::parse_parameters;
 use super::parser::{Call, Complaint, Outcome, Parser, name_fault};
+use super::server_address::{self, Form, Note, default_methods};
 use super::token::Word;
 use super::units::{self, Unit, UnitFault};
-use crate::base::address::Address;
+use crate::base::source::ShortName;
 
 /// The largest `weight`, HAProxy's.
 const WEIGHT_MAX: u64 = 256;
+
+/// Servers of one `server-template`: each costs its counters in every shard.
+const TEMPLATE_SERVERS_MAX: u64 = 16_384;
 
 pub(super) fn server(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let [name, address, parameters @ ..] = call.args else {
@@ -24,13 +29,68 @@ pub(super) fn server(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
         );
         return Err(Complaint::about(name, text));
     }
-    let what = format!("'server {}/{}'", parser.current.name, name.text);
-    let resolved = connect_address(parser.environment, &address.text)
-        .map_err(|text| Complaint::about(address, format!("{what} : {text}")));
+    let names = vec![name.text.clone()];
+    add_servers(parser, call, names, address, parameters)
+}
+
+/// `server-template`: servers of one address and one set of parameters, named by a prefix and a
+/// number.
+pub(super) fn server_template(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let [prefix, range, address, parameters @ ..] = call.args else {
+        let text = "'server-template' expects <prefix> <nb | range> <addr>[:<port>] as arguments.";
+        return Err(text.into());
+    };
+    if let Some(c) = name_fault(&prefix.text) {
+        let text = format!(
+            "character '{c}' is not permitted in server-template prefix '{}'.",
+            prefix.text
+        );
+        return Err(Complaint::about(prefix, text));
+    }
+    let Some((low, high)) = template_range(&range.text) else {
+        let text = format!(
+            "Wrong server-template number or range arg '{}'.",
+            range.text
+        );
+        return Err(Complaint::about(range, text));
+    };
+    if high - low >= TEMPLATE_SERVERS_MAX {
+        let text = format!(
+            "'server-template' makes at most {TEMPLATE_SERVERS_MAX} servers (got '{}').",
+            range.text
+        );
+        return Err(Complaint::about(range, text));
+    }
+    let names = (low..=high).map(|number| format!("{}{number}", prefix.text));
+    add_servers(parser, call, names.collect(), address, parameters)
+}
+
+/// `<n>` is from 1 to n.
+fn template_range(text: &str) -> Option<(u64, u64)> {
+    let number = |text: &str| units::integer(text, i32::MAX as u64);
+    let (low, high) = match text.split_once('-') {
+        Some((low, high)) => (number(low)?, number(high)?),
+        None => (1, number(text)?),
+    };
+    (low <= high).then_some((low, high))
+}
+
+/// Adds servers that differ in their names only.
+fn add_servers(
+    parser: &mut Parser<'_>,
+    call: &Call<'_>,
+    names: Vec<String>,
+    address: &Word,
+    parameters: &[Word],
+) -> Outcome {
+    let first = names.first().map_or("", String::as_str);
+    let what = format!("'server {}/{first}'", parser.current.name);
+    let fault = |text: String| Complaint::about(address, format!("{what} : {text}"));
+    let form = Form::parse(&address.text).map_err(fault);
     let settings = parser.current.settings.server.clone();
     let settings = read_parameters(parser, call, parameters, settings, &what);
-    let (resolved, settings) = match (resolved, settings) {
-        (Ok(resolved), Ok(settings)) => (resolved, settings),
+    let (form, settings) = match (form, settings) {
+        (Ok(form), Ok(settings)) => (form, settings),
         (Err(complaint), Ok(_)) | (Ok(_), Err(complaint)) => return Err(complaint),
         (Err(first), Err(second)) => {
             parser
@@ -39,13 +99,39 @@ pub(super) fn server(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
             return Err(second);
         }
     };
-    parser.current.servers.push(ServerDraft {
-        place: call.line.place.clone(),
-        name: name.text.clone(),
-        address: resolved,
-        address_text: address.text.clone(),
-        settings,
-    });
+    if settings.sid.is_some() && names.len() > 1 {
+        let text = format!("{what} : 'id' : several servers can't have one id.");
+        return Err(Complaint::from(text));
+    }
+    let methods = match settings.init_addr.as_slice() {
+        [] => default_methods(parser.environment),
+        methods => methods,
+    };
+    let (target, note) = form
+        .resolve(parser.environment, methods, settings.family_preferred)
+        .map_err(fault)?;
+    let (place, word) = (&call.line.place, Some(address));
+    match note {
+        None => {}
+        Some(Note::Fallback(text)) => {
+            parser
+                .report
+                .warning(place, word, format!("{what} : {text}"));
+        }
+        Some(Note::Disabled(text)) => {
+            let text = format!("{what} : {text}");
+            parser.report.about(Severity::Notice, place, word, text);
+        }
+    }
+    for name in names {
+        parser.current.servers.push(ServerDraft {
+            place: call.line.place.clone(),
+            name,
+            address: target.clone(),
+            address_text: address.text.clone(),
+            settings: settings.clone(),
+        });
+    }
     Ok(())
 }
 
@@ -55,6 +141,9 @@ pub(super) fn default_server(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcom
     }
     let settings = parser.current.settings.server.clone();
     let settings = read_parameters(parser, call, call.args, settings, "'default-server'")?;
+    if settings.sid.is_some() {
+        return Err("'default-server' : 'id' can't be that of several servers.".into());
+    }
     parser.current.settings.server = settings;
     Ok(())
 }
@@ -75,41 +164,6 @@ fn read_parameters(
     Ok(settings)
 }
 
-/// Where to connect to.
-fn connect_address(environment: &dyn Environment, text: &str) -> Result<Address, String> {
-    let (host, port) = match Written::parse(text)? {
-        Written::Unix(path) => return Ok(Address::Unix(path)),
-        Written::Abstract(name) => return Ok(Address::Abstract(name)),
-        Written::Descriptor(_) => {
-            return Err(format!("a server can't be a descriptor ('{text}')."));
-        }
-        Written::Ip(host, port) => (host, port),
-    };
-    let port = match port {
-        Port::One(port) if port > 0 => port,
-        Port::None | Port::One(_) => {
-            return Err(format!(
-                "'{text}' has no port; taking the client's port is not implemented yet."
-            ));
-        }
-        Port::Relative => {
-            return Err(format!(
-                "'{text}': ports relative to the client's are not implemented yet."
-            ));
-        }
-        Port::Range(..) => return Err(format!("port range is not permitted in '{text}'.")),
-    };
-    if host.is_any() {
-        return Err(format!(
-            "'{text}': connecting to the client's destination is not implemented yet."
-        ));
-    }
-    let ip = host
-        .resolve(environment)
-        .map_err(|text| format!("{text}."))?;
-    Ok(Address::Ip((ip, port).into()))
-}
-
 pub(super) fn check_address(
     environment: &dyn Environment,
     server: &mut ServerSettings,
@@ -127,7 +181,7 @@ pub(super) fn check_address(
     match port {
         Port::None => {}
         Port::One(port) if port > 0 => server.check_port = Some(port),
-        Port::One(_) | Port::Range(..) | Port::Relative => {
+        Port::One(_) | Port::Range(..) | Port::Relative(_) => {
             return Err(format!("'addr' : invalid port in '{value}'."));
         }
     }
@@ -180,6 +234,53 @@ pub(super) fn interval(
         "downinter" => server.down_inter_ms = Some(time),
         _ => server.inter_ms = time,
     }
+    Ok(())
+}
+
+pub(super) fn id(
+    _: &dyn Environment,
+    server: &mut ServerSettings,
+    _: &str,
+    value: &str,
+) -> Result<(), String> {
+    let id = units::integer(value, i32::MAX as u64).filter(|id| *id > 0);
+    let id = id.and_then(|id| u32::try_from(id).ok());
+    server.sid = Some(id.ok_or("'id' : custom id has to be > 0.")?);
+    Ok(())
+}
+
+pub(super) fn init_addr(
+    _: &dyn Environment,
+    server: &mut ServerSettings,
+    _: &str,
+    value: &str,
+) -> Result<(), String> {
+    server.init_addr = server_address::methods(value)?;
+    Ok(())
+}
+
+pub(super) fn resolve_prefer(
+    _: &dyn Environment,
+    server: &mut ServerSettings,
+    _: &str,
+    value: &str,
+) -> Result<(), String> {
+    server.family_preferred = Some(match value {
+        "ipv4" => Family::V4,
+        "ipv6" => Family::V6,
+        _ => return Err("'resolve-prefer' expects either ipv4 or ipv6 as argument.".to_owned()),
+    });
+    Ok(())
+}
+
+pub(super) fn congestion(
+    _: &dyn Environment,
+    server: &mut ServerSettings,
+    _: &str,
+    value: &str,
+) -> Result<(), String> {
+    let name = ShortName::new(value);
+    server.congestion = Some(name.ok_or_else(|| format!("'cc' : '{value}' is no algorithm."))?);
     Ok(())
 }
 

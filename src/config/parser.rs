@@ -12,6 +12,7 @@ use super::keywords::{self, Found, Keyword, Side, Standing, Status};
 use super::plan::ProxyKind;
 use super::raw::{Line, Section, SectionKind};
 use super::token::Word;
+use super::units;
 
 /// Why a line is refused: a message and the word at fault.
 #[derive(Debug)]
@@ -238,8 +239,10 @@ impl<'a> Parser<'a> {
                     line,
                     args,
                 };
-                if let Err(complaint) = parse(self, &call) {
-                    self.complain(line, complaint);
+                match parse(self, &call) {
+                    Ok(()) if keyword.syntax == "<time>" => self.check_time(line, args.first()),
+                    Ok(()) => {}
+                    Err(complaint) => self.complain(line, complaint),
                 }
             }
             Found::Unknown(text) => {
@@ -250,6 +253,20 @@ impl<'a> Parser<'a> {
                 });
                 self.report.alert(&line.place, line.words.first(), text);
             }
+        }
+    }
+
+    /// Warns about what follows the unit of a time.
+    pub(super) fn check_time(&mut self, line: &Line, word: Option<&Word>) {
+        if let Some(word) = word
+            && let Some(c) = units::surplus(&word.text)
+        {
+            let text = format!(
+                "unexpected character '{c}' after the timer value '{}': only us, ms, s, m, h and d \
+                 are units, and what follows them is ignored.",
+                word.text
+            );
+            self.report.warning(&line.place, Some(word), text);
         }
     }
 
@@ -277,7 +294,7 @@ impl<'a> Parser<'a> {
             "because {section} '{}' has no {missing} capability",
             self.current.name
         );
-        if name == "server" {
+        if matches!(name, "server" | "server-template") {
             // Traffic would be lost, so HAProxy makes this one an error.
             self.report.alert(
                 &line.place,

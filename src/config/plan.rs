@@ -3,6 +3,8 @@
 //! Identity is by name (proxy, server) and address, never by the position in a file: positions
 //! (`ProxyId`, `ListenerId`, `ServerId`) only index this one plan.
 
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,6 +12,7 @@ use super::threads::{CpuMap, ThreadSet};
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 use crate::base::receive::ReceiveStep;
+use crate::base::source::{ShortName, Source};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,10 @@ pub struct Plan {
 pub struct Global {
     /// `maxconn`: connections of the process; `None` = computed from the descriptor limit.
     pub maxconn: Option<u32>,
+    /// `maxconnrate`: new connections of the process per second, 0 = any number.
+    pub connection_rate: u32,
+    /// `maxsessrate`: new sessions of the process per second, 0 = any number.
+    pub session_rate: u32,
     /// `nbthread`: shards; `None` = computed from CPUs and cgroup quota.
     pub nbthread: Option<u16>,
     /// `thread-hard-limit`: most shards, however many are asked for or computed.
@@ -72,6 +79,8 @@ pub struct Global {
     /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
     /// computed from RAM and the cgroup's `memory.max`.
     pub memory_bytes: Option<u64>,
+    /// `tune.idletimer`: silence after which a direction counts as bulk no more, 0 = never.
+    pub idle_timer_ms: u32,
     /// Public seed of hash balancing; `0` unless configured.
     pub hash_seed: u64,
     /// `spread-checks`: percent of the interval by which a check may come sooner or later, 0..=50.
@@ -86,6 +95,8 @@ impl Default for Global {
     fn default() -> Self {
         Global {
             maxconn: None,
+            connection_rate: 0,
+            session_rate: 0,
             nbthread: None,
             thread_hard_limit: None,
             cpu_maps: Vec::new(),
@@ -106,11 +117,21 @@ impl Default for Global {
             receive_step: None,
             ring_buffers: 8,
             memory_bytes: None,
+            idle_timer_ms: 1_000,
             hash_seed: 0,
             spread_checks_percent: 0,
             max_spread_checks_ms: None,
             log_host: LogHost::None,
         }
+    }
+}
+
+impl Global {
+    /// The lower one of the two rates, 0 = none: every connection is a session.
+    pub fn rate_max(&self) -> u32 {
+        let rates = [self.connection_rate, self.session_rate];
+        let set = rates.into_iter().filter(|rate| *rate > 0);
+        set.min().unwrap_or(0)
     }
 }
 
@@ -238,7 +259,7 @@ pub enum ProxyKind {
 }
 
 /// The accepting side of a proxy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Front {
     /// Its listeners, indices of `Plan::listeners`.
     pub listeners: Vec<ListenerId>,
@@ -247,6 +268,8 @@ pub struct Front {
     pub default_backend: Option<ProxyId>,
     /// `maxconn`, 0 = only the process's limit.
     pub maxconn: u32,
+    /// `rate-limit sessions`: new sessions per second, 0 = any number.
+    pub session_rate: u32,
     /// `timeout client`, 0 = infinite.
     pub timeout_client_ms: u32,
     /// `timeout client-fin`, 0 = not set.
@@ -261,6 +284,10 @@ pub struct Front {
     pub dontlog_normal: bool,
     /// `option log-separate-errors`: those that didn't are logged with the level `err`.
     pub log_separate_errors: bool,
+    /// `option nolinger`: client connections end by a reset.
+    pub nolinger: bool,
+    /// `option independent-streams`: what is sent to a client does not show that it is alive.
+    pub independent_streams: bool,
 }
 
 /// TCP keep-alive settings; `None` = the kernel's own value.
@@ -361,7 +388,7 @@ pub enum Endpoint {
 }
 
 /// The connecting side of a proxy.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Back {
     /// `balance` with its hash type.
     pub balance: Balance,
@@ -388,12 +415,24 @@ pub struct Back {
     pub fullconn: u32,
     /// `option tcpka` or `srvtcpka`.
     pub keepalive: Option<KeepAlive>,
+    /// `timeout tunnel`: in place of `timeout client` and `timeout server` once the server is
+    /// connected; 0 = not set.
+    pub timeout_tunnel_ms: u32,
+    /// `option nolinger`: server connections end by a reset.
+    pub nolinger: bool,
+    /// `option independent-streams`: what is sent to a server does not show that it is alive.
+    pub independent_streams: bool,
+    /// `option abortonclose`: a client that closes before it has a server is given up.
+    pub abortonclose: bool,
+    /// `option tcp-smart-connect`: the handshake's last ACK leaves with the first data.
+    pub smart_connect: bool,
 }
 
 /// How a server is chosen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Balance {
     /// Smooth weighted round robin.
+    #[default]
     RoundRobin,
     /// Fewest active connections per weight.
     LeastConn,
@@ -419,8 +458,8 @@ pub struct Server {
     pub sid: u32,
     /// Name, unique in its backend.
     pub name: Arc<str>,
-    /// Where to connect, resolved; `None` port offset forms are not supported yet.
-    pub address: Address,
+    /// Where to connect, resolved.
+    pub address: Target,
     /// The address as it was written.
     pub address_text: String,
     /// `weight` 0..=256.
@@ -440,8 +479,84 @@ pub struct Server {
     pub check: Option<Check>,
     /// `tcp-ut`: TCP_USER_TIMEOUT in milliseconds, 0 = none.
     pub tcp_user_timeout_ms: u32,
+    /// `cc`: its congestion control.
+    pub congestion: Option<ShortName>,
+    /// `source`, its own or its backend's.
+    pub source: Option<Source>,
     /// `file:line`, for messages.
     pub place: String,
+}
+
+/// Where a server is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// At one address.
+    Fixed(Address),
+    /// Where the client meant to go, in whole or in part: taken from the address and port that it
+    /// connected to.
+    OfClient {
+        /// The server's address; `None` = the client's destination.
+        ip: Option<IpAddr>,
+        /// Its port.
+        port: PortRule,
+    },
+    /// Nowhere: its name did not resolve, and its `init-addr` allows that. It stays in maintenance.
+    Unresolved,
+}
+
+/// A port that may depend on the client's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PortRule {
+    /// One port.
+    Fixed(u16),
+    /// The port that the client connected to, plus so many.
+    Offset(i32),
+}
+
+impl Target {
+    /// The address for a client that connected to `destination`; `None` if that gives no port.
+    pub fn of_client(&self, destination: SocketAddr) -> Option<Address> {
+        match self {
+            Target::Fixed(address) => Some(address.clone()),
+            Target::OfClient { ip, port } => {
+                let port = port.of_client(destination.port())?;
+                let ip = ip.unwrap_or(destination.ip());
+                Some(Address::Ip((ip, port).into()))
+            }
+            Target::Unresolved => None,
+        }
+    }
+}
+
+impl PortRule {
+    /// The port for a client that connected to `port`.
+    fn of_client(self, port: u16) -> Option<u16> {
+        let port = match self {
+            PortRule::Fixed(port) => port,
+            PortRule::Offset(offset) => u16::try_from(i32::from(port) + offset).ok()?,
+        };
+        (port > 0).then_some(port)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Target::Fixed(address) => address.fmt(f),
+            Target::OfClient { ip, port } => {
+                match ip {
+                    None => f.write_str("*")?,
+                    Some(IpAddr::V4(ip)) => ip.fmt(f)?,
+                    Some(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
+                }
+                match port {
+                    PortRule::Fixed(port) => write!(f, ":{port}"),
+                    PortRule::Offset(offset) => write!(f, ":{offset:+}"),
+                }
+            }
+            Target::Unresolved => f.write_str("-"),
+        }
+    }
 }
 
 /// An active TCP-connect check.
@@ -463,11 +578,42 @@ pub struct Check {
     /// Bound of one probe: min(`timeout connect`, `inter`) as HAProxy has it, `timeout check` where
     /// set.
     pub timeout_ms: u32,
+    /// The server's `source`.
+    pub source: Option<Source>,
 }
 
 impl Plan {
     /// Whether anything would listen.
     pub fn has_listener(&self) -> bool {
         !self.listeners.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_targets_parts_come_from_the_clients_destination() {
+        let client: SocketAddr = "192.0.2.7:8000".parse().unwrap();
+        let of = |ip: Option<&str>, port| {
+            let ip = ip.map(|ip| ip.parse().unwrap());
+            let target = Target::OfClient { ip, port };
+            let address = target.of_client(client).map(|address| address.to_string());
+            (target.to_string(), address)
+        };
+        let found = |text: &str, address: &str| (text.to_owned(), Some(address.to_owned()));
+        let none = |text: &str| (text.to_owned(), None);
+        let (own, ip) = (PortRule::Offset(0), Some("10.0.0.1"));
+        assert_eq!(of(None, own), found("*:+0", "192.0.2.7:8000"));
+        assert_eq!(of(None, PortRule::Fixed(80)), found("*:80", "192.0.2.7:80"));
+        assert_eq!(of(ip, own), found("10.0.0.1:+0", "10.0.0.1:8000"));
+        let least = PortRule::Offset(-7999);
+        assert_eq!(of(ip, least), found("10.0.0.1:-7999", "10.0.0.1:1"));
+        assert_eq!(of(ip, PortRule::Offset(-8000)), none("10.0.0.1:-8000"));
+        let most = PortRule::Offset(57_535);
+        assert_eq!(of(Some("::1"), most), found("[::1]:+57535", "[::1]:65535"));
+        assert_eq!(of(ip, PortRule::Offset(57_536)), none("10.0.0.1:+57536"));
+        assert_eq!(Target::Unresolved.of_client(client), None);
     }
 }

@@ -3,20 +3,15 @@
 //! What concerns more than one line is checked here: names that are taken, backends that don't
 //! exist, addresses that collide, timeouts that are missing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::diagnostics::{Place, Report, Severity};
-use super::draft::{
-    BalanceWord, Draft, LogEntry, ProxyDraft, ServerDraft, ServerSettings, Settings,
-};
+use super::draft::{BalanceWord, Draft, LogEntry, ProxyDraft, Settings};
 use super::environment::Environment;
 use super::listeners;
 use super::loops;
-use super::plan::{
-    Back, Balance, Check, Front, HashType, KeepAlive, LogTarget, Plan, Proxy, ProxyKind, Server,
-};
-use crate::base::address::Address;
+use super::plan::{Back, Balance, Front, HashType, KeepAlive, LogTarget, Plan, Proxy, ProxyKind};
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 
 /// HAProxy numbers its proxies from 2; 1 is its internal one, unless a proxy asks for it.
@@ -100,10 +95,26 @@ fn iids(draft: &Draft, report: &mut Report) -> Vec<u32> {
             report.alert(place, None, text);
         }
     }
-    let mut free = (IID_FIRST..).filter(|id| !owners.contains_key(id));
     let own = |proxy: &ProxyDraft| proxy.id.as_ref().map(|(id, _)| *id);
-    let number = |proxy| own(proxy).or_else(|| free.next()).unwrap_or(0);
-    draft.proxies.iter().map(number).collect()
+    numbers(IID_FIRST, draft.proxies.iter().map(own).collect())
+}
+
+/// The numbers of things that may have one of their own: the others get the next free one. As
+/// HAProxy counts, what is looked at first goes on with every thing, whether it gets it or not.
+pub(super) fn numbers(first: u32, own: Vec<Option<u32>>) -> Vec<u32> {
+    let taken: HashSet<u32> = own.iter().copied().flatten().collect();
+    let mut next = first;
+    let number = |own: Option<u32>| {
+        let number = own.unwrap_or_else(|| {
+            while taken.contains(&next) {
+                next = next.saturating_add(1);
+            }
+            next
+        });
+        next = next.saturating_add(1);
+        number
+    };
+    own.into_iter().map(number).collect()
 }
 
 /// How HAProxy's messages call a proxy.
@@ -124,11 +135,12 @@ fn backend_of(names: &Names<'_>, draft: &Draft, index: usize) -> Option<usize> {
     }
 }
 
-struct Builder<'a, 'r> {
+/// The plan in the making.
+pub(super) struct Builder<'a, 'r> {
     plan: Plan,
     draft: &'a Draft,
     names: Names<'a>,
-    report: &'r mut Report,
+    pub(super) report: &'r mut Report,
     /// Whether every line was understood.
     whole: bool,
 }
@@ -171,7 +183,8 @@ impl Builder<'_, '_> {
         let timeouts = draft.settings.timeouts;
         let unset = |timeout: Option<u32>| timeout.unwrap_or(0) == 0;
         let front = draft.kind != ProxyKind::Backend && unset(timeouts.client);
-        let back = !draft.servers.is_empty() && (unset(timeouts.connect) || unset(timeouts.server));
+        let silent = unset(timeouts.server) && unset(timeouts.tunnel);
+        let back = !draft.servers.is_empty() && (unset(timeouts.connect) || silent);
         if front || back {
             warning(format!(
                 "missing timeouts for {kind} '{name}'.\n   \
@@ -201,6 +214,7 @@ impl Builder<'_, '_> {
             listeners,
             default_backend: self.default_backend(proxy_id, draft),
             maxconn: settings.maxconn.unwrap_or(0),
+            session_rate: settings.session_rate,
             timeout_client_ms: settings.timeouts.client.unwrap_or(0),
             timeout_client_fin_ms: settings.timeouts.client_fin.unwrap_or(0),
             keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
@@ -208,6 +222,8 @@ impl Builder<'_, '_> {
             dontlognull: settings.dontlognull,
             dontlog_normal: settings.dontlog_normal,
             log_separate_errors: settings.log_separate_errors,
+            nolinger: settings.nolinger,
+            independent_streams: settings.independent_streams,
         }
     }
 
@@ -248,7 +264,8 @@ impl Builder<'_, '_> {
         let hash_type = settings.hash_type.unwrap_or(HashType::MapBased);
         let mut seen: HashMap<&str, &Place> = HashMap::new();
         let mut servers = Vec::new();
-        for (sid, server) in (1u32..).zip(&draft.servers) {
+        let ids = self.server_ids(draft);
+        for (sid, server) in ids.into_iter().zip(&draft.servers) {
             if let Some(first) = seen.insert(&server.name, &server.place) {
                 let text = format!(
                     "{} '{}', another server named '{}' was already defined at line {}, please use \
@@ -262,7 +279,8 @@ impl Builder<'_, '_> {
             }
             let server_id = ServerId(self.plan.servers_count);
             self.plan.servers_count = self.plan.servers_count.saturating_add(1);
-            servers.push(Arc::new(build_server(server_id, sid, server, settings)));
+            let server = self.server(server_id, sid, server, draft);
+            servers.push(Arc::new(server));
         }
         Back {
             balance: match settings.balance {
@@ -281,6 +299,11 @@ impl Builder<'_, '_> {
             log_health_checks: settings.log_health_checks,
             fullconn: settings.fullconn,
             keepalive: keepalive(settings.keepalive_server, settings, Side::Server),
+            timeout_tunnel_ms: timeouts.tunnel.unwrap_or(0),
+            nolinger: settings.nolinger,
+            independent_streams: settings.independent_streams,
+            abortonclose: settings.abortonclose,
+            smart_connect: settings.smart_connect,
         }
     }
 
@@ -313,72 +336,4 @@ fn keepalive(own: bool, settings: &Settings, side: Side) -> Option<KeepAlive> {
         Side::Server => settings.keepalive_server_values,
     };
     (own || settings.keepalive_both).then_some(values)
-}
-
-fn build_server(server_id: ServerId, sid: u32, draft: &ServerDraft, proxy: &Settings) -> Server {
-    let settings = &draft.settings;
-    // The servers of a disabled proxy are read, so that its errors show, and never used.
-    let check = settings.check && !proxy.disabled;
-    let (minconn, maxconn) = limits(settings);
-    Server {
-        server_id,
-        sid,
-        name: draft.name.as_str().into(),
-        address: draft.address.clone(),
-        address_text: draft.address_text.clone(),
-        weight: settings.weight,
-        maxconn,
-        minconn,
-        maxqueue: settings.maxqueue,
-        backup: settings.backup,
-        disabled: settings.disabled || proxy.disabled,
-        check: check.then(|| Check {
-            address: check_address(draft),
-            inter_ms: settings.inter_ms,
-            fast_inter_ms: settings.fast_inter_ms.unwrap_or(settings.inter_ms),
-            down_inter_ms: settings.down_inter_ms.unwrap_or(settings.inter_ms),
-            fall: settings.fall,
-            rise: settings.rise,
-            timeout_ms: check_timeout_ms(settings.inter_ms, proxy),
-        }),
-        tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
-        place: draft.place.to_string(),
-    }
-}
-
-/// `minconn` and `maxconn` with what one says of the other. A `minconn` that isn't below `maxconn`,
-/// or is alone, is the limit at all times.
-fn limits(settings: &ServerSettings) -> (u32, u32) {
-    match (settings.minconn, settings.maxconn) {
-        (0, maxconn) => (0, maxconn),
-        (minconn, maxconn) if minconn >= maxconn => (0, minconn),
-        (minconn, maxconn) => (minconn, maxconn),
-    }
-}
-
-/// The server's address with `addr` and `port` applied. A Unix socket has no port to apply.
-fn check_address(draft: &ServerDraft) -> Address {
-    let settings = &draft.settings;
-    match &draft.address {
-        Address::Ip(address) => {
-            let ip = settings.check_address.unwrap_or(address.ip());
-            let port = settings.check_port.unwrap_or(address.port());
-            Address::Ip((ip, port).into())
-        }
-        Address::Unix(_) | Address::Abstract(_) => {
-            match (settings.check_address, settings.check_port) {
-                (Some(ip), Some(port)) => Address::Ip((ip, port).into()),
-                _ => draft.address.clone(),
-            }
-        }
-    }
-}
-
-fn check_timeout_ms(inter_ms: u32, proxy: &Settings) -> u32 {
-    let set = |timeout: Option<u32>| timeout.filter(|ms| *ms > 0);
-    match (set(proxy.timeouts.check), set(proxy.timeouts.connect)) {
-        (Some(check), _) => check,
-        (None, Some(connect)) => connect.min(inter_ms),
-        (None, None) => inter_ms,
-    }
 }

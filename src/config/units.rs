@@ -1,7 +1,8 @@
 //! Numbers with units, as HAProxy writes them: times, sizes, plain integers.
 //!
 //! All are whole numbers. A time without a unit has its keyword's unit, and one with a finer unit
-//! is rounded up to it, so that a time that is not 0 never becomes 0 (which would mean "infinite").
+//! is rounded up to it, so that a time that is not 0 never becomes 0 (which would mean "infinite"):
+//! there is an overflow and no underflow.
 
 use std::fmt;
 
@@ -45,24 +46,42 @@ impl fmt::Display for UnitFault {
     }
 }
 
-/// A time in `unit`: digits, then `us`, `ms`, `s`, `m`, `h`, `d` or nothing.
+/// The units of times, in microseconds. One that another begins with stands after it.
+const TIME_UNITS: &[(&str, u128)] = &[
+    ("us", 1),
+    ("ms", 1_000),
+    ("s", 1_000_000),
+    ("m", 60_000_000),
+    ("h", 3_600_000_000),
+    ("d", 86_400_000_000),
+];
+
+/// A time in `unit`: digits, then `us`, `ms`, `s`, `m`, `h`, `d` or nothing. What follows a unit
+/// doesn't count, as HAProxy has it; see `surplus`.
 pub(super) fn time(text: &str, unit: Unit) -> Result<u32, UnitFault> {
     let (value, suffix) = digits(text)?;
-    let factor: u128 = match suffix {
-        "" => unit.microseconds(),
-        "us" => 1,
-        "ms" => 1_000,
-        "s" => 1_000_000,
-        "m" => 60_000_000,
-        "h" => 3_600_000_000,
-        "d" => 86_400_000_000,
-        other => return Err(stray(other, &["us", "ms", "s", "m", "h", "d"])),
+    let factor = match (time_unit(suffix), suffix.chars().next()) {
+        (Some((_, factor)), _) => factor,
+        (None, None) => unit.microseconds(),
+        (None, stray) => return Err(UnitFault::Character(stray)),
     };
     let units = (u128::from(value) * factor).div_ceil(unit.microseconds());
     if units > TIME_MAX {
         return Err(UnitFault::Overflow);
     }
     u32::try_from(units).map_err(|_| UnitFault::Overflow)
+}
+
+/// The first character behind the unit of a time, which nothing reads.
+pub(super) fn surplus(text: &str) -> Option<char> {
+    let (_, suffix) = digits(text).ok()?;
+    let (unit, _) = time_unit(suffix)?;
+    suffix[unit.len()..].chars().next()
+}
+
+fn time_unit(suffix: &str) -> Option<(&'static str, u128)> {
+    let mut units = TIME_UNITS.iter();
+    units.find(|(unit, _)| suffix.starts_with(unit)).copied()
 }
 
 /// A size in bytes: digits, then `k`, `m`, `g` (of 1024, either case) or nothing.
@@ -122,11 +141,22 @@ mod tests {
         assert_eq!(ms("2147483648"), Err(UnitFault::Overflow));
         assert_eq!(ms("99999999999999999999999"), Err(UnitFault::Overflow));
         assert_eq!(ms("3x"), Err(UnitFault::Character(Some('x'))));
-        assert_eq!(ms("3msx"), Err(UnitFault::Character(Some('x'))));
+        assert_eq!(ms("3msx"), Ok(3));
+        assert_eq!(ms("5sec"), Ok(5_000));
+        assert_eq!(ms("1mn"), Ok(60_000));
         assert_eq!(ms(""), Err(UnitFault::Character(None)));
         assert_eq!(ms("-1"), Err(UnitFault::Character(Some('-'))));
         assert_eq!(time("1500ms", Unit::Seconds), Ok(2));
         assert_eq!(time("2m", Unit::Seconds), Ok(120));
+    }
+
+    #[test]
+    fn what_follows_a_unit_is_surplus() {
+        assert_eq!(surplus("5sec"), Some('e'));
+        assert_eq!(surplus("3msx"), Some('x'));
+        assert_eq!(surplus("3ms"), None);
+        assert_eq!(surplus("3x"), None);
+        assert_eq!(surplus("x"), None);
     }
 
     #[test]

@@ -197,6 +197,7 @@ mod tests {
             fall: 3,
             rise: 2,
             timeout_ms: 0,
+            source: None,
         };
         let line = |backup, result, weight| check(subject(backup), &result, &plan, weight);
         assert_eq!(

@@ -7,12 +7,10 @@
 //! What is not the server's fault never counts: a timeout that is seen late, because this thread
 //! was not running, and a lack of local resources lead to another probe instead of a failure.
 
-use std::ffi::OsString;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc::Sender;
 
 use super::listeners::error_text;
@@ -27,6 +25,7 @@ use crate::lb::{Admin, Health, Server};
 use crate::limits;
 use crate::shard::World;
 use crate::sys::clock;
+use crate::sys::stream::{self, StreamOptions};
 
 /// What a probe found, and what follows from it.
 #[derive(Clone, Debug)]
@@ -143,7 +142,12 @@ async fn probe_server(
             continue;
         }
         let began = clock::now();
-        let outcome = probe(&rhythm.check.address, rhythm.check.timeout_ms).await;
+        let options = StreamOptions {
+            source: rhythm.check.source,
+            source_step: server.source_step(),
+            ..StreamOptions::default()
+        };
+        let outcome = probe(&rhythm.check.address, &options, rhythm.check.timeout_ms).await;
         let duration_ms = clock::now().ms_since(began);
         if outcome == Outcome::Late {
             // At once, but through the scheduler: whoever else is late gets its turn first.
@@ -216,10 +220,10 @@ fn next_due(due: Moment, inter_ms: u32) -> Moment {
 
 /// One connect. tokio polls the connect once more before it lets the timeout win, so a connection
 /// that was made while this thread was not running is seen as made.
-async fn probe(address: &Address, timeout_ms: u32) -> Outcome {
+async fn probe(address: &Address, options: &StreamOptions, timeout_ms: u32) -> Outcome {
     let timeout = Duration::from_millis(u64::from(timeout_ms.max(1)));
     let began = clock::now();
-    let connected = tokio::time::timeout(timeout, connect(address)).await;
+    let connected = tokio::time::timeout(timeout, connect(address, options)).await;
     match connected {
         Ok(Ok(())) => Outcome::Connected,
         Ok(Err(error)) if is_local(&error) => Outcome::LocalError(error_text(&error)),
@@ -241,22 +245,22 @@ fn is_late(took_ms: u64, timeout_ms: u32) -> bool {
     late_ms > limits::PROBE_LATE_MS.min(u64::from(timeout_ms / 2).max(2))
 }
 
-async fn connect(address: &Address) -> io::Result<()> {
-    match address {
-        Address::Ip(address) => {
-            let stream = TcpStream::connect(address).await?;
-            // Close by a reset. Failing to set it costs a TIME_WAIT, not the probe.
-            let _ = socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO));
-            Ok(())
-        }
-        Address::Unix(path) => UnixStream::connect(path).await.map(drop),
-        Address::Abstract(name) => {
-            // A path that begins with NUL is an abstract name for tokio.
-            let path = [b"\0", name.bytes()].concat();
-            UnixStream::connect(OsString::from_vec(path))
-                .await
-                .map(drop)
-        }
+async fn connect(address: &Address, options: &StreamOptions) -> io::Result<()> {
+    let (socket, connected) =
+        stream::connect_socket(address, options).map_err(io::Error::from_raw_os_error)?;
+    if !matches!(address, Address::Ip(_)) {
+        // A Unix connect is decided at once.
+        return Ok(());
+    }
+    // Close by a reset. Failing to set it costs a TIME_WAIT, not the probe.
+    let _ = socket.set_linger(Some(Duration::ZERO));
+    let stream = TcpStream::from_std(socket.into())?;
+    if !connected {
+        stream.writable().await?;
+    }
+    match stream.take_error()? {
+        Some(error) => Err(error),
+        None => Ok(()),
     }
 }
 
@@ -293,7 +297,10 @@ mod tests {
     fn a_listener_passes_and_a_closed_port_is_refused() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Ip(listener.local_addr().unwrap());
-        assert_eq!(block_on(probe(&address, 1000)), Outcome::Connected);
+        assert_eq!(
+            block_on(probe(&address, &StreamOptions::default(), 1000)),
+            Outcome::Connected
+        );
         let (stream, _) = listener.accept().unwrap();
         let error = io::Read::read(&mut &stream, &mut [0]).unwrap_err();
         assert_eq!(
@@ -302,7 +309,7 @@ mod tests {
             "closed by a reset"
         );
         drop(listener);
-        let refused = block_on(probe(&address, 1000));
+        let refused = block_on(probe(&address, &StreamOptions::default(), 1000));
         assert_eq!(refused, Outcome::Failed("Connection refused".to_owned()));
     }
 
@@ -315,12 +322,13 @@ mod tests {
         // A connection made while the thread was held up counts as made.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Ip(listener.local_addr().unwrap());
+        let options = StreamOptions::default();
         let outcome = block_on(async {
             let hold = async {
                 let until = clock::now().after_ms(80);
                 while clock::now() < until {}
             };
-            let (outcome, ()) = tokio::join!(probe(&address, 20), hold);
+            let (outcome, ()) = tokio::join!(probe(&address, &options, 20), hold);
             outcome
         });
         assert_eq!(outcome, Outcome::Connected);

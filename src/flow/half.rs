@@ -154,6 +154,12 @@ impl Half {
         }
     }
 
+    /// Notes that nothing came for so long that it is no bulk any more.
+    pub fn idled(&mut self) {
+        self.bulk = false;
+        self.small_run = 0;
+    }
+
     /// Notes an end of stream.
     pub fn ended(&mut self) {
         if self.reading == Reading::Open {
@@ -293,6 +299,17 @@ mod tests {
         assert!(half.bulk);
         half.received(64);
         assert!(!half.bulk);
+    }
+
+    #[test]
+    fn a_rest_unmakes_bulk_and_the_next_big_read_makes_it_again() {
+        let mut half = Half::new(false);
+        half.received(BULK_READ);
+        half.idled();
+        half.received(64);
+        assert!(!half.bulk);
+        half.received(BULK_READ);
+        assert!(half.bulk);
     }
 
     #[test]

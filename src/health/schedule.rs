@@ -49,6 +49,7 @@ mod tests {
             fall: 2,
             rise: 2,
             timeout_ms: 0,
+            source: None,
         };
         let mut rules = Rules::of(&check);
         assert_eq!(interval_ms(rules, &check), 300, "not checked yet");

@@ -139,6 +139,8 @@ pub struct Server {
     pub last_session_ms: CachePadded<AtomicU64>,
     /// What probes found.
     pub check: Mutex<CheckReport>,
+    /// Connects so far that took a port of the `source`'s range.
+    source_steps: CachePadded<AtomicU32>,
 }
 
 impl Server {
@@ -176,6 +178,7 @@ impl Server {
             connect_us: Histogram::new(shards),
             last_session_ms: CachePadded::new(AtomicU64::new(0)),
             check: Mutex::new(CheckReport::default()),
+            source_steps: CachePadded::new(AtomicU32::new(0)),
             plan,
         }
     }
@@ -239,9 +242,23 @@ impl Server {
         self.load.maxconn.store(unlimited_if_zero(maxconn), SeqCst);
     }
 
+    /// Where in the range of its `source` the next connect begins: one port further than the last.
+    pub fn source_step(&self) -> u32 {
+        let range = self.plan.source.and_then(|source| source.ports);
+        match range {
+            Some((low, high)) if low < high => self.source_steps.fetch_add(1, Relaxed),
+            _ => 0,
+        }
+    }
+
+    /// Whether it has an address.
+    pub fn resolved(&self) -> bool {
+        self.plan.address != plan::Target::Unresolved
+    }
+
     /// Whether new connections may go to it (weight aside).
     pub fn usable(&self) -> bool {
-        self.admin() == Admin::Ready && self.health() != Health::Down
+        self.resolved() && self.admin() == Admin::Ready && self.health() != Health::Down
     }
 
     /// Whether the balancer may choose it, `maxconn` aside.

@@ -7,7 +7,7 @@ use super::{Backend, Outcome, Pick, PickRequest};
 use crate::base::address::Address;
 use crate::base::hash;
 use crate::base::ids::{ProxyId, ServerId, SessionKey};
-use crate::config::plan::{Back, Balance, HashType, Proxy, ProxyKind, Server};
+use crate::config::plan::{Back, Balance, HashType, Proxy, ProxyKind, Server, Target};
 
 /// Every way to balance.
 pub(super) const ALL: [Balance; 4] = [
@@ -71,16 +71,9 @@ fn proxy(balance: Balance, servers: Vec<Arc<Server>>, allbackups: bool) -> Arc<P
     let back = Back {
         balance,
         servers,
-        timeout_connect_ms: 0,
-        timeout_server_ms: 0,
-        timeout_server_fin_ms: 0,
-        timeout_queue_ms: 0,
         retries: 3,
-        redispatch: None,
         allbackups,
-        log_health_checks: false,
-        fullconn: 0,
-        keepalive: None,
+        ..Back::default()
     };
     Arc::new(Proxy {
         proxy_id: ProxyId(0),
@@ -101,7 +94,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         server_id: ServerId(id),
         sid: id + 1,
         name: Arc::from(format!("server{id}")),
-        address: Address::Ip((ip, 80).into()),
+        address: Target::Fixed(Address::Ip((ip, 80).into())),
         address_text: format!("{ip}:80"),
         weight,
         maxconn,
@@ -111,6 +104,8 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         disabled: false,
         check: None,
         tcp_user_timeout_ms: 0,
+        congestion: None,
+        source: None,
         place: String::new(),
     })
 }

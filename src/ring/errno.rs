@@ -152,9 +152,14 @@ impl ConnectError {
             | libc::ENOENT
             | libc::EACCES
             | libc::EPERM => ConnectError::Refused,
-            libc::EHOSTUNREACH | libc::ENETUNREACH | libc::ENETDOWN | libc::EHOSTDOWN => {
-                ConnectError::Unreachable
-            }
+            // ENODEV is an interface to leave by that isn't there, EAFNOSUPPORT a source of another
+            // family than the server.
+            libc::EHOSTUNREACH
+            | libc::ENETUNREACH
+            | libc::ENETDOWN
+            | libc::EHOSTDOWN
+            | libc::ENODEV
+            | libc::EAFNOSUPPORT => ConnectError::Unreachable,
             libc::ETIMEDOUT => ConnectError::TimedOut,
             libc::EMFILE
             | libc::ENFILE

@@ -1,8 +1,9 @@
 //! Accepting: multishot accept while there is ample room, one at a time near a limit, paused at it.
 //!
 //! A connection that the kernel hands over although a limit is reached is parked: kept open,
-//! counted, and admitted first when room comes. Near a limit at most one accept per listener is
-//! outstanding, so parking stays within the reserve of the descriptor budget.
+//! counted, and admitted first when room comes. Near a limit, and where a rate bounds what comes,
+//! at most one accept per listener is outstanding, so parking stays within the reserve of the
+//! descriptor budget.
 //!
 //! A socket that several shards share is accepted from one connection at a time by the ring, and a
 //! few more by direct calls: a multishot accept stays at the head of the socket's wait queue, and
@@ -126,11 +127,22 @@ impl<K: Kernel> Shard<K> {
             if acceptor.parked.is_empty() && !may_arm {
                 return;
             }
+            let wait_ms = self.rate_wait_ms(index);
+            if wait_ms > 0 {
+                let until = self.now.after_ms(wait_ms);
+                if may_arm {
+                    self.acceptors[index].accepting = Accepting::Resting { until };
+                }
+                self.accept_rest_until = self.accept_rest_until.min(until);
+                return;
+            }
+            let acceptor = &mut self.acceptors[index];
             let limits = &self.world.limits;
             let room = |id: &LimitId| limits.free(*id);
             let free = acceptor.limits.iter().map(room).min().unwrap_or(0);
             if free > 0 && acceptor.parked.is_empty() {
-                let multishot = free >= MULTISHOT_ROOM && acceptor.batch.is_none();
+                let multishot =
+                    free >= MULTISHOT_ROOM && acceptor.batch.is_none() && !self.rated(index);
                 return self.arm_accept(index, multishot);
             }
             for id in acceptor.limits {
@@ -241,7 +253,41 @@ impl<K: Kernel> Shard<K> {
         self.start_session(index, frontend, client);
     }
 
+    /// Whether a rate bounds what is accepted: then one connection is at a time, so that the others
+    /// wait in the kernel's queue.
+    fn rated(&self, index: usize) -> bool {
+        self.world.process_rate.is_bounded() || self.acceptors[index].frontend.rate.is_bounded()
+    }
+
+    /// Milliseconds until a rate lets another connection in, 0 = now.
+    fn rate_wait_ms(&self, index: usize) -> u64 {
+        let process = self.world.process_rate.wait_ms(self.now);
+        process.max(self.acceptors[index].frontend.rate.wait_ms(self.now))
+    }
+
+    /// Takes what rates and limits a connection counts in.
     fn take_limits(&mut self, index: usize) -> bool {
+        if !self.rated(index) {
+            return self.take_numbers(index);
+        }
+        let now = self.now;
+        let frontend = Arc::clone(&self.acceptors[index].frontend);
+        if !frontend.rate.take(now) {
+            return false;
+        }
+        if !self.world.process_rate.take(now) {
+            frontend.rate.give(now);
+            return false;
+        }
+        let taken = self.take_numbers(index);
+        if !taken {
+            self.world.process_rate.give(now);
+            frontend.rate.give(now);
+        }
+        taken
+    }
+
+    fn take_numbers(&mut self, index: usize) -> bool {
         let ids = self.acceptors[index].limits;
         for (taken, id) in ids.iter().enumerate() {
             if !self.world.limits.take(*id) {

@@ -63,10 +63,13 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// A client that ends its stream without a byte before it is connected wants nothing any more,
-    /// as HAProxy has it. (With a request before the FIN, it waits for the answer.)
+    /// as HAProxy has it. With a request before the FIN, it waits for the answer, unless `option
+    /// abortonclose` says that it doesn't.
     pub(super) fn client_ended_early(&mut self, slot: u32) {
         let session = self.sessions.at(slot).expect("a live session");
-        if session.halves[Direction::Up as usize].bytes_in == 0 {
+        let back = session.backend.as_ref().and_then(|b| b.proxy.back.as_ref());
+        let aborts = back.is_some_and(|back| back.abortonclose);
+        if aborts || session.halves[Direction::Up as usize].bytes_in == 0 {
             let close = Close {
                 who: Who::Client,
                 phase: phase(session),
@@ -270,7 +273,13 @@ impl<K: Kernel> Shard<K> {
             if fd == Fd::NONE {
                 continue;
             }
-            if session.resets[side as usize] {
+            let reset = session.resets[side as usize];
+            let nolinger = nolinger(session, side);
+            if nolinger && !reset && side == Side::Client && !session.client_ended() {
+                // As HAProxy has it: who has not ended its own stream gets a FIN before it.
+                let _ = self.kernel.shutdown_write(fd);
+            }
+            if reset || nolinger {
                 self.kernel.close_with_reset(fd);
             } else {
                 self.kernel.close(fd);
@@ -419,6 +428,18 @@ fn phase(session: &Session) -> Phase {
         }
         State::Relaying | State::Flushing { .. } | State::Closing => Phase::Data,
     }
+}
+
+/// Whether a side's connection ends by a reset in any case.
+fn nolinger(session: &Session, side: Side) -> bool {
+    let proxy = match side {
+        Side::Client => Some(&session.frontend.proxy),
+        Side::Server => session.backend.as_ref().map(|backend| &backend.proxy),
+    };
+    proxy.is_some_and(|proxy| match side {
+        Side::Client => proxy.front.as_ref().is_some_and(|front| front.nolinger),
+        Side::Server => proxy.back.as_ref().is_some_and(|back| back.nolinger),
+    })
 }
 
 /// What the balancer is told of the attempt.

@@ -1,6 +1,7 @@
 //! Connecting: one non-blocking connect with a deadline, retries on the same server after a rest,
 //! or on another one at once.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -8,7 +9,7 @@ use super::Shard;
 use super::session::{Session, State};
 use super::world::FrontCounter;
 use crate::base::time::Moment;
-use crate::config::plan::{Back, Global, KeepAlive};
+use crate::config::plan::{Back, Global, KeepAlive, Target};
 use crate::flow::{Cause, Close, Direction, Phase, Side, Who};
 use crate::lb::{Outcome, Server, ServerCounter};
 use crate::ring::{Completion, ConnectError, Fd, Interest, Kernel, Op, SocketOptions, Token};
@@ -26,11 +27,22 @@ impl<K: Kernel> Shard<K> {
         let back = planned_backend(session);
         let options = socket_options(&self.world.plan.global, back, &server);
         let timeout = back.timeout_connect_ms;
-        session.connect_began_at = now;
+        let of_client;
+        let to = match &server.plan.address {
+            Target::Fixed(address) => Some(address),
+            target => {
+                of_client = self.destination(slot).and_then(|to| target.of_client(to));
+                of_client.as_ref()
+            }
+        };
+        let session = self.sessions.at_mut(slot).expect("a live session");
         server
             .counters
             .add(self.id, ServerCounter::Connects as usize, 1);
-        match self.kernel.connect(&server.plan.address, &options) {
+        let Some(to) = to else {
+            return self.no_destination(slot, &server);
+        };
+        match self.kernel.connect(to, &options) {
             Ok((fd, true)) => {
                 session.fds[Side::Server as usize] = fd;
                 self.connected(slot);
@@ -48,8 +60,33 @@ impl<K: Kernel> Shard<K> {
                 self.kernel.poll(fd, Interest::Write, false, token);
                 self.retime(slot);
             }
-            Err(errno) => self.connect_failed(slot, ConnectError::of(errno)),
+            Err(errno) => {
+                let in_use = matches!(errno.0, libc::EADDRINUSE | libc::EADDRNOTAVAIL);
+                if in_use && options.source.is_some() {
+                    self.gauges().sources_exhausted.fetch_add(1, Relaxed);
+                }
+                self.connect_failed(slot, ConnectError::of(errno));
+            }
         }
+    }
+
+    /// The address that the client connected to; asked for when a server needs it, once.
+    fn destination(&mut self, slot: u32) -> Option<SocketAddr> {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        if session.local.is_none() {
+            session.local = self.kernel.local_address(session.fd(Side::Client));
+        }
+        session.local
+    }
+
+    /// The client's destination gives the server no address: a Unix client has none, or the port
+    /// with its offset is none. Trying again would change nothing.
+    fn no_destination(&mut self, slot: u32, server: &Arc<Server>) {
+        let errors = ServerCounter::ConnectErrors as usize;
+        server.counters.add(self.id, errors, 1);
+        self.gauges().destinations_missing.fetch_add(1, Relaxed);
+        self.drop_server(slot, Outcome::ConnectFailed);
+        self.give_up(slot, ConnectError::Unreachable);
     }
 
     /// The connect's poll has completed.
@@ -180,6 +217,7 @@ impl<K: Kernel> Shard<K> {
         session.state = State::Relaying;
         session.connected_at = Some(now);
         session.active_at = [now; 2];
+        session.written_at = [now; 2];
         session.halves[Direction::Up as usize].blocked = false;
         let early = session.halves[Direction::Up as usize].bytes_in;
         let server = session.server.as_ref().expect("connected to a server");
@@ -240,5 +278,9 @@ fn socket_options(global: &Global, back: &Back, server: &Server) -> SocketOption
         keepalive_interval_s: interval_s.unwrap_or(0),
         keepalive_count: count.unwrap_or(0),
         user_timeout_ms: server.plan.tcp_user_timeout_ms,
+        late_ack: back.smart_connect,
+        congestion: server.plan.congestion,
+        source: server.plan.source,
+        source_step: server.source_step(),
     }
 }

@@ -136,6 +136,8 @@ pub struct Shard<K> {
     limits: Limits,
     bulk_per_turn: u32,
     bulk_alone_limit: u32,
+    /// Rest after which a direction counts as bulk no more, 0 = never.
+    idle_timer_ms: u32,
     activity: Activity,
     /// Directions to flush in this turn.
     dirty: Vec<(u32, Direction)>,
@@ -198,6 +200,7 @@ impl<K: Kernel> Shard<K> {
                 held_max: HELD_MAX,
             },
             bulk_per_turn,
+            idle_timer_ms: world.plan.global.idle_timer_ms,
             bulk_alone_limit: BULK_ALONE.min(bytes(Group::Bulk) / 2).max(bulk),
             activity: Activity {
                 small_at: now,

@@ -53,6 +53,10 @@ pub struct Gauges {
     pub accepts_refused: AtomicU64,
     /// Times accepting paused at a limit.
     pub accept_pauses: AtomicU64,
+    /// Connects given up because the client's destination gave no address or port.
+    pub destinations_missing: AtomicU64,
+    /// Connects that found no free port or no such address for their `source`.
+    pub sources_exhausted: AtomicU64,
     /// Errors that no table names.
     pub errors_unexpected: AtomicU64,
     /// Longest turn, microseconds, since start.

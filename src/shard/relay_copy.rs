@@ -20,7 +20,7 @@ use super::session::State;
 use super::world::FrontCounter;
 use crate::base::time::Moment;
 use crate::flow::transform::{EXPANSION, OVERHEAD};
-use crate::flow::{Arm, Direction, Reading, Side, Wish, Writing};
+use crate::flow::{Arm, Close, Direction, Reading, Side, Wish, Writing};
 use crate::lb::ServerCounter;
 use crate::ring::{
     Completion, Errno, Fd, Group, Interest, Kernel, Op, ReceiveError, SendError, Token,
@@ -67,6 +67,12 @@ impl<K: Kernel> Shard<K> {
             }
         }
         if length > 0 {
+            let rested_ms = self
+                .now
+                .ms_since(session.active_at[direction.source() as usize]);
+            if half.bulk && self.idle_timer_ms > 0 && rested_ms >= u64::from(self.idle_timer_ms) {
+                half.idled();
+            }
             half.received(length);
             session.active_at[direction.source() as usize] = self.now;
             self.count_received(slot, direction, length);
@@ -223,7 +229,7 @@ impl<K: Kernel> Shard<K> {
         let now = self.now;
         let session = self.sessions.at_mut(slot).expect("a live session");
         session.halves[d].bytes_out += sent as u64;
-        session.active_at[direction.sink() as usize] = now;
+        session.written_at[direction.sink() as usize] = now;
         let left = self.private.consume(&mut session.chunks[d], sent);
         session.halves[d].held -= u32::try_from(sent - left).expect("held is bounded");
         let mut left = u32::try_from(left).expect("pieces are bounded by the rings");
@@ -346,10 +352,10 @@ impl<K: Kernel> Shard<K> {
             Reading::Open => self.arm_next(slot, direction),
             Reading::Broken => self.source_broken(slot, direction),
             Reading::Ended => {
+                if !session.connected() {
+                    return self.client_ended_early(slot);
+                }
                 if half.may_finish() {
-                    if !session.connected() {
-                        return self.client_ended_early(slot);
-                    }
                     self.pass_end(slot, direction);
                 }
                 self.end_if_done(slot);
@@ -368,6 +374,12 @@ impl<K: Kernel> Shard<K> {
         // Where the other way is at its end too, the close that follows sends the FIN.
         if session.halves[other as usize].done() {
             return;
+        }
+        let back = session.backend.as_ref().and_then(|b| b.proxy.back.as_ref());
+        if direction == Direction::Up && back.is_some_and(|back| back.nolinger) {
+            // The server is told by a reset, which ends both ways.
+            session.resets[Side::Server as usize] = true;
+            return self.begin_close(slot, Close::FINISHED);
         }
         let fd = session.fd(direction.sink());
         if self.kernel.shutdown_write(fd).is_err() {

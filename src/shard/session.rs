@@ -9,7 +9,7 @@ use super::world::Frontend;
 use crate::base::ids::SessionKey;
 use crate::base::time::Moment;
 use crate::flow::transform::Transform;
-use crate::flow::{Close, Half, Side};
+use crate::flow::{Close, Direction, Half, Reading, Side};
 use crate::lb::{Backend, Server};
 use crate::ring::{ConnectError, Fd};
 
@@ -91,8 +91,10 @@ pub(super) struct Session {
     pub(super) connect_polled: bool,
     /// Operations outstanding in the kernel.
     pub(super) in_kernel: u8,
-    /// Last byte read from or written to the side.
+    /// Last byte read from the side, or the moment at which it was no longer held back.
     pub(super) active_at: [Moment; 2],
+    /// Last byte written to the side.
+    pub(super) written_at: [Moment; 2],
     /// When the session's timer will fire; `NEVER` = not armed.
     pub(super) timer_at: Moment,
     /// When draining the client ends, once the server is gone.
@@ -157,6 +159,7 @@ impl Session {
             connect_polled: false,
             in_kernel: 0,
             active_at: [now; 2],
+            written_at: [now; 2],
             timer_at: Moment::NEVER,
             drain_until: Moment::NEVER,
             accepted_at: now,
@@ -183,6 +186,11 @@ impl Session {
     /// The socket of a side.
     pub(super) fn fd(&self, side: Side) -> Fd {
         self.fds[side as usize]
+    }
+
+    /// Whether the client has sent its FIN.
+    pub(super) fn client_ended(&self) -> bool {
+        self.halves[Direction::Up as usize].reading == Reading::Ended
     }
 
     /// Whether the server's connection is or was there.

@@ -126,38 +126,64 @@ fn next_deadline(session: &Session, now: Moment) -> Moment {
 }
 
 /// When a side's inactivity timeout ends. A side counts while it is expected to do something: to
-/// send (unless we hold it back ourselves) or to take what is waiting for it.
+/// send (unless we hold it back ourselves) or to take what is waiting for it. What it takes shows
+/// that it is alive, so it need not send meanwhile, unless `option independent-streams` says so.
 fn side_deadline(session: &Session, side: Side) -> Moment {
+    let ms = match timeout_ms(session, side) {
+        0 => return Moment::NEVER,
+        ms => u64::from(ms),
+    };
     let from = side.reads() as usize;
     let into = &session.halves[side.writes() as usize];
     let half = &session.halves[from];
     let asked = half.arm != Arm::None || session.queued[from] || session.starved[from];
-    let counts = (half.reading == Reading::Open && asked) || into.held > 0;
-    match timeout_ms(session, side) {
-        0 => Moment::NEVER,
-        ms if counts => session.active_at[side as usize].after_ms(u64::from(ms)),
-        _ => Moment::NEVER,
+    let sends = half.reading == Reading::Open && asked;
+    let takes = into.held > 0;
+    let read_at = session.active_at[side as usize];
+    let written_at = session.written_at[side as usize];
+    let end = |counts: bool, since: Moment| {
+        if counts {
+            since.after_ms(ms)
+        } else {
+            Moment::NEVER
+        }
+    };
+    if independent_streams(session, side) {
+        return end(sends, read_at).min(end(takes, written_at));
+    }
+    end(sends || takes, read_at.max(written_at))
+}
+
+fn independent_streams(session: &Session, side: Side) -> bool {
+    match side {
+        Side::Client => {
+            let front = session.frontend.proxy.front.as_ref();
+            front.is_some_and(|front| front.independent_streams)
+        }
+        Side::Server => {
+            let back = session.backend.as_ref().and_then(|b| b.proxy.back.as_ref());
+            back.is_some_and(|back| back.independent_streams)
+        }
     }
 }
 
-/// The inactivity timeout that is in force for a side, 0 = none: the `-fin` one once our FIN is
-/// out.
+/// The inactivity timeout that is in force for a side, 0 = none: `timeout tunnel` where it is set;
+/// the `-fin` one once our FIN is out.
 fn timeout_ms(session: &Session, side: Side) -> u32 {
+    let backend = session.backend.as_ref();
+    let back: Option<&Back> = backend.and_then(|b| b.proxy.back.as_ref());
     let (usual, half_closed) = match side {
         Side::Client => {
             let front: Option<&Front> = session.frontend.proxy.front.as_ref();
             front.map_or((0, 0), |f| (f.timeout_client_ms, f.timeout_client_fin_ms))
         }
-        Side::Server => {
-            let backend = session.backend.as_ref();
-            let back: Option<&Back> = backend.and_then(|b| b.proxy.back.as_ref());
-            back.map_or((0, 0), |b| (b.timeout_server_ms, b.timeout_server_fin_ms))
-        }
+        Side::Server => back.map_or((0, 0), |b| (b.timeout_server_ms, b.timeout_server_fin_ms)),
     };
     let finished = session.halves[side.writes() as usize].writing == Writing::Finished;
-    if finished && half_closed > 0 {
-        half_closed
-    } else {
-        usual
+    let tunnel = back.map_or(0, |back| back.timeout_tunnel_ms);
+    match (finished && half_closed > 0, tunnel) {
+        (true, _) => half_closed,
+        (false, 0) => usual,
+        (false, tunnel) => tunnel,
     }
 }

@@ -8,6 +8,7 @@ use super::record::LogQueue;
 use crate::base::counters::ShardCounters;
 use crate::base::ids::ProxyId;
 use crate::base::limits::{LimitId, LimitKey, LimitTable};
+use crate::base::rate::Rate;
 use crate::config::plan::{Plan, Proxy};
 use crate::lb::Backend;
 
@@ -66,6 +67,8 @@ pub struct Frontend {
     /// Its limit in [`World::limits`] (always present; unlimited when `maxconn` is 0). Its
     /// `current` is the number of open sessions, its `peak` the most there ever were.
     pub limit: LimitId,
+    /// `rate-limit sessions`.
+    pub rate: Rate,
     /// Counters.
     pub counters: ProxyCounters,
 }
@@ -86,6 +89,8 @@ pub struct World {
     pub limits: LimitTable,
     /// The process's own slot in `limits`; its bound is the effective `maxconn`.
     pub process_limit: LimitId,
+    /// `maxconnrate` and `maxsessrate`, whichever is lower: a connection is a session here.
+    pub process_rate: Rate,
     /// One port per shard.
     pub ports: Vec<Arc<ShardPort>>,
     /// Session records on their way to the log thread.
@@ -121,13 +126,14 @@ impl World {
         let limits = LimitTable::new(&entries);
         let process_limit = limits.find(LimitKey::Process).expect("just entered");
         let frontend = |proxy: &Arc<Proxy>| {
-            proxy.front.as_ref()?;
+            let front = proxy.front.as_ref()?;
             let limit = limits
                 .find(LimitKey::Frontend(proxy.proxy_id))
                 .expect("just entered");
             Some(Arc::new(Frontend {
                 proxy: Arc::clone(proxy),
                 limit,
+                rate: Rate::new(front.session_rate),
                 counters: ShardCounters::new(shards),
             }))
         };
@@ -153,6 +159,7 @@ impl World {
                 .map(|_| ShardCounters::new(shards))
                 .collect(),
             process_limit,
+            process_rate: Rate::new(plan.global.rate_max()),
             limits,
             ports,
             log_queue,

@@ -2,12 +2,13 @@
 
 use std::io::{self, IoSlice};
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::base::address::Address;
+use crate::base::source::{ShortName, Source};
 
 /// A descriptor borrowed for one call.
 fn borrow(fd: RawFd) -> BorrowedFd<'static> {
@@ -38,51 +39,161 @@ pub struct StreamOptions {
     pub keepalive_count: u32,
     /// TCP_USER_TIMEOUT, milliseconds.
     pub user_timeout_ms: u32,
+    /// TCP_QUICKACK off: the handshake's last ACK leaves with the first data.
+    pub late_ack: bool,
+    /// TCP_CONGESTION.
+    pub congestion: Option<ShortName>,
+    /// What to bind to before the connect.
+    pub source: Option<Source>,
+    /// Where in the source's range of ports to begin, modulo its length.
+    pub source_step: u32,
 }
+
+/// Ports of a range that are tried for one connect. Each costs three system calls, so this bounds
+/// what an exhausted range costs the other connections of a shard.
+const SOURCE_PORTS_TRIED_MAX: u32 = 256;
 
 /// Makes a non-blocking socket and starts connecting it; true = connected already.
 pub fn connect(to: &Address, options: &StreamOptions) -> Result<(RawFd, bool), i32> {
-    let (domain, protocol, address) = match to {
-        Address::Ip(ip) => (
-            Domain::for_address(*ip),
-            Some(Protocol::TCP),
-            SockAddr::from(*ip),
-        ),
-        Address::Unix(path) => (
-            Domain::UNIX,
-            None,
-            SockAddr::unix(path).map_err(|_| libc::EINVAL)?,
-        ),
-        Address::Abstract(name) => (
-            Domain::UNIX,
-            None,
-            super::socket::abstract_address(name).map_err(|_| libc::EINVAL)?,
-        ),
-    };
-    let kind = Type::STREAM.nonblocking().cloexec();
-    let socket = Socket::new_raw(domain, kind, protocol).map_err(|e| number(&e))?;
-    // An option the kernel refuses (a value out of its bounds) must not cost the connection.
-    if matches!(to, Address::Ip(_)) {
-        let _ = socket.set_tcp_nodelay(true);
-        if options.keepalive {
-            let _ = set_keepalive(&socket, options);
+    connect_socket(to, options).map(|(socket, connected)| (socket.into_raw_fd(), connected))
+}
+
+/// The same with an owned socket. With a range of source ports, those in use are passed over;
+/// EADDRINUSE = none was found.
+pub fn connect_socket(to: &Address, options: &StreamOptions) -> Result<(Socket, bool), i32> {
+    let ip = match to {
+        Address::Ip(ip) => ip,
+        Address::Unix(path) => return start_unix(SockAddr::unix(path), options),
+        Address::Abstract(name) => {
+            return start_unix(super::socket::abstract_address(name), options);
         }
-        if options.user_timeout_ms > 0 {
-            let timeout = std::time::Duration::from_millis(u64::from(options.user_timeout_ms));
-            let _ = socket.set_tcp_user_timeout(Some(timeout));
+    };
+    let Some(source) = options.source else {
+        return start(open_tcp(ip, options)?, &SockAddr::from(*ip));
+    };
+    let (low, high) = source.ports.unwrap_or((0, 0));
+    let count = u32::from(high.saturating_sub(low)) + 1;
+    for step in 0..count.min(SOURCE_PORTS_TRIED_MAX) {
+        let offset = options.source_step.wrapping_add(step) % count;
+        let port = low + u16::try_from(offset).map_err(|_| libc::EINVAL)?;
+        let socket = open_tcp(ip, options)?;
+        match bind_source(&socket, &source, port, ip) {
+            Ok(()) => {}
+            Err(libc::EADDRINUSE) if port > 0 => continue,
+            Err(errno) => return Err(errno),
+        }
+        match start(socket, &SockAddr::from(*ip)) {
+            // Bound, but this pair of addresses and ports is connected already, or was lately.
+            Err(libc::EADDRNOTAVAIL | libc::EADDRINUSE) if port > 0 => {}
+            outcome => return outcome,
         }
     }
+    Err(libc::EADDRINUSE)
+}
+
+fn start_unix(
+    address: io::Result<SockAddr>,
+    options: &StreamOptions,
+) -> Result<(Socket, bool), i32> {
+    let address = address.map_err(|_| libc::EINVAL)?;
+    let socket = open(Domain::UNIX, None)?;
+    set_buffers(&socket, options);
+    start(socket, &address)
+}
+
+fn open(domain: Domain, protocol: Option<Protocol>) -> Result<Socket, i32> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    Socket::new_raw(domain, kind, protocol).map_err(|e| number(&e))
+}
+
+/// A TCP socket with its options. An option the kernel refuses (a value out of its bounds) must not
+/// cost the connection.
+fn open_tcp(to: &SocketAddr, options: &StreamOptions) -> Result<Socket, i32> {
+    let socket = open(Domain::for_address(*to), Some(Protocol::TCP))?;
+    let _ = socket.set_tcp_nodelay(true);
+    if options.keepalive {
+        let _ = set_keepalive(&socket, options);
+    }
+    if options.user_timeout_ms > 0 {
+        let timeout = std::time::Duration::from_millis(u64::from(options.user_timeout_ms));
+        let _ = socket.set_tcp_user_timeout(Some(timeout));
+    }
+    if options.late_ack {
+        let _ = socket.set_tcp_quickack(false);
+    }
+    if let Some(name) = &options.congestion {
+        let _ = socket.set_tcp_congestion(name.as_bytes());
+    }
+    set_buffers(&socket, options);
+    Ok(socket)
+}
+
+fn set_buffers(socket: &Socket, options: &StreamOptions) {
     if options.receive_buffer > 0 {
         let _ = socket.set_recv_buffer_size(options.receive_buffer as usize);
     }
     if options.send_buffer > 0 {
         let _ = socket.set_send_buffer_size(options.send_buffer as usize);
     }
-    match socket.connect(&address) {
-        Ok(()) => Ok((socket.into_raw_fd(), true)),
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {
-            Ok((socket.into_raw_fd(), false))
-        }
+}
+
+/// Binds to a source. Unlike an option, what this can't do costs the connection: from elsewhere it
+/// might be allowed something else.
+fn bind_source(socket: &Socket, source: &Source, port: u16, to: &SocketAddr) -> Result<(), i32> {
+    let fault = |error: io::Error| number(&error);
+    if let Some(interface) = &source.interface {
+        socket
+            .bind_device(Some(interface.as_bytes()))
+            .map_err(fault)?;
+    }
+    if source.ip.is_none() && port == 0 {
+        return Ok(());
+    }
+    let any: IpAddr = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let from = SocketAddr::new(source.ip.unwrap_or(any), port);
+    if from.is_ipv4() != to.is_ipv4() {
+        // Known only now where the server is at the client's destination.
+        return Err(libc::EAFNOSUPPORT);
+    }
+    if port == 0 {
+        // The port is chosen at the connect: it need only be free towards that one peer.
+        bind_address_no_port(socket).map_err(fault)?;
+    } else {
+        // A port whose last connection has just ended may be used towards another peer.
+        socket.set_reuse_address(true).map_err(fault)?;
+    }
+    socket.bind(&SockAddr::from(from)).map_err(fault)
+}
+
+/// IP_BIND_ADDRESS_NO_PORT, ip(7); it serves IPv6 sockets too.
+fn bind_address_no_port(socket: &Socket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let length = libc::socklen_t::try_from(mem::size_of_val(&on)).unwrap_or(0);
+    let fd = std::os::fd::AsRawFd::as_raw_fd(socket);
+    // SAFETY: setsockopt(2) reads `length` bytes of `on`, which lives through the call.
+    let result = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            length,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn start(socket: Socket, address: &SockAddr) -> Result<(Socket, bool), i32> {
+    match socket.connect(address) {
+        Ok(()) => Ok((socket, true)),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Ok((socket, false)),
         Err(error) => Err(number(&error)),
     }
 }
@@ -203,4 +314,88 @@ pub fn monotonic_ns() -> u64 {
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    fn from(ip: Option<&str>, ports: Option<(u16, u16)>) -> StreamOptions {
+        StreamOptions {
+            source: Some(Source {
+                ip: ip.map(|ip| ip.parse().unwrap()),
+                ports,
+                interface: None,
+            }),
+            ..StreamOptions::default()
+        }
+    }
+
+    /// Connects and says where from.
+    fn connected_from(to: &Address, options: &StreamOptions) -> Result<(Socket, SocketAddr), i32> {
+        let (socket, _) = connect_socket(to, options)?;
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        Ok((socket, address))
+    }
+
+    #[test]
+    fn a_socket_connects_from_its_source() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = Address::Ip(listener.local_addr().unwrap());
+        let (_socket, address) = connected_from(&to, &from(Some("127.0.6.1"), None)).unwrap();
+        assert_eq!(address.ip(), IpAddr::from([127, 0, 6, 1]));
+        // TEST-NET-1, RFC 5737: not ours.
+        let foreign = connected_from(&to, &from(Some("192.0.2.1"), None));
+        assert_eq!(foreign.unwrap_err(), libc::EADDRNOTAVAIL);
+        let other_family = connected_from(&to, &from(Some("::1"), None));
+        assert_eq!(other_family.unwrap_err(), libc::EAFNOSUPPORT);
+    }
+
+    #[test]
+    fn ports_in_use_are_passed_over_until_there_is_none() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = Address::Ip(listener.local_addr().unwrap());
+        // A port that is free on an address that nobody else uses, and its neighbour.
+        let free = TcpListener::bind("127.0.6.2:0").unwrap();
+        let low = free.local_addr().unwrap().port().min(u16::MAX - 1);
+        drop(free);
+        let mut options = from(Some("127.0.6.2"), Some((low, low + 1)));
+        let (_first, address) = connected_from(&to, &options).unwrap();
+        assert_eq!(address.port(), low);
+        let (_second, address) = connected_from(&to, &options).unwrap();
+        assert_eq!(address.port(), low + 1);
+        options.source_step = 7;
+        let third = connected_from(&to, &options);
+        assert_eq!(third.unwrap_err(), libc::EADDRINUSE);
+        // Towards another peer both are free, and the step says which comes first.
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = Address::Ip(other.local_addr().unwrap());
+        let (_fourth, address) = connected_from(&to, &options).unwrap();
+        assert_eq!(address.port(), low + 1);
+    }
+
+    #[test]
+    fn a_missing_interface_is_an_error_and_a_refused_option_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let to = Address::Ip(listener.local_addr().unwrap());
+        let mut options = from(None, None);
+        if let Some(source) = &mut options.source {
+            source.interface = ShortName::new("nosuch0");
+        }
+        let errno = connected_from(&to, &options).unwrap_err();
+        assert!([libc::ENODEV, libc::EPERM].contains(&errno), "{errno}");
+        let mut options = StreamOptions {
+            congestion: ShortName::new("nosuch"),
+            late_ack: true,
+            ..StreamOptions::default()
+        };
+        let (socket, _) = connected_from(&to, &options).unwrap();
+        let usual = socket.tcp_congestion().unwrap();
+        // Every kernel has it.
+        options.congestion = ShortName::new("reno");
+        let (socket, _) = connected_from(&to, &options).unwrap();
+        let chosen = socket.tcp_congestion().unwrap();
+        assert!(chosen.starts_with(b"reno"), "{usual:?} {chosen:?}");
+    }
 }

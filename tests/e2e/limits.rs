@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::time::Duration;
 
-use crate::support::client::{self, connect_port, local, read_bytes, write};
+use crate::support::client::{self, connect_port, echo, local, read_bytes, write};
 use crate::support::port::free_port;
 use crate::support::{
     Balancer, MockServer, Stopwatch, Syslog, balancer::Setup, eventually, turn, wait_for,
@@ -276,5 +276,48 @@ fn nine_thousand_connections_are_held() {
         assert_eq!(read_bytes(client, 1), b"y");
     }
     drop((clients, ends));
+    balancer.settle();
+}
+
+/// Connects `count` clients at once; how long it takes until all have been served.
+fn serve_at_once(port: u16, count: usize) -> Stopwatch {
+    let watch = Stopwatch::start();
+    let clients: Vec<_> = (0..count).map(|_| connect_port(port)).collect();
+    for client in &clients {
+        echo(client, b"x");
+    }
+    watch
+}
+
+#[test]
+fn a_rate_of_sessions_makes_clients_wait_and_loses_none() {
+    let _turn = turn::shared();
+    let (server, port) = (MockServer::echo(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    rate-limit sessions 20\n    server s {}\n",
+        server.address()
+    ));
+    let watch = serve_at_once(port, 50);
+    // Twenty in the first second, as many in the second one, the rest in the third.
+    watch.assert_within(1_000, 4_000, "50 clients at 20 per second");
+    let stat = balancer.stat();
+    assert_eq!(stat.number("l", "FRONTEND", "stot"), 50);
+    assert_eq!(stat.number("l", "FRONTEND", "rate_lim"), 20);
+    balancer.settle();
+}
+
+#[test]
+fn the_rate_of_the_process_holds_over_its_frontends() {
+    let _turn = turn::shared();
+    let (server, ports) = (MockServer::echo(), [free_port(), free_port()]);
+    let [one, two] = ports.map(|port| {
+        let server = server.address();
+        format!("listen l{port}\n    bind 127.0.0.1:{port}\n    server s {server}\n")
+    });
+    let balancer = Setup::new(one + &two).global("maxconnrate 20").start();
+    let watch = serve_at_once(ports[0], 25);
+    serve_at_once(ports[1], 25);
+    watch.assert_within(1_000, 4_000, "50 clients at 20 per second");
+    assert_eq!(server.accepted(), 50);
     balancer.settle();
 }

@@ -6,6 +6,7 @@
 
 mod backups;
 mod checks;
+mod closing;
 mod endings;
 mod endpoints;
 mod failover;
@@ -17,10 +18,12 @@ mod listeners;
 mod listeners_on_interfaces;
 mod listeners_shared;
 mod logging;
+mod ports;
 mod programs;
 mod runtime_socket;
 mod scenarios;
 mod slow_readers;
+mod sources;
 mod spread;
 mod support;
 mod timeouts;

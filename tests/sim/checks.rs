@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Simulation;
 use super::peer::Peer;
 use tidegate::base::address::Address;
+use tidegate::config::plan::Target;
 use tidegate::lb::{Backend, Server};
 
 impl Simulation {
@@ -28,7 +29,7 @@ impl Simulation {
         let network = self.network.borrow();
         for backend in self.world.backends.iter().flatten() {
             for server in &backend.servers {
-                let Address::Ip(address) = server.plan.address else {
+                let Target::Fixed(Address::Ip(address)) = server.plan.address else {
                     panic!("all servers have addresses");
                 };
                 let open = network.connections(address)[1];

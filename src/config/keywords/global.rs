@@ -61,6 +61,12 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("0"),
     works("tune.sndbuf.server", Global, 1, "<bytes>", "Send buffer of server sockets; 0 leaves it to the kernel.", global::buffers)
         .default("0"),
+    works("maxconnrate", Global, 1, "<number>", "New connections of the process per second; more wait to be accepted.", global::rate)
+        .default("0: any number"),
+    works("maxsessrate", Global, 1, "<number>", "New sessions of the process per second; each connection is one.", global::rate)
+        .default("0: any number"),
+    works("tune.idletimer", Global, 1, "<time>", "Rest after which a direction is no bulk transfer any more; 0 = never.", global::idle_timer)
+        .default("1s"),
     works("tune.memory", Global, 1, "<size>", "Budget of the relay's private memory.", global::memory)
         .default("a quarter of the machine's or the cgroup's memory").ours(),
     works("tune.ring.buffers", Global, 1, "<number>", "Buffers in each of a shard's rings, a power of two from 2 to 256.", global::ring_buffers)
@@ -79,8 +85,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     never("gid", Global, "<number>", NO_PRIVILEGES),
     never("chroot", Global, "<directory>|auto", "not implemented yet; the service manager can confine the program"),
     never("master-worker", Global, "", "there is no master process yet; remove the line"),
-    later("maxconnrate", Global, "<number>", "New connections of the process per second."),
-    later("maxsessrate", Global, "<number>", "New sessions of the process per second."),
     later("maxpipes", Global, "<number>", "Pipes of spliced connections."),
     later("grace", Global, "<time>", "Time between a soft stop and the end of listening."),
     later("localpeer", Global, "<name>", "Which peer of a 'peers' section this process is."),
@@ -156,7 +160,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("tune.maxpollevents", Global, "<number>", CHOSEN),
     later("tune.pipesize", Global, "<bytes>", "Size of the pipes of spliced connections."),
     no_effect("tune.recv_enough", Global, "<bytes>", CHOSEN),
-    later("tune.idletimer", Global, "<time>", "Silence after which a stream counts as idle."),
     no_effect("tune.pool-*", Global, "", CHOSEN),
     no_effect("tune.memory.*", Global, "", CHOSEN),
     no_effect("tune.runqueue-depth", Global, "<number>", CHOSEN),

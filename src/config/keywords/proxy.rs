@@ -3,7 +3,9 @@
 use super::Side::{Back, Both, Front};
 use super::{HTTP_ONLY, Keyword, MANY, TLS_ONLY};
 use super::{later, needed, never, no_effect, works};
-use crate::config::{parse_bind as bind, parse_proxy as proxy, parse_server as server};
+use crate::config::{
+    parse_bind as bind, parse_proxy as proxy, parse_server as server, parse_source as source,
+};
 
 #[rustfmt::skip]
 pub(super) static PROXY: &[Keyword] = &[
@@ -16,6 +18,10 @@ pub(super) static PROXY: &[Keyword] = &[
     works("description", Both, MANY, "<text>", "A remark about the proxy.", proxy::description)
         .not_in_defaults(),
     works("option tcpka", Both, 0, "", "TCP keep-alive on both sides.", proxy::option)
+        .default("off"),
+    works("option independent-streams", Both, 0, "", "What is sent to a side doesn't show that it is alive.", proxy::option)
+        .default("off"),
+    works("option nolinger", Both, 0, "", "Connections end by a reset: what is under way may be lost.", proxy::option)
         .default("off"),
 
     works("bind", Front, MANY, "<address>[,...] [<parameter>...]", "Addresses to listen on.", bind::bind)
@@ -41,6 +47,8 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off: a short line when it begins"),
     works("option tcp-smart-accept", Front, 0, "", "The kernel acknowledges a client's first data with the answer to it.", proxy::option)
         .default("off"),
+    works("rate-limit", Front, 2, "sessions <number>", "New sessions per second; more wait to be accepted.", proxy::rate_limit)
+        .default("any number"),
     works("timeout client", Front, 1, "<time>", "Longest silence of a client.", proxy::timeout)
         .default("infinite, with a warning"),
     works("timeout client-fin", Front, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
@@ -57,14 +65,22 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off"),
     works("option log-health-checks", Back, 0, "", "Log every check that changes something.", proxy::option)
         .default("off: only servers that go down or come up"),
+    works("option abortonclose", Back, 0, "", "A client that closes before it has a server is given up.", proxy::option)
+        .default("off: only if it has sent nothing"),
     works("option redispatch", Back, 1, "[<interval>]", "Retries may go to another server: -1 the last, N every Nth.", proxy::option)
         .default("off"),
     works("option srvtcpka", Back, 0, "", "TCP keep-alive towards servers.", proxy::option)
         .default("off"),
+    works("option tcp-smart-connect", Back, 0, "", "The handshake's last ACK leaves with the first data.", proxy::option)
+        .default("off"),
     works("retries", Back, 1, "<number>", "Connection attempts after the first.", proxy::retries)
         .default("3"),
-    works("server", Back, MANY, "<name> <address>:<port> [<parameter>...]", "A server.", server::server)
+    works("server", Back, MANY, "<name> <address>[:[+|-]<port>] [<parameter>...]", "A server; what its address leaves open is the client's destination.", server::server)
         .not_in_defaults(),
+    works("server-template", Back, MANY, "<prefix> <number>|<low>-<high> <address>[:<port>] [<parameter>...]", "Servers of one kind, named by prefix and number.", server::server_template)
+        .not_in_defaults(),
+    works("source", Back, MANY, "<address>[:<port>] [interface <name>]", "Address, port and interface to connect and check from.", source::source)
+        .default("the system's choice"),
     works("srvtcpka-cnt", Back, 1, "<number>", "Keep-alive probes before a server is given up.", proxy::keepalive_value)
         .default("the kernel's"),
     works("srvtcpka-idle", Back, 1, "<time>", "Idle time before the first keep-alive probe to a server, in seconds.", proxy::keepalive_value)
@@ -81,14 +97,13 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("infinite, with a warning"),
     works("timeout server-fin", Back, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
         .default("'timeout server'"),
+    works("timeout tunnel", Back, 1, "<time>", "In place of 'timeout client' and 'timeout server' once the server is connected.", proxy::timeout),
 
     later("option socket-stats", Front, "", "Statistics of each listener."),
     later("acl", Both, "<name> <criterion> [<flag>...] [<operator>] <value>...", "Names a condition."),
     needed("use_backend", Front, "<backend> [if|unless <condition>]", "Where connections go that meet a condition.")
         .not_in_defaults(),
     needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")
-        .not_in_defaults(),
-    later("server-template", Back, "<prefix> <number>|<low>-<high> <address>:<port> [<parameter>...]", "Several servers of one kind.")
         .not_in_defaults(),
     needed("tcp-request", Both, "connection|session|content|inspect-delay ...", "Rules for new connections."),
     needed("tcp-response", Back, "content|inspect-delay ...", "Rules for what servers send."),
@@ -97,8 +112,6 @@ pub(super) static PROXY: &[Keyword] = &[
         .not_in_defaults(),
     needed("stick", Back, "on|match|store-request|store-response ...", "Keeps clients on the server that a table names.")
         .not_in_defaults(),
-    needed("source", Back, "<address>[:<port>] [usesrc <address>] [interface <name>]", "Address to connect from."),
-    later("rate-limit", Front, "sessions <number>", "New sessions per second."),
     later("hash-balance-factor", Back, "<percent>", "Bound of a server's load under a consistent hash."),
     later("log-format", Front, "<format>", "Form of the lines of sessions."),
     later("log-format-sd", Front, "<format>", "Structured data of RFC 5424 lines."),
@@ -118,16 +131,11 @@ pub(super) static PROXY: &[Keyword] = &[
     needed("transparent", Both, "", "Connects to where the client wanted to go."),
     later("udp-requests", Front, "<number>", "Datagrams of a client after which its flow ends.").ours(),
     later("udp-responses", Front, "<number>", "Answers after which a flow ends.").ours(),
-    later("timeout tunnel", Back, "<time>", "Longest silence of both sides once they are connected."),
-    later("option abortonclose", Back, "", "Gives up a waiting session when its client closes."),
     later("option external-check", Back, "", "Checks by a program."),
     later("option httpchk", Back, "[<method>] [<uri>] [<version>]", "Checks by an HTTP request."),
-    later("option independent-streams", Both, "", "Sent bytes don't restart the timeout of receiving."),
     later("option ldap-check", Back, "", "Checks an LDAP server."),
     later("option logasap", Front, "", "Logs a session when it is connected."),
     later("option mysql-check", Back, "[user <name>]", "Checks a MySQL server."),
-    later("option nolinger", Both, "", "Closes by reset."),
-    later("option persist", Back, "", "Keeps clients on a server that is down."),
     later("option pgsql-check", Back, "user <name>", "Checks a PostgreSQL server."),
     later("option redis-check", Back, "", "Checks a Redis server."),
     later("option smtpchk", Back, "[<hello> <domain>]", "Checks an SMTP server."),
@@ -138,7 +146,6 @@ pub(super) static PROXY: &[Keyword] = &[
     later("option ssl-hello-chk", Back, "", "Checks by a TLS hello."),
     later("option tcp-check", Back, "", "Checks by the steps of 'tcp-check' lines."),
     needed("option transparent", Both, "", "Connects to where the client wanted to go."),
-    no_effect("option tcp-smart-connect", Back, "", "it saves a packet of the handshake and nothing else"),
     no_effect("option contstats", Front, "", "counters are always current"),
     no_effect("option prefer-last-server", Back, "", HTTP_ONLY),
     no_effect("option use-small-buffers", Both, "", "buffers belong to the rings"),
@@ -146,6 +153,7 @@ pub(super) static PROXY: &[Keyword] = &[
     never("monitor-net", Front, "<network>", "it is gone from HAProxy; a check that connects is no harm"),
     no_effect("bind-process", Both, "<processes>", "there is one process"),
     no_effect("hash-preserve-affinity", Back, "always|maxconn|maxqueue", HTTP_ONLY),
+    no_effect("option persist", Back, "", "it concerns cookies"),
     no_effect("retry-on", Back, "<reason>...", "only failed connects can be retried without HTTP"),
     no_effect("unique-id-header", Front, "<name>", HTTP_ONLY),
     no_effect("force-persist", Back, "if|unless <condition>", HTTP_ONLY),

@@ -3,7 +3,11 @@
 use super::{HTTP_ONLY, Parameter, TLS_ONLY};
 use crate::config::draft::ServerSettings;
 use crate::config::parse_bind::{number, positive_delay};
-use crate::config::parse_server::{check_address, check_port, interval, positive, weight};
+use crate::config::parse_server::{
+    check_address, check_port, congestion, id, init_addr, interval, positive, resolve_prefer,
+    weight,
+};
+use crate::config::parse_source::{server_interface, server_source};
 
 type P = Parameter<ServerSettings>;
 
@@ -19,6 +23,8 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.backup = true;
         Ok(())
     }),
+    P::works("cc", "<algorithm>", "Congestion control of connections to the server.", congestion)
+        .default("the kernel's"),
     P::works("check", "", "Check the server by connecting to it.", |_, server, _, _| {
         server.check = true;
         Ok(())
@@ -39,6 +45,11 @@ pub(in crate::config) static SERVER: &[P] = &[
     }).default("3"),
     P::works("fastinter", "<time>", "Time between checks of a server that is on its way up or down.", interval)
         .default("'inter'"),
+    P::works("id", "<number>", "Number of the server in statistics, unique in its backend.", id)
+        .default("the next free one, from 1 on"),
+    P::works("init-addr", "last|libc|none|<ip>,...", "Where the address of a name comes from at the start, in order.", init_addr)
+        .default("last,libc"),
+    P::works("interface", "<name>", "Interface that the packets of its 'source' leave by.", server_interface),
     P::works("inter", "<time>", "Time between checks.", interval)
         .default("2s"),
     P::works("maxconn", "<number>", "Most connections to the server at a time; 0 = no bound.", |_, server, name, value| {
@@ -62,10 +73,14 @@ pub(in crate::config) static SERVER: &[P] = &[
         Ok(())
     }),
     P::works("port", "<port>", "Port to check, if not the server's own.", check_port),
+    P::works("resolve-prefer", "ipv4|ipv6", "Family that is taken of a name that has both.", resolve_prefer)
+        .default("the system's order"),
     P::works("rise", "<number>", "Passed checks in a row until the server is up.", |_, server, name, value| {
         server.rise = positive(name, value)?;
         Ok(())
     }).default("2"),
+    P::works("source", "<address>[:<port>[-<port>]]", "Address and ports to connect and check from.", server_source)
+        .default("'source' of the backend"),
     P::works("tcp-ut", "<time>", "Longest time that sent data may stay unacknowledged.", |_, server, name, value| {
         server.tcp_user_timeout_ms = positive_delay(name, value)?;
         Ok(())
@@ -89,7 +104,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::later("agent-inter", "<time>", "Time between such questions."),
     P::later("agent-port", "<port>", "Port of the agent."),
     P::later("agent-send", "<text>", "What the agent is asked."),
-    P::later("cc", "<algorithm>", "Congestion control."),
     P::later("check-proto", "<name>", "Protocol of the check."),
     P::later("check-send-proxy", "", "The check sends a PROXY header."),
     P::later("check-sni", "<name>", "Server name of a TLS check."),
@@ -100,8 +114,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::later("from", "<name>", "A named 'default-server' to start from."),
     P::later("guid", "<text>", "Identity over restarts."),
     P::later("hash-key", "id|addr|addr-port|guid", "What a server's place under a consistent hash comes from."),
-    P::later("id", "<number>", "Number in statistics."),
-    P::later("init-addr", "<method>,...", "Where the address comes from at the start."),
     P::later("init-state", "fully-up|up|down|fully-down|none", "State before the first check."),
     P::later("max-fails", "<number>", "Failed connections after which a server rests.").ours(),
     P::needed("namespace", "<name>", "Network namespace to connect in."),
@@ -111,7 +123,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::later("on-marked-up", "shutdown-backup-sessions", "What happens to sessions of backup servers."),
     P::later("resolve-net", "<network>,...", "Networks preferred in DNS answers."),
     P::later("resolve-opts", "<option>,...", "How DNS answers are used."),
-    P::later("resolve-prefer", "ipv4|ipv6", "Family preferred in DNS answers."),
     P::later("resolvers", "<section>", "Resolves the name at run time."),
     P::needed("proxy-v2-options", "<option>,...", "What a PROXY header says beyond addresses."),
     P::needed("send-proxy", "", "Sends a PROXY header, version 1."),
@@ -121,12 +132,11 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::needed("set-proxy-v2-tlv-fmt", "(<id>) <format>", "Adds a field to the PROXY header.").values(2),
     P::later("slowstart", "<time>", "Time in which a returning server reaches its weight."),
     P::needed("socks4", "<address>", "Connects through a SOCKS4 proxy."),
-    P::needed("source", "<address>", "Address to connect from."),
     P::needed("tcp-md5sig", "<password>", "Signed segments (RFC 2385)."),
-    P::later("tfo", "", "TCP Fast Open."),
     P::later("track", "[<backend>/]<server>", "Takes the state of another server."),
     P::needed("usesrc", "<address>", "Whose address to connect from."),
     P::never("ssl", "", "TLS towards servers is not implemented"),
+    P::no_effect("tfo", "", "a client's bytes leave once the server is connected, so that an attempt that fails can be repeated"),
     P::no_effect("log-proto", "<protocol>", "it concerns log servers only"),
     P::no_effect("shard", "<number>", "it concerns peers only"),
     P::no_effect("alpn", "<protocols>", TLS_ONLY),

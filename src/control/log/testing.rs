@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId, ServerId, ShardId};
-use crate::config::plan::{Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server};
+use crate::config::plan::{
+    Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server, Target,
+};
 use crate::shard::{LogQueue, SessionRecord, ShardPort, World};
 
 /// A frontend `fe` that logs to `logs` and a backend `bk` with a server `s1`.
@@ -12,20 +14,14 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
     let front = Front {
         listeners: vec![ListenerId(0)],
         default_backend: Some(ProxyId(1)),
-        maxconn: 0,
-        timeout_client_ms: 0,
-        timeout_client_fin_ms: 0,
-        keepalive: None,
         tcplog: true,
-        dontlognull: false,
-        dontlog_normal: false,
-        log_separate_errors: false,
+        ..Front::default()
     };
     let server = Arc::new(Server {
         server_id: ServerId(0),
         sid: 1,
         name: "s1".into(),
-        address: Address::Ip("127.0.0.1:1".parse().unwrap()),
+        address: Target::Fixed(Address::Ip("127.0.0.1:1".parse().unwrap())),
         address_text: String::new(),
         weight: 1,
         maxconn: 0,
@@ -35,21 +31,15 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         disabled: false,
         check: None,
         tcp_user_timeout_ms: 0,
+        congestion: None,
+        source: None,
         place: String::new(),
     });
     let back = Back {
         balance: Balance::RoundRobin,
         servers: vec![Arc::clone(&server)],
-        timeout_connect_ms: 0,
-        timeout_server_ms: 0,
-        timeout_server_fin_ms: 0,
-        timeout_queue_ms: 0,
         retries: 3,
-        redispatch: None,
-        allbackups: false,
-        log_health_checks: false,
-        fullconn: 0,
-        keepalive: None,
+        ..Back::default()
     };
     let proxy = |id, name: &str, kind, front, back| {
         Arc::new(Proxy {

@@ -31,6 +31,8 @@ const GAUGES: &[(&str, Gauge)] = &[
     ("sends_short", |g| &g.sends_short),
     ("accepts_refused", |g| &g.accepts_refused),
     ("accept_pauses", |g| &g.accept_pauses),
+    ("destinations_missing", |g| &g.destinations_missing),
+    ("sources_exhausted", |g| &g.sources_exhausted),
     ("errors_unexpected", |g| &g.errors_unexpected),
     ("turn_max_us", |g| &g.turn_max_us),
     ("cq_overflows", |g| &g.cq_overflows),

@@ -29,6 +29,7 @@ pub(super) fn show(shared: &Shared, rest: &[&str]) -> String {
 fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
     let world = &shared.world;
     let facts = &shared.facts;
+    let global = &world.plan.global;
     let uptime_s = clock::now().ms_since(facts.started) / 1000;
     let current = world.limits.current(world.process_limit);
     let maxconn = world.limits.max(world.process_limit);
@@ -74,10 +75,10 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
         ("PipesUsed", zero()),
         ("PipesFree", zero()),
         ("ConnRate", rate.current.to_string()),
-        ("ConnRateLimit", zero()),
+        ("ConnRateLimit", global.connection_rate.to_string()),
         ("MaxConnRate", rate.max.to_string()),
         ("SessRate", rate.current.to_string()),
-        ("SessRateLimit", zero()),
+        ("SessRateLimit", global.session_rate.to_string()),
         ("MaxSessRate", rate.max.to_string()),
         ("SslRate", zero()),
         ("SslRateLimit", zero()),

@@ -127,9 +127,11 @@ fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
     row.set("stot", sum(FrontCounter::Sessions));
     row.set("bin", sum(FrontCounter::BytesIn));
     row.set("bout", sum(FrontCounter::BytesOut));
-    for column in ["dreq", "dresp", "dcon", "dses", "rate_lim"] {
+    for column in ["dreq", "dresp", "dcon", "dses"] {
         row.set(column, 0);
     }
+    let planned = front.proxy.front.as_ref();
+    row.set("rate_lim", planned.map_or(0, |front| front.session_rate));
     row.set("ereq", sum(FrontCounter::RequestErrors));
     row.set("eint", sum(FrontCounter::ResourceErrors));
     let status = match (shared.is_stopping(), current >= bound) {
@@ -255,6 +257,9 @@ fn since_change_s(shared: &Shared, changed_at_s: u64) -> u64 {
 /// The server's state as HAProxy words it: `UP 1/3` is up with failures, `DOWN 1/2` down with
 /// passes.
 fn server_status(server: &Server) -> String {
+    if !server.resolved() {
+        return "MAINT (resolution)".to_owned();
+    }
     match server.admin() {
         Admin::Maintenance => return "MAINT".to_owned(),
         Admin::Drain => return "DRAIN".to_owned(),

@@ -265,7 +265,7 @@ fn handshakes_pending(port: u16) -> bool {
 }
 
 /// Sends back what comes, then the half-close.
-fn echo(mut stream: TcpStream) {
+pub(crate) fn echo(mut stream: TcpStream) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
         if stream.write_all(&buffer[..count]).is_err() {
