@@ -56,11 +56,19 @@ impl Environment for World {
     }
 
     fn user_id(&self, name: &str) -> Option<u32> {
-        (name == "www").then_some(33)
+        match name {
+            "www" => Some(33),
+            "root" => Some(0),
+            _ => None,
+        }
     }
 
     fn group_id(&self, name: &str) -> Option<u32> {
-        (name == "www").then_some(34)
+        match name {
+            "www" => Some(34),
+            "root" => Some(0),
+            _ => None,
+        }
     }
 
     fn local_addresses(&self) -> &[IpAddr] {
@@ -197,8 +205,12 @@ fn shipped_configs_are_the_same_in_toml() {
 
 #[test]
 fn the_shipped_toml_says_what_the_text_says() {
-    let text = plan("a.cfg", include_str!("../conf/minimal.cfg")).0.unwrap();
-    let toml = plan("a.toml", include_str!("../conf/minimal.toml")).0.unwrap();
+    let text = plan("a.cfg", include_str!("../conf/minimal.cfg"))
+        .0
+        .unwrap();
+    let toml = plan("a.toml", include_str!("../conf/minimal.toml"))
+        .0
+        .unwrap();
     assert_eq!(shape(&toml), shape(&text));
 }
 
