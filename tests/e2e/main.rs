@@ -6,6 +6,7 @@
 
 mod backups;
 mod checks;
+mod cli;
 mod endings;
 mod endpoints;
 mod failover;
@@ -17,12 +18,15 @@ mod listeners;
 mod listeners_on_interfaces;
 mod listeners_shared;
 mod logging;
+mod privileges;
 mod programs;
 mod runtime_socket;
 mod scenarios;
 mod slow_readers;
 mod spread;
+mod supervision;
 mod support;
+mod take_over;
 mod timeouts;
 mod toml;
 mod unavailable;
