@@ -1,24 +1,28 @@
 //! The life of the process: budget, bind, threads, READY, drain and stop.
 //!
 //! Order matters: descriptors are counted before anything is opened, the fork comes before any
-//! thread, signals are blocked before threads that would inherit them unblocked, and READY is said
+//! thread, privileges go when everything is bound and before threads and rings that would keep
+//! them, signals are blocked before threads that would inherit them unblocked, and READY is said
 //! only when every address listens. The main thread then waits for signals and for shards that end.
 
 pub mod budget;
+mod pidfile;
 pub mod pinning;
+mod privileges;
+mod take_over;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use nix::sys::signal::{SigSet, Signal};
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::base::ids::ShardId;
 use crate::base::time::Moment;
 use crate::config::plan::{Plan, ProxyKind};
-use crate::control::listeners::Registry;
+use crate::control::listeners::{Registry, error_text};
 use crate::control::log::LogThread;
 use crate::control::messages::{Console, Severity};
 use crate::control::runtime_api::ApiSockets;
@@ -29,6 +33,8 @@ use crate::shard::{self, FrontCounter, LogQueue, Message, ShardPort, World};
 use crate::sys::process::{Daemon, ReadyReport};
 use crate::sys::{cgroup, clock, process as system};
 use budget::Budget;
+use pidfile::PidFile;
+pub use take_over::TakeOver;
 
 /// How the command line wants the process to run; it wins over the configuration.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +45,12 @@ pub struct Settings {
     pub pidfile: Option<PathBuf>,
     /// Connections of the process.
     pub maxconn: Option<u32>,
+    /// Bytes of private relay memory.
+    pub memory_bytes: Option<u64>,
+    /// End as HAProxy's master process does.
+    pub worker: bool,
+    /// A running process whose place this one takes.
+    pub take_over: Option<TakeOver>,
     /// Once it runs, no messages go to standard error: its owner draws on that terminal.
     pub silent: bool,
 }
@@ -106,17 +118,22 @@ pub fn run_owned(
 /// The process while its threads run.
 struct Running {
     shared: Arc<Shared>,
-    registry: Registry,
+    registry: SharedRegistry,
     api_files: ApiSockets,
     log: LogThread,
     events: Receiver<Event>,
     /// The other end, for a handle.
     sender: Sender<Event>,
-    pidfile: Option<PathBuf>,
+    pidfile: Option<PidFile>,
     shards_left: usize,
     phase: Phase,
+    /// End as HAProxy's master process does.
+    worker: bool,
     exit_code: u8,
 }
+
+/// The listening sockets, which the control thread may be asked for.
+type SharedRegistry = Arc<Mutex<Registry>>;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Phase {
@@ -145,18 +162,28 @@ impl Running {
         for warning in &pinning.warnings {
             console.warning(warning);
         }
-        let nofile = system::raise_descriptors().map_err(text("read the descriptor limit"))?;
         let maxconn = settings.maxconn.or(plan.global.maxconn);
-        let budget = budget::descriptors(&plan, shards, maxconn, nofile)?;
-        let memory = budget::memory(plan.global.memory_bytes, system::memory_total(), cgroup);
+        let budget = descriptors(&plan, shards, maxconn, console)?;
+        let memory = settings.memory_bytes.or(plan.global.memory_bytes);
+        let memory = budget::memory(memory, system::memory_total(), cgroup);
 
         let signals = system::block_signals().map_err(text("block signals"))?;
+        let adopted = match &settings.take_over {
+            Some(from) => from.sockets(settings.worker, console)?,
+            None => Vec::new(),
+        };
+        let replacing = settings.take_over.is_some();
+        let registry = Registry::bind(&plan, shards, adopted, replacing)
+            .map_err(|errors| errors.join("\n"))?;
+        let mut api =
+            ApiSockets::bind(&plan.global, replacing).map_err(|errors| errors.join("\n"))?;
+        let pidfile = settings.pidfile.as_ref().or(plan.global.pidfile.as_ref());
+        let pidfile = pidfile.map(|path| PidFile::write(path)).transpose()?;
+        privileges::give_up(&plan.global.process, console)?;
+
+        // By the user that the shards run as, because rings may be denied to some.
         let caps = Caps::probe(plan.global.receive_step, plan.global.ring_buffers)
             .map_err(|error| error.to_string())?;
-        let registry =
-            Registry::bind(&plan, shards, Vec::new()).map_err(|errors| errors.join("\n"))?;
-        let mut api = ApiSockets::bind(&plan.global).map_err(|errors| errors.join("\n"))?;
-
         let world = world(plan, shards, &budget, memory).map_err(text("make the shards' ports"))?;
         let shared = Arc::new(Shared::new(world, facts(&budget)));
         let on_console = !console.is_quiet() && report.is_none() && !settings.silent;
@@ -176,17 +203,18 @@ impl Running {
         }
         wait_for_shards(&shared, &events)?;
         // Last, so that whoever can reach the runtime socket sees a process that is complete.
-        control::start(&shared, api.take()).map_err(text("start the control threads"))?;
+        let registry = Arc::new(Mutex::new(registry));
+        control::start(&shared, api.take(), &registry)
+            .map_err(text("start the control threads"))?;
         start_signals(signals, sender.clone()).map_err(text("start the signal thread"))?;
-
-        let pidfile = settings
-            .pidfile
-            .or_else(|| shared.world.plan.global.pidfile.clone());
-        if let Some(path) = &pidfile {
-            std::fs::write(path, format!("{}\n", std::process::id()))
-                .map_err(|error| format!("Cannot write pidfile {}: {error}", path.display()))?;
+        let ready = format!("READY=1\nMAINPID={}\nSTATUS=Ready.", std::process::id());
+        system::notify_service(&ready);
+        if settings.worker {
+            console.say(Severity::Notice, "Loading success.");
         }
-        system::notify_service("READY=1");
+        if let Some(from) = &settings.take_over {
+            from.end_old(console);
+        }
         if let Some(report) = report {
             report.ready();
         }
@@ -200,6 +228,7 @@ impl Running {
             pidfile,
             shards_left: usize::from(shards),
             phase: Phase::Running,
+            worker: settings.worker,
             exit_code: 0,
         })
     }
@@ -254,7 +283,13 @@ impl Running {
                     "Reload is not there yet: nothing was changed.",
                 );
             }
-            _ => self.stop(),
+            signal => {
+                // HAProxy's master reports that it was interrupted; the end it was asked for is 0.
+                if self.worker && signal == Signal::SIGINT && self.exit_code == 0 {
+                    self.exit_code = 128 + 2;
+                }
+                self.stop();
+            }
         }
     }
 
@@ -263,7 +298,7 @@ impl Running {
         self.shared.set_stopping();
         // Before the shards hear of it: their duplicates are then the last descriptors, and closing
         // them closes the sockets.
-        self.registry.release();
+        self.release_sockets();
         let bound = self.shared.world.plan.global.hard_stop_after_ms;
         let until = bound.map_or(Moment::NEVER, |ms| clock::now().after_ms(u64::from(ms)));
         self.phase = Phase::Draining(until);
@@ -277,9 +312,14 @@ impl Running {
         }
         system::notify_service("STOPPING=1");
         self.shared.set_stopping();
-        self.registry.release();
+        self.release_sockets();
         self.phase = Phase::Stopping(clock::now().after_ms(STOP_MS));
         self.tell_all(|| Message::Stop);
+    }
+
+    fn release_sockets(&self) {
+        let mut registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.release();
     }
 
     fn shard_ended(&mut self, shard: ShardId, result: io::Result<()>) {
@@ -299,11 +339,9 @@ impl Running {
     }
 
     fn end(mut self) -> u8 {
-        self.registry.release();
+        self.release_sockets();
         self.api_files.unlink();
-        if let Some(path) = &self.pidfile {
-            remove_own_pidfile(path);
-        }
+        drop(self.pidfile.take());
         self.log.stop();
         self.exit_code
     }
@@ -348,6 +386,44 @@ impl Running {
                 .messages
                 .for_proxy(proxy.proxy_id, 4, Severity::Warning, text);
         }
+    }
+}
+
+/// Sets the descriptor limit as the configuration and the number of connections ask, as far as the
+/// system lets us, and distributes it.
+fn descriptors(
+    plan: &Plan,
+    shards: u16,
+    maxconn: Option<u32>,
+    console: &Console,
+) -> Result<Budget, String> {
+    let process = &plan.global.process;
+    let mut limit = system::raise_descriptors()
+        .map_err(|error| format!("Cannot read the descriptor limit: {error}"))?;
+    let needed = maxconn.map_or(0, |maxconn| budget::needed(plan, shards, maxconn));
+    // What `maxconn` needs beyond the limit is asked for only where the file sets none.
+    let wanted = process.descriptors.or((needed > limit).then_some(needed));
+    if let Some(wanted) = wanted {
+        match system::set_descriptors(wanted) {
+            Ok(()) => limit = wanted,
+            // The sum below says more about a `maxconn` that is too high.
+            Err(_) if process.descriptors.is_none() => {}
+            Err(error) => {
+                let why = error_text(&error);
+                let text = format!("Cannot raise FD limit to {wanted}, limit is {limit} ({why}).");
+                if process.strict_limits {
+                    return Err(text);
+                }
+                console.warning(&text);
+            }
+        }
+    }
+    match budget::descriptors(plan, shards, maxconn, limit) {
+        Err(text) if !process.strict_limits => {
+            console.warning(&format!("{text} Lowered, because of 'no strict-limits'."));
+            budget::descriptors(plan, shards, None, limit)
+        }
+        other => other,
     }
 }
 
@@ -432,12 +508,4 @@ fn start_signals(signals: SigSet, events: Sender<Event>) -> io::Result<()> {
         .name("signals".to_owned())
         .spawn(body)
         .map(drop)
-}
-
-/// Removes a pid file that still holds our number: a successor may have written its own.
-fn remove_own_pidfile(path: &PathBuf) {
-    let own = std::process::id().to_string();
-    if std::fs::read_to_string(path).is_ok_and(|text| text.trim() == own) {
-        let _ = std::fs::remove_file(path);
-    }
 }

@@ -73,11 +73,19 @@ impl Environment for World {
     }
 
     fn user_id(&self, name: &str) -> Option<u32> {
-        (name == "www").then_some(33)
+        match name {
+            "www" => Some(33),
+            "root" => Some(0),
+            _ => None,
+        }
     }
 
     fn group_id(&self, name: &str) -> Option<u32> {
-        (name == "www").then_some(34)
+        match name {
+            "www" => Some(34),
+            "root" => Some(0),
+            _ => None,
+        }
     }
 
     fn local_addresses(&self) -> &[IpAddr] {
@@ -1085,7 +1093,7 @@ fn what_variables_bring_is_bounded() {
 
 #[test]
 fn messages_have_haproxys_form() {
-    let (_, messages) = load("global\n foo\n ulimit-n 3\n");
+    let (_, messages) = load("global\n foo\n noepoll\n");
     let word = messages[0].word.clone().unwrap();
     assert_eq!((word.text.as_str(), word.column), ("foo", 1));
     let line =

@@ -56,11 +56,19 @@ impl Environment for World {
     }
 
     fn user_id(&self, name: &str) -> Option<u32> {
-        (name == "www").then_some(33)
+        match name {
+            "www" => Some(33),
+            "root" => Some(0),
+            _ => None,
+        }
     }
 
     fn group_id(&self, name: &str) -> Option<u32> {
-        (name == "www").then_some(34)
+        match name {
+            "www" => Some(34),
+            "root" => Some(0),
+            _ => None,
+        }
     }
 
     fn local_addresses(&self) -> &[IpAddr] {

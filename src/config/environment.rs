@@ -23,6 +23,8 @@ pub struct Options {
     pub ipv4_only: bool,
     /// `-dD`: what is only suspicious is said too.
     pub diagnose: bool,
+    /// `-N`: `maxconn` of proxies that set none.
+    pub proxy_maxconn: Option<u32>,
 }
 
 /// The outside world of a load.

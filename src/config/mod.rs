@@ -24,6 +24,7 @@ mod parse_bind;
 mod parse_global;
 mod parse_log;
 mod parse_parameters;
+mod parse_process;
 mod parse_proxy;
 mod parse_server;
 mod parse_source;
@@ -47,6 +48,7 @@ use std::sync::Arc;
 
 pub use diagnostics::Diagnostic;
 pub use environment::{Environment, Options, Resolver};
+pub use parse_global::master_socket;
 pub use token::Word;
 
 use diagnostics::{Form, Report, Severity};

@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 
 use super::address::{Port, Written};
+use super::diagnostics::{Diagnostic, Form, Severity};
 use super::draft::Owner;
+use super::environment::Environment;
 use super::parse_bind;
 use super::parser::{Call, Complaint, Outcome, Parser};
 use super::plan::{Level, LogHost, StatsSocket};
+use super::token::Word;
 use super::units::{self, Unit, UnitFault};
 use crate::base::address::Address;
 use crate::base::rate::RATE_MAX;
@@ -226,7 +229,51 @@ pub(super) fn stats_maxconn(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome
 }
 
 pub(super) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
-    let Some(address) = call.args.first() else {
+    let mut unused = Vec::new();
+    let socket = runtime_socket(parser.environment, call.args, Level::Operator, &mut unused)?;
+    for word in unused {
+        let name = &word.text;
+        let text = format!("'stats socket' : '{name}' is not implemented yet.");
+        parser.report.warning(&call.line.place, Some(word), text);
+    }
+    parser.draft.global.stats_sockets.push(socket);
+    Ok(())
+}
+
+/// The socket that `-S` asks for in place of HAProxy's master's: an address and bind parameters,
+/// divided by commas.
+pub fn master_socket(text: &str, environment: &dyn Environment) -> Result<StatsSocket, Diagnostic> {
+    let word = |text: &str| Word {
+        text: text.to_owned(),
+        column: 0,
+        lines_below: 0,
+    };
+    let words: Vec<Word> = text.split(',').map(word).collect();
+    let socket = runtime_socket(environment, &words, Level::Admin, &mut Vec::new());
+    match socket {
+        Ok(socket) => Ok(StatsSocket {
+            is_master: true,
+            ..socket
+        }),
+        Err(complaint) => Err(Diagnostic {
+            severity: Severity::Alert,
+            place: None,
+            word: None,
+            form: Form::Bare,
+            text: format!("-S '{text}' : {}", complaint.text),
+        }),
+    }
+}
+
+/// A runtime socket as it is written: an address and parameters. Those that are known and not
+/// implemented are given back.
+fn runtime_socket<'a>(
+    environment: &dyn Environment,
+    args: &'a [Word],
+    level: Level,
+    unused: &mut Vec<&'a Word>,
+) -> Result<StatsSocket, Complaint> {
+    let Some(address) = args.first().filter(|word| !word.text.is_empty()) else {
         let text = "'stats socket' in global section expects an address or a path to a UNIX socket";
         return Err(text.into());
     };
@@ -235,7 +282,7 @@ pub(super) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome 
         Written::Unix(path) => Address::Unix(path),
         Written::Abstract(name) => Address::Abstract(name),
         Written::Ip(host, Port::One(port)) if port > 0 => {
-            let ip = host.resolve(parser.environment).map_err(fault)?;
+            let ip = host.resolve(environment).map_err(fault)?;
             Address::Ip((ip, port).into())
         }
         Written::Ip(..) | Written::Descriptor(_) => {
@@ -247,8 +294,9 @@ pub(super) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome 
         }
     };
     let mut owner = Owner::default();
-    let mut level = Level::Operator;
-    let mut args = call.args[1..].iter();
+    let mut level = level;
+    let mut exposes_listeners = false;
+    let mut args = args[1..].iter();
     while let Some(word) = args.next() {
         let name = word.text.as_str();
         let wants = |text: String| Complaint::about(word, format!("'stats socket' : {text}"));
@@ -256,8 +304,7 @@ pub(super) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome 
         let value_text = value.map_or("", |word| word.text.as_str());
         match name {
             "mode" | "user" | "uid" | "group" | "gid" => {
-                parse_bind::owner(parser.environment, &mut owner, name, value_text)
-                    .map_err(wants)?;
+                parse_bind::owner(environment, &mut owner, name, value_text).map_err(wants)?;
             }
             "level" => {
                 level = match value_text {
@@ -271,19 +318,14 @@ pub(super) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome 
                     }
                 }
             }
-            "expose-fd" if value_text == "listeners" => {
-                let text = "'stats socket' : 'expose-fd listeners' is accepted and has no effect: \
-                            reloads keep the listening sockets without it.";
-                parser.report.warning(&call.line.place, Some(word), text);
-            }
+            "expose-fd" if value_text == "listeners" => exposes_listeners = true,
             "expose-fd" => {
                 return Err(wants(format!(
                     "'expose-fd' only supports 'listeners' (got '{value_text}')"
                 )));
             }
             "severity-output" if matches!(value_text, "none" | "number" | "string") => {
-                let text = "'stats socket' : 'severity-output' is not implemented yet.";
-                parser.report.warning(&call.line.place, Some(word), text);
+                unused.push(word);
             }
             _ => {
                 let known = ["mode", "user", "uid", "group", "gid", "level", "expose-fd"];
@@ -294,14 +336,15 @@ pub(super) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome 
         }
     }
     let Owner { mode, uid, gid } = owner;
-    parser.draft.global.stats_sockets.push(StatsSocket {
+    Ok(StatsSocket {
         address,
         mode,
         uid,
         gid,
         level,
-    });
-    Ok(())
+        exposes_listeners,
+        is_master: false,
+    })
 }
 
 /// The first argument as a time; for keywords whose messages have the usual form.

@@ -89,6 +89,62 @@ pub struct Global {
     pub max_spread_checks_ms: Option<u32>,
     /// `log-send-hostname`: the host in the headers of log lines.
     pub log_host: LogHost,
+    /// What the process is and may do.
+    pub process: ProcessSettings,
+}
+
+/// What the process is and may do, beside its work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProcessSettings {
+    /// `user` or `uid`, resolved: who it becomes once everything is bound.
+    pub user_id: Option<u32>,
+    /// `group` or `gid`, resolved.
+    pub group_id: Option<u32>,
+    /// `chroot`: the directory it is confined to.
+    pub chroot: Option<Jail>,
+    /// `ulimit-n`: open descriptors.
+    pub descriptors: Option<u64>,
+    /// `fd-hard-limit`: most descriptors that a computed limit counts on.
+    pub descriptors_max: Option<u64>,
+    /// `strict-limits`: a limit that can't be set is an error.
+    pub strict_limits: bool,
+    /// `zero-warning`: warnings are errors.
+    pub zero_warning: bool,
+    /// `quiet`: no messages.
+    pub quiet: bool,
+    /// `master-worker`: ends as HAProxy's master does.
+    pub master_worker: bool,
+    /// `node`: the instance's name; empty = the host's.
+    pub node: String,
+    /// `description` of the instance.
+    pub description: String,
+}
+
+/// What `chroot` asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Jail {
+    /// An empty directory that is made for it and removed at once.
+    Auto,
+    /// A directory.
+    Directory(PathBuf),
+}
+
+impl Default for ProcessSettings {
+    fn default() -> Self {
+        ProcessSettings {
+            user_id: None,
+            group_id: None,
+            chroot: None,
+            descriptors: None,
+            descriptors_max: None,
+            strict_limits: true,
+            zero_warning: false,
+            quiet: false,
+            master_worker: false,
+            node: String::new(),
+            description: String::new(),
+        }
+    }
 }
 
 impl Default for Global {
@@ -122,6 +178,7 @@ impl Default for Global {
             spread_checks_percent: 0,
             max_spread_checks_ms: None,
             log_host: LogHost::None,
+            process: ProcessSettings::default(),
         }
     }
 }
@@ -148,6 +205,10 @@ pub struct StatsSocket {
     pub gid: Option<u32>,
     /// `level`, `Operator` by default.
     pub level: Level,
+    /// `expose-fd listeners`: a successor may take the listening sockets (`-x`).
+    pub exposes_listeners: bool,
+    /// Stands for the socket of HAProxy's master (`-S`).
+    pub is_master: bool,
 }
 
 /// What a runtime socket's client may do.
@@ -385,6 +446,15 @@ pub enum Endpoint {
     Address(Address),
     /// A listening socket inherited as a descriptor (`fd@N`).
     Descriptor(i32),
+}
+
+impl std::fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Endpoint::Address(address) => address.fmt(f),
+            Endpoint::Descriptor(number) => write!(f, "fd@{number}"),
+        }
+    }
 }
 
 /// The connecting side of a proxy.

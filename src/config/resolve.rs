@@ -40,6 +40,7 @@ pub(super) fn plan(draft: &Draft, environment: &dyn Environment, report: &mut Re
         names,
         report,
         whole,
+        proxy_maxconn: environment.options().proxy_maxconn,
     };
     builder.plan.global = draft.global.clone();
     for ((index, proxy), iid) in (0u16..).zip(&draft.proxies).zip(iids) {
@@ -143,6 +144,8 @@ pub(super) struct Builder<'a, 'r> {
     pub(super) report: &'r mut Report,
     /// Whether every line was understood.
     whole: bool,
+    /// `maxconn` of proxies that set none.
+    proxy_maxconn: Option<u32>,
 }
 
 impl Builder<'_, '_> {
@@ -213,7 +216,7 @@ impl Builder<'_, '_> {
         Front {
             listeners,
             default_backend: self.default_backend(proxy_id, draft),
-            maxconn: settings.maxconn.unwrap_or(0),
+            maxconn: settings.maxconn.or(self.proxy_maxconn).unwrap_or(0),
             session_rate: settings.session_rate,
             timeout_client_ms: settings.timeouts.client.unwrap_or(0),
             timeout_client_fin_ms: settings.timeouts.client_fin.unwrap_or(0),

@@ -31,6 +31,14 @@ pub struct ListenerKey {
     pub index: u16,
 }
 
+impl ListenerKey {
+    /// The key as a text, the same in every process of this version: a process of another one
+    /// finds no name that fits, and binds by itself.
+    pub fn name(&self) -> String {
+        format!("{} {self:?}", env!("CARGO_PKG_VERSION"))
+    }
+}
+
 #[derive(Debug)]
 struct Entry {
     key: ListenerKey,
@@ -44,18 +52,25 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Registry {
     entries: Vec<Entry>,
+    /// The place of a running process is taken: what it listens on is no obstacle.
+    replacing: bool,
     socket_files: Vec<(PathBuf, (u64, u64))>,
 }
 
 impl Registry {
     /// Binds every listener of a plan for `shards` shards, taking sockets of `adopted` where the
-    /// key fits. On errors all of them are returned, as texts, and nothing stays bound.
+    /// key has the name; when `replacing` a running process, addresses are shared with it. On
+    /// errors all of them are returned, as texts, and nothing stays bound.
     pub fn bind(
         plan: &Plan,
         shards: u16,
-        mut adopted: Vec<(ListenerKey, OwnedFd)>,
+        mut adopted: Vec<(String, OwnedFd)>,
+        replacing: bool,
     ) -> Result<Registry, Vec<String>> {
-        let mut registry = Registry::default();
+        let mut registry = Registry {
+            replacing,
+            ..Registry::default()
+        };
         let mut errors = Vec::new();
         for listener in &plan.listeners {
             if let Err(error) = registry.bind_one(plan, listener, shards, &mut adopted) {
@@ -74,7 +89,7 @@ impl Registry {
         plan: &Plan,
         listener: &Listener,
         shards: u16,
-        adopted: &mut Vec<(ListenerKey, OwnedFd)>,
+        adopted: &mut Vec<(String, OwnedFd)>,
     ) -> Result<(), String> {
         let options = options_of(plan, listener);
         let failed = |refused: ListenError| bind_error(plan, listener, &refused);
@@ -99,8 +114,8 @@ impl Registry {
             Endpoint::Address(Address::Ip(address)) => {
                 let mut group: Vec<OwnedFd> = Vec::new();
                 for index in 0..sockets {
-                    let key = key_of(listener, &options, index);
-                    match adopted.iter().position(|(found, _)| *found == key) {
+                    let name = key_of(listener, &options, index).name();
+                    match adopted.iter().position(|(found, _)| *found == name) {
                         Some(at) => group.push(adopted.swap_remove(at).1),
                         None => break,
                     }
@@ -119,14 +134,19 @@ impl Registry {
             }
             Endpoint::Address(Address::Unix(path)) => {
                 let (mode, uid, gid) = (listener.unix_mode, listener.unix_uid, listener.unix_gid);
-                let bound = socket::listen_unix(path, options.backlog, mode, uid, gid)
+                let replacing = self.replacing;
+                let bound = socket::listen_unix(path, options.backlog, mode, uid, gid, replacing)
                     .map_err(|error| failed(error.into()))?;
                 self.socket_files.push((path.clone(), bound.file));
                 add(self, 0, bound.socket);
             }
             Endpoint::Address(Address::Abstract(name)) => {
-                let socket = socket::listen_abstract(name, options.backlog)
-                    .map_err(|error| failed(error.into()))?;
+                let key = key_of(listener, &options, 0).name();
+                let socket = match adopted.iter().position(|(found, _)| *found == key) {
+                    Some(at) => adopted.swap_remove(at).1,
+                    None => socket::listen_abstract(name, options.backlog)
+                        .map_err(|error| failed(error.into()))?,
+                };
                 add(self, 0, socket);
             }
             Endpoint::Descriptor(number) => {
@@ -159,7 +179,7 @@ impl Registry {
             entry.key.endpoint == listener.endpoint
                 && entry.key.options.interface == options.interface
         });
-        if own {
+        if own || self.replacing {
             return (0..members)
                 .map(|_| socket::join_tcp(address, options))
                 .collect();
@@ -197,10 +217,14 @@ impl Registry {
             .collect()
     }
 
-    /// Every socket with its key, to be handed to a successor.
+    /// Every socket without a file with its key, to be handed to a successor. That one makes
+    /// sockets in files of its own: the files are removed with the process that bound them.
     pub fn export(&self) -> impl Iterator<Item = (&ListenerKey, BorrowedFd<'_>)> {
+        let has_file =
+            |entry: &Entry| matches!(entry.key.endpoint, Endpoint::Address(Address::Unix(_)));
         self.entries
             .iter()
+            .filter(move |entry| !has_file(entry))
             .map(|entry| (&entry.key, entry.socket.as_fd()))
     }
 

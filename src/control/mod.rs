@@ -16,14 +16,15 @@ pub mod runtime_api;
 pub mod stats;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::base::time::Moment;
 use crate::limits;
 use crate::shard::World;
 use crate::sys::clock;
+use listeners::Registry;
 use log::Messages;
 use runtime_api::BoundSocket;
 use stats::Rates;
@@ -80,21 +81,27 @@ impl Shared {
 }
 
 /// Starts the control and the probe thread and returns when both have their runtimes.
-pub fn start(shared: &Arc<Shared>, api: Vec<BoundSocket>) -> io::Result<()> {
+/// `registry` holds the listening sockets that a successor may ask for.
+pub fn start(
+    shared: &Arc<Shared>,
+    api: Vec<BoundSocket>,
+    registry: &Arc<Mutex<Registry>>,
+) -> io::Result<()> {
     let (changes, results) = tokio::sync::mpsc::channel(limits::CHANGES_MAX);
     let world = Arc::clone(&shared.world);
     start_runtime("probe", move || probe::run(world, changes))?;
-    let shared = Arc::clone(shared);
-    start_runtime("control", move || run(shared, api, results))
+    let (shared, registry) = (Arc::clone(shared), Arc::clone(registry));
+    start_runtime("control", move || run(shared, api, registry, results))
 }
 
 /// The control thread's work.
 async fn run(
     shared: Arc<Shared>,
     api: Vec<BoundSocket>,
+    registry: Arc<Mutex<Registry>>,
     mut results: tokio::sync::mpsc::Receiver<probe::ProbeResult>,
 ) {
-    runtime_api::serve(&shared, api);
+    runtime_api::serve(&shared, api, &registry);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut probing = true;

@@ -71,7 +71,7 @@ impl SystemEnvironment {
         SystemEnvironment {
             local_addresses: addresses.filter_map(ip).collect(),
             options: Options::default(),
-            local_peer: process::host_name(),
+            local_peer: process::host_name().to_owned(),
             resolved: Mutex::default(),
         }
     }

@@ -46,6 +46,12 @@ pub fn memory(configured: Option<u64>, ram_bytes: u64, cgroup: CgroupLimits) -> 
     (there / limits::MEMORY_DIVISOR).max(limits::MEMORY_MIN)
 }
 
+/// Descriptors that a number of connections needs with everything beside them.
+pub fn needed(plan: &Plan, shards: u16, maxconn: u32) -> u64 {
+    let fixed: u64 = fixed_items(plan, shards).iter().map(|item| item.1).sum();
+    u64::from(maxconn) * limits::DESCRIPTORS_PER_SESSION + fixed
+}
+
 /// Distributes the descriptors, or says why they don't suffice. `maxconn` is the configured one.
 pub fn descriptors(
     plan: &Plan,
@@ -64,7 +70,9 @@ pub fn descriptors(
     };
     let room = |limit: u64| limit.saturating_sub(fixed) / limits::DESCRIPTORS_PER_SESSION;
     let Some(wanted) = maxconn else {
-        let room = room(descriptors_max.min(limits::DESCRIPTORS_DEFAULT_MAX));
+        let most = plan.global.process.descriptors_max;
+        let most = most.unwrap_or(limits::DESCRIPTORS_DEFAULT_MAX);
+        let room = room(descriptors_max.min(most));
         if room == 0 {
             return Err(format!(
                 "The limit of {descriptors_max} open descriptors leaves none for sessions: {fixed} \
@@ -79,7 +87,7 @@ pub fn descriptors(
             descriptors_fixed: fixed,
         });
     };
-    let needed = u64::from(wanted) * limits::DESCRIPTORS_PER_SESSION + fixed;
+    let needed = needed(plan, shards, wanted);
     if needed > descriptors_max {
         return Err(format!(
             "maxconn {wanted} needs {needed} open descriptors and the limit is {descriptors_max}: \

@@ -6,13 +6,14 @@
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{ForkResult, Pid, fork, setsid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setsid};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// Raises the soft limit of open descriptors to the hard one and returns it.
 pub fn raise_descriptors() -> io::Result<u64> {
@@ -21,6 +22,62 @@ pub fn raise_descriptors() -> io::Result<u64> {
         return Ok(soft);
     }
     Ok(hard)
+}
+
+/// Sets the limit of open descriptors, the hard one too where it is lower; that takes a privilege.
+pub fn set_descriptors(wanted: u64) -> io::Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(
+        Resource::RLIMIT_NOFILE,
+        wanted,
+        hard.max(wanted),
+    )?)
+}
+
+/// Confines the process to a directory.
+pub fn confine(directory: &Path) -> io::Result<()> {
+    std::env::set_current_dir(directory)?;
+    nix::unistd::chroot(".")?;
+    std::env::set_current_dir("/")
+}
+
+/// Confines the process to an empty directory that nobody else can find.
+pub fn confine_nowhere() -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    let name = format!("tidegate-{}", std::process::id());
+    let directory = std::env::temp_dir().join(name);
+    std::fs::DirBuilder::new().mode(0o555).create(&directory)?;
+    let entered = std::env::set_current_dir(&directory);
+    std::fs::remove_dir(&directory)?;
+    entered?;
+    nix::unistd::chroot(".")?;
+    std::env::set_current_dir("/")
+}
+
+/// Gives up every supplementary group, if there are any.
+pub fn drop_groups() -> io::Result<()> {
+    if nix::unistd::getgroups()?.is_empty() {
+        return Ok(());
+    }
+    Ok(nix::unistd::setgroups(&[])?)
+}
+
+/// Takes a group for good. Must be called before any thread is started.
+pub fn set_group(id: u32) -> io::Result<()> {
+    Ok(nix::unistd::setgid(Gid::from_raw(id))?)
+}
+
+/// Becomes a user for good. Must be called before any thread is started.
+pub fn set_user(id: u32) -> io::Result<()> {
+    Ok(nix::unistd::setuid(Uid::from_raw(id))?)
+}
+
+/// Sends a signal to another process; one that is gone needs none.
+pub fn signal(pid: i32, signal: Signal) -> io::Result<()> {
+    match nix::sys::signal::kill(Pid::from_raw(pid), signal) {
+        Err(nix::errno::Errno::ESRCH) => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// CPUs this process may run on, in rising order.
@@ -64,10 +121,13 @@ pub fn descriptors_open() -> usize {
     std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count().saturating_sub(1))
 }
 
-/// Name of the host.
-pub fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| String::new(), |name| name.trim().to_owned())
+/// Name of the host as it was when first asked for: later the process may be confined.
+pub fn host_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        std::fs::read_to_string("/proc/sys/kernel/hostname")
+            .map_or_else(|_| String::new(), |name| name.trim().to_owned())
+    })
 }
 
 /// Signals that the process waits for, blocked in this thread and those it starts afterwards.
@@ -142,19 +202,35 @@ pub fn daemonize() -> io::Result<Daemon> {
     }
 }
 
-/// Tells the service manager a state (`READY=1`, `STOPPING=1`) if one listens (`NOTIFY_SOCKET`).
-pub fn notify_service(state: &str) {
-    let Some(name) = std::env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let text = name.to_string_lossy();
-    let address = match text.strip_prefix('@') {
-        Some(abstract_name) => SocketAddr::from_abstract_name(abstract_name.as_bytes()),
-        None => SocketAddr::from_pathname(Path::new(&name)),
-    };
-    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
+/// The service manager that listens (`NOTIFY_SOCKET`), if one does.
+///
+/// It is reached at its first use: later the process may be confined, and its path out of reach.
+fn service_manager() -> Option<&'static UnixDatagram> {
+    static MANAGER: OnceLock<Option<UnixDatagram>> = OnceLock::new();
+    let reach = || {
+        let name = std::env::var_os("NOTIFY_SOCKET")?;
+        let text = name.to_string_lossy();
+        let address = match text.strip_prefix('@') {
+            Some(abstract_name) => SocketAddr::from_abstract_name(abstract_name.as_bytes()),
+            None => SocketAddr::from_pathname(Path::new(&name)),
+        };
+        let socket = UnixDatagram::unbound().ok()?;
+        socket.connect_addr(&address.ok()?).ok()?;
         // A manager that doesn't read must not hold the start up.
-        let _ = socket.set_nonblocking(true);
-        let _ = socket.send_to_addr(state.as_bytes(), &address);
+        socket.set_nonblocking(true).ok()?;
+        Some(socket)
+    };
+    MANAGER.get_or_init(reach).as_ref()
+}
+
+/// Whether a service manager listens. What it is told afterwards reaches it from everywhere.
+pub fn reach_service_manager() -> bool {
+    service_manager().is_some()
+}
+
+/// Tells the service manager a state (`READY=1`, `STOPPING=1`) if one listens.
+pub fn notify_service(state: &str) {
+    if let Some(socket) = service_manager() {
+        let _ = socket.send(state.as_bytes());
     }
 }

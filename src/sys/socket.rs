@@ -4,8 +4,9 @@
 //! (TCP_NODELAY, keep-alive, buffer sizes, TCP_USER_TIMEOUT): the data plane then makes no
 //! `setsockopt` call per connection.
 
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
 use socket2::{Domain, SockAddr, Socket, Type};
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -251,20 +252,22 @@ pub struct UnixListening {
 
 /// Listens on a Unix path: binds a temporary name, sets mode and owner, and renames it over the
 /// path, so that clients find either the old socket or a ready one. A path on which somebody
-/// listens gives `AddrInUse`; a socket left behind is replaced, any other file is not.
+/// listens gives `AddrInUse` unless it is to be replaced; a socket left behind is replaced, any
+/// other file is not.
 pub fn listen_unix(
     path: &Path,
     backlog: u32,
     mode: Option<u32>,
     uid: Option<u32>,
     gid: Option<u32>,
+    replacing: bool,
 ) -> io::Result<UnixListening> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
     if let Ok(found) = std::fs::symlink_metadata(path) {
         if !found.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "not a socket"));
         }
-        if is_served(path) {
+        if !replacing && is_served(path) {
             return Err(io::Error::from_raw_os_error(libc::EADDRINUSE));
         }
     }
@@ -313,6 +316,50 @@ pub fn unlink_unix(path: &Path, file: (u64, u64)) {
     if std::fs::symlink_metadata(path).is_ok_and(|found| (found.dev(), found.ino()) == file) {
         let _ = std::fs::remove_file(path);
     }
+}
+
+/// Descriptors that one message may carry; the kernel's bound is 253 (SCM_MAX_FD).
+pub const DESCRIPTORS_PER_MESSAGE_MAX: usize = 64;
+
+/// Sends bytes, which must fit at once, with descriptors attached to the first.
+pub fn send_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let attached = [ControlMessage::ScmRights(&numbers)];
+    let pieces = [IoSlice::new(bytes)];
+    let flags = MsgFlags::MSG_NOSIGNAL;
+    let sent = sendmsg::<UnixAddr>(socket.as_raw_fd(), &pieces, &attached, flags, None)?;
+    if sent == bytes.len() {
+        Ok(())
+    } else {
+        Err(io::ErrorKind::WriteZero.into())
+    }
+}
+
+/// Receives bytes, and the descriptors that are attached to them.
+pub fn receive_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_PER_MESSAGE_MAX]);
+    let mut pieces = [IoSliceMut::new(bytes)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let number = socket.as_raw_fd();
+    let message = recvmsg::<UnixAddr>(number, &mut pieces, Some(&mut space), flags)?;
+    for attached in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = attached {
+            for number in numbers {
+                // SAFETY: the kernel has just installed this descriptor for us, and nobody else
+                // has seen its number.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+    }
+    Ok(message.bytes)
 }
 
 /// Takes over a listening socket inherited as descriptor `number`.
@@ -374,11 +421,11 @@ mod tests {
     #[test]
     fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
         let path = std::env::temp_dir().join(format!("tidegate-unit-{}.sock", std::process::id()));
-        let first = listen_unix(&path, 8, Some(0o600), None, None).unwrap();
-        let error = listen_unix(&path, 8, None, None, None).unwrap_err();
+        let first = listen_unix(&path, 8, Some(0o600), None, None, false).unwrap();
+        let error = listen_unix(&path, 8, None, None, None, false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        let second = listen_unix(&path, 8, None, None, None).unwrap();
+        let second = listen_unix(&path, 8, None, None, None, false).unwrap();
         let (device, inode) = second.file;
         unlink_unix(&path, (device, inode.wrapping_add(1)));
         assert!(path.exists());

@@ -6,6 +6,7 @@
 
 mod backups;
 mod checks;
+mod cli;
 mod closing;
 mod endings;
 mod endpoints;
@@ -19,13 +20,16 @@ mod listeners_on_interfaces;
 mod listeners_shared;
 mod logging;
 mod ports;
+mod privileges;
 mod programs;
 mod runtime_socket;
 mod scenarios;
 mod slow_readers;
 mod sources;
 mod spread;
+mod supervision;
 mod support;
+mod take_over;
 mod timeouts;
 mod toml;
 mod unavailable;

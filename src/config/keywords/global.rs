@@ -4,22 +4,28 @@ use super::Side::{Everywhere, Global};
 use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, TLS_ONLY};
 use super::{later, needed, never, no_effect, works};
 use crate::config::{parse_bind as bind, parse_global as global, parse_log as log};
-use crate::config::{parse_proxy as proxy, parse_threads as threads};
+use crate::config::{parse_process as process, parse_proxy as proxy, parse_threads as threads};
 
 const SINGLE: &str = "there is one engine, io_uring";
-const NO_PAGES: &str = "it names the instance in HAProxy's pages";
 const PINNED: &str = "shards are pinned in the order of the CPUs, or as 'cpu-map' says";
 const ONE_GROUP: &str = "there is one thread group, number 1";
 const NO_LUA: &str = "Lua is not supported";
-const NO_PRIVILEGES: &str =
-    "dropping privileges is not implemented yet; start the program as the user it should run as";
 
 #[rustfmt::skip]
 pub(super) static GLOBAL: &[Keyword] = &[
+    works("chroot", Global, 1, "<directory>|auto", "Confines the process to a directory once everything is bound; 'auto' makes an empty one.", process::chroot)
+        .default("none"),
     works("daemon", Global, 0, "", "Run in the background.", global::daemon)
         .default("off"),
     works("default-path", Global, 2, "current|config|parent|origin <path>", "Where the relative names of files that are read while parsing begin; the files of -f begin where the program was started.", global::default_path)
         .default("current"),
+    works("description", Global, MANY, "<text>", "What the instance is, for 'show info'.", process::description),
+    works("fd-hard-limit", Global, 1, "<number>", "Most descriptors that a computed 'maxconn' counts on.", process::descriptors)
+        .default("1048576"),
+    works("gid", Global, 1, "<number>", "The group the process takes once everything is bound.", process::user)
+        .default("the starter's"),
+    works("group", Global, 1, "<name>", "The group the process takes once everything is bound.", process::user)
+        .default("the starter's"),
     works("hard-stop-after", Global, 1, "<time>", "Longest time a soft stop may take.", global::hard_stop_after)
         .default("no bound"),
     works("log-send-hostname", Global, 1, "[<name>]", "Send the machine's name, or this one, in headers of the formats rfc3164 and rfc5424.", global::log_send_hostname)
@@ -40,6 +46,10 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("by-thread"),
     works("tune.maxaccept", Global, 1, "<number>", "Connections that a shard takes from a listener per turn; negative = unlimited.", threads::maxaccept)
         .default("unlimited on a socket of its own, 4 on a shared one"),
+    works("master-worker", Global, 1, "[no-exit-on-failure]", "Ends as HAProxy's master does (130 after SIGINT); there is no second process.", process::master_worker)
+        .default("off"),
+    works("node", Global, 1, "<name>", "The instance's name, for 'show info'.", process::node)
+        .default("the host's name"),
     works("pidfile", Global, 1, "<path>", "File that holds the process id.", global::pidfile),
     works("presetenv", Global, MANY, "<name> <value>", "Sets a variable that isn't set, from the next line on.", global::variables),
     works("resetenv", Global, MANY, "[<name>...]", "Removes all variables but those named, from the next line on.", global::variables),
@@ -47,12 +57,16 @@ pub(super) static GLOBAL: &[Keyword] = &[
     works("unsetenv", Global, MANY, "<name>...", "Removes variables, from the next line on.", global::variables),
     works("spread-checks", Global, 1, "<0..50>", "Percent of its interval by which a check may come sooner or later.", global::spread_checks)
         .default("0"),
+    works("quiet", Global, 0, "", "Prints no messages once the file is read, as -q.", process::flag)
+        .default("off"),
     works("stats maxconn", Global, 1, "<number>", "Connections to the runtime sockets.", global::stats_maxconn)
         .default("10"),
-    works("stats socket", Global, MANY, "<address> [mode <octal>] [user <name>|uid <n>] [group <name>|gid <n>] [level user|operator|admin]",
-        "A socket for runtime commands.", global::stats_socket),
+    works("stats socket", Global, MANY, "<address> [mode <octal>] [user <name>|uid <n>] [group <name>|gid <n>] [level user|operator|admin] [expose-fd listeners]",
+        "A socket for runtime commands; with 'expose-fd listeners' a successor may take the listening sockets (-x).", global::stats_socket),
     works("stats timeout", Global, 1, "<time>", "Idle time of a connection to a runtime socket.", global::stats_timeout)
         .default("10s"),
+    works("strict-limits", Global, 0, "", "A limit that can't be set, or is too low for 'maxconn', is an error; 'no strict-limits' makes it a warning.", process::flag)
+        .default("on"),
     works("tune.rcvbuf.client", Global, 1, "<bytes>", "Receive buffer of client sockets; 0 leaves it to the kernel.", global::buffers)
         .default("0"),
     works("tune.rcvbuf.server", Global, 1, "<bytes>", "Receive buffer of server sockets; 0 leaves it to the kernel.", global::buffers)
@@ -73,18 +87,20 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("8").ours(),
     works("tune.ring.receive", Global, 1, "auto|limit|incremental|bundle|plain", "How shards receive.", global::ring_receive)
         .default("auto").ours(),
+    works("uid", Global, 1, "<number>", "The user the process becomes once everything is bound.", process::user)
+        .default("the starter"),
+    works("ulimit-n", Global, 1, "<number>", "Descriptors of the process.", process::descriptors)
+        .default("what 'maxconn' needs, else the hard limit"),
+    works("user", Global, 1, "<name>", "The user the process becomes once everything is bound.", process::user)
+        .default("the starter"),
+    works("zero-warning", Global, 0, "", "Warnings are errors, as -dW.", process::flag)
+        .default("off"),
 
     works("log", Everywhere, MANY, "global | <target> [len <n>] [format <format>] <facility> [<level> [<minimum>]]",
         "Where log lines go.", log::log),
     works("maxconn", Everywhere, 1, "<number>", "Most connections at a time, of the process or of a frontend.", proxy::maxconn)
         .default("from the descriptor limit"),
 
-    never("user", Global, "<name>", NO_PRIVILEGES),
-    never("group", Global, "<name>", NO_PRIVILEGES),
-    never("uid", Global, "<number>", NO_PRIVILEGES),
-    never("gid", Global, "<number>", NO_PRIVILEGES),
-    never("chroot", Global, "<directory>|auto", "not implemented yet; the service manager can confine the program"),
-    never("master-worker", Global, "", "there is no master process yet; remove the line"),
     later("maxpipes", Global, "<number>", "Pipes of spliced connections."),
     later("grace", Global, "<time>", "Time between a soft stop and the end of listening."),
     later("localpeer", Global, "<name>", "Which peer of a 'peers' section this process is."),
@@ -96,14 +112,11 @@ pub(super) static GLOBAL: &[Keyword] = &[
     later("external-check", Global, "[preserve-env]", "Allows checks by a program."),
     later("cpu-set", Global, "reset|drop-*|only-*", "Which CPUs are used."),
     needed("harden.reject-privileged-ports.*", Global, "on|off", "Refuses clients whose port is privileged."),
-    later("zero-warning", Global, "", "Warnings are errors."),
     later("set-dumpable", Global, "on|off|libs", "Core dumps."),
     later("setcap", Global, "<capability>...", "Capabilities kept after privileges are dropped."),
     later("set-var", Global, "<name> <expression>", "Sets a variable of rules."),
     later("set-var-fmt", Global, "<name> <format>", "Sets a variable of rules."),
     later("busy-polling", Global, "", "Shards poll without sleeping."),
-    later("ulimit-n", Global, "<number>", "Descriptors of the process."),
-    later("strict-limits", Global, "", "A limit that can't be set is an error."),
     never("nbproc", Global, "<number>", "one process runs all shards; use 'nbthread'"),
     never("lua-*", Global, "", NO_LUA),
     no_effect("nosplice", Global, "", "splice(2) is not used yet"),
@@ -119,13 +132,9 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("max-threads-per-group", Global, "<number>", ONE_GROUP),
     no_effect("tune.listener.multi-queue", Global, "on|fair|off", "a connection stays with the shard that accepts it"),
     no_effect("stats bind-process", Global, "", "there is one process"),
-    no_effect("fd-hard-limit", Global, "<number>", CHOSEN),
     no_effect("prealloc-fd", Global, "", CHOSEN),
     no_effect("mworker-max-reloads", Global, "<number>", "there is no master process"),
-    no_effect("node", Global, "<name>", NO_PAGES),
-    no_effect("description", Global, "<text>", NO_PAGES),
     no_effect("anonkey", Global, "<key>", "it concerns HAProxy's dumps"),
-    no_effect("quiet", Global, "", "messages are printed in any case"),
     no_effect("expose-experimental-directives", Global, "", "no directive needs it"),
     no_effect("expose-deprecated-directives", Global, "", "no directive needs it"),
     no_effect("noepoll", Global, "", SINGLE),

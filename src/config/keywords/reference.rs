@@ -129,7 +129,9 @@ fn one_line(help: &ParameterHelp) -> String {
 
 /// The word that may have been meant by one that `help` doesn't know.
 pub fn nearest(word: &str) -> Option<&'static str> {
-    closest(word, entries().iter().map(|entry| entry.help.name))
+    let names = entries();
+    let names = names.iter().map(|entry| entry.help.name);
+    closest(word, names.chain(FAMILIES.iter().copied()))
 }
 
 /// The places of the language and how many words each has: what there is to ask for.

@@ -200,7 +200,9 @@ impl Shipper {
             origin: Origin {
                 host: match &plan.global.log_host {
                     LogHost::None => None,
-                    LogHost::System => Some(process::host_name()).filter(|name| !name.is_empty()),
+                    LogHost::System => {
+                        Some(process::host_name().to_owned()).filter(|name| !name.is_empty())
+                    }
                     LogHost::Named(name) => Some(name.clone()),
                 },
                 tag: plan.global.log_tag.clone(),

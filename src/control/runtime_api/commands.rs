@@ -27,6 +27,8 @@ const COMMANDS: &[Command] = &[
         help: "what the shards and the process hold and do", run: |shared, _, _| activity::show(shared) },
     Command { words: &["show", "info"], level: Level::User, usage: "show info",
         help: "report information about the running process", run: |shared, _, rest| info::show(shared, rest) },
+    Command { words: &["show", "proc"], level: Level::User, usage: "show proc",
+        help: "list the processes: this one, in the roles of HAProxy's master and worker", run: |shared, _, _| info::processes(shared) },
     Command { words: &["show", "stat"], level: Level::User, usage: "show stat [up|no-maint] [{<iid>|<proxy>} <type> <sid>]",
         help: "report counters for each proxy and server", run: |shared, session, rest| stat::show(shared, session.level, rest) },
     Command { words: &["show", "version"], level: Level::User, usage: "show version",

@@ -98,8 +98,8 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
         ("Tasks", current.to_string()),
         ("Run_queue", zero()),
         ("Idle_pct", zero()),
-        ("node", process::host_name()),
-        ("description", String::new()),
+        ("node", node(&world.plan.global.process.node)),
+        ("description", world.plan.global.process.description.clone()),
         ("Stopping", stopping.to_string()),
         ("Jobs", (u64::from(current) + listeners as u64).to_string()),
         ("Unstoppable Jobs", api.to_string()),
@@ -131,6 +131,34 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
         ("PatternsFreed", zero()),
         ("NbThreadGroups", "1".to_owned()),
     ]
+}
+
+/// The answer to `show proc`: one process, which is what HAProxy's master and its worker are.
+pub(super) fn processes(shared: &Shared) -> String {
+    let pid = std::process::id();
+    let seconds = clock::now().ms_since(shared.facts.started) / 1000;
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    let (hours, minutes) = (rest / 3600, rest % 3600 / 60);
+    let up = format!("{days}d{hours:02}h{minutes:02}m{:02}s", rest % 60);
+    let version = env!("CARGO_PKG_VERSION");
+    let row = |role: &str| format!("{pid:<15} {role:<15} {:<15} {up:<15} {version}\n", 0);
+    let head = ["#<PID>", "<type>", "<reloads>", "<uptime>"].map(|cell| format!("{cell:<15} "));
+    format!(
+        "{}<version>\n{}# workers\n{}# programs\n",
+        head.concat(),
+        row("master"),
+        row("worker")
+    )
+}
+
+/// The instance's name, the host's where it has none.
+fn node(configured: &str) -> String {
+    let name = if configured.is_empty() {
+        process::host_name()
+    } else {
+        configured
+    };
+    name.to_owned()
 }
 
 /// `0d 0h00m04s`

@@ -7,19 +7,20 @@
 mod activity;
 mod commands;
 mod info;
+pub mod sockets;
 mod stat;
 mod table;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::Semaphore;
 
 use super::Shared;
-use super::listeners::error_text;
+use super::listeners::{Registry, error_text};
 use crate::base::address::Address;
 use crate::config::plan::{Global, Level, StatsSocket};
 use crate::limits;
@@ -30,7 +31,17 @@ use crate::sys::socket::{self, ListenOptions};
 pub struct BoundSocket {
     socket: OwnedFd,
     is_unix: bool,
+    grant: Grant,
+}
+
+/// What the clients of a socket may do.
+#[derive(Clone, Copy, Debug)]
+struct Grant {
     level: Level,
+    /// `expose-fd listeners`: a successor may take the listening sockets.
+    exposes_listeners: bool,
+    /// It stands for the socket of HAProxy's master: commands may begin with a process's name.
+    is_master: bool,
 }
 
 /// The runtime sockets of the process.
@@ -42,11 +53,12 @@ pub struct ApiSockets {
 
 impl ApiSockets {
     /// Binds every `stats socket`; on errors returns all of them as texts.
-    pub fn bind(global: &Global) -> Result<ApiSockets, Vec<String>> {
+    /// Those of a running process whose place is taken are replaced.
+    pub fn bind(global: &Global, replacing: bool) -> Result<ApiSockets, Vec<String>> {
         let mut sockets = ApiSockets::default();
         let mut errors = Vec::new();
         for wanted in &global.stats_sockets {
-            if let Err(error) = sockets.bind_one(wanted) {
+            if let Err(error) = sockets.bind_one(wanted, replacing) {
                 let what = &wanted.address;
                 let text = error_text(&error);
                 errors.push(format!("cannot bind stats socket ({text}) for [{what}]"));
@@ -59,18 +71,22 @@ impl ApiSockets {
         }
     }
 
-    fn bind_one(&mut self, wanted: &StatsSocket) -> io::Result<()> {
-        let level = wanted.level;
+    fn bind_one(&mut self, wanted: &StatsSocket, replacing: bool) -> io::Result<()> {
+        let grant = Grant {
+            level: wanted.level,
+            exposes_listeners: wanted.exposes_listeners,
+            is_master: wanted.is_master,
+        };
         match &wanted.address {
             Address::Unix(path) => {
                 let backlog = u32::try_from(limits::API_BACKLOG).unwrap_or(0);
-                let bound =
-                    socket::listen_unix(path, backlog, wanted.mode, wanted.uid, wanted.gid)?;
+                let (mode, uid, gid) = (wanted.mode, wanted.uid, wanted.gid);
+                let bound = socket::listen_unix(path, backlog, mode, uid, gid, replacing)?;
                 self.files.push((path.clone(), bound.file));
                 self.bound.push(BoundSocket {
                     socket: bound.socket,
                     is_unix: true,
-                    level,
+                    grant,
                 });
             }
             Address::Abstract(name) => {
@@ -78,7 +94,7 @@ impl ApiSockets {
                 self.bound.push(BoundSocket {
                     socket: socket::listen_abstract(name, backlog)?,
                     is_unix: true,
-                    level,
+                    grant,
                 });
             }
             Address::Ip(address) => {
@@ -87,12 +103,16 @@ impl ApiSockets {
                     backlog,
                     ..ListenOptions::default()
                 };
-                let sockets = socket::listen_tcp(*address, &options, 1);
+                let sockets = if replacing {
+                    socket::join_tcp(*address, &options).map(|socket| vec![socket])
+                } else {
+                    socket::listen_tcp(*address, &options, 1)
+                };
                 for socket in sockets.map_err(|refused| refused.error)? {
                     self.bound.push(BoundSocket {
                         socket,
                         is_unix: false,
-                        level,
+                        grant,
                     });
                 }
             }
@@ -114,15 +134,22 @@ impl ApiSockets {
 }
 
 /// Serves the sockets on the control thread's runtime.
-pub(super) fn serve(shared: &Arc<Shared>, sockets: Vec<BoundSocket>) {
+pub(super) fn serve(
+    shared: &Arc<Shared>,
+    sockets: Vec<BoundSocket>,
+    registry: &Arc<Mutex<Registry>>,
+) {
     let clients = usize::try_from(shared.world.plan.global.stats_maxconn)
         .unwrap_or(1)
         .max(1);
     for bound in sockets {
-        let shared = Arc::clone(shared);
+        let server = Server {
+            shared: Arc::clone(shared),
+            registry: Arc::clone(registry),
+            grant: bound.grant,
+        };
         let free = Arc::new(Semaphore::new(clients));
         tokio_uring::spawn(async move {
-            let level = bound.level;
             // The sockets were opened non-blocking, so tokio takes them as they are.
             if bound.is_unix {
                 let listener = std::os::unix::net::UnixListener::from(bound.socket);
@@ -131,9 +158,8 @@ pub(super) fn serve(shared: &Arc<Shared>, sockets: Vec<BoundSocket>) {
                 };
                 accept_all(
                     async || listener.accept().await.map(|(s, _)| s),
-                    &shared,
+                    &server,
                     &free,
-                    level,
                 )
                 .await;
             } else {
@@ -143,9 +169,8 @@ pub(super) fn serve(shared: &Arc<Shared>, sockets: Vec<BoundSocket>) {
                 };
                 accept_all(
                     async || listener.accept().await.map(|(s, _)| s),
-                    &shared,
+                    &server,
                     &free,
-                    level,
                 )
                 .await;
             }
@@ -155,11 +180,10 @@ pub(super) fn serve(shared: &Arc<Shared>, sockets: Vec<BoundSocket>) {
 
 async fn accept_all<S>(
     accept: impl AsyncFn() -> io::Result<S>,
-    shared: &Arc<Shared>,
+    server: &Server,
     free: &Arc<Semaphore>,
-    level: Level,
 ) where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: Client + 'static,
 {
     loop {
         // Above the bound, clients wait in the socket's queue.
@@ -168,16 +192,42 @@ async fn accept_all<S>(
         };
         match accept().await {
             Ok(stream) => {
-                let shared = Arc::clone(shared);
+                let server = server.clone();
                 tokio_uring::spawn(async move {
                     // A client that goes away ends its session, nothing else.
-                    let _ = session(stream, &shared, level).await;
+                    let _ = session(stream, &server).await;
                     drop(seat);
                 });
             }
             // No descriptor, or the client was gone: not again at once.
             Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
+    }
+}
+
+/// What the sessions of a socket work with.
+#[derive(Clone)]
+struct Server {
+    shared: Arc<Shared>,
+    registry: Arc<Mutex<Registry>>,
+    grant: Grant,
+}
+
+/// A connection to a runtime socket.
+trait Client: AsyncRead + AsyncWrite + Unpin {
+    /// The connection as one that can carry descriptors, if it can.
+    fn as_unix(&mut self) -> Option<&mut tokio::net::UnixStream>;
+}
+
+impl Client for tokio::net::UnixStream {
+    fn as_unix(&mut self) -> Option<&mut tokio::net::UnixStream> {
+        Some(self)
+    }
+}
+
+impl Client for tokio::net::TcpStream {
+    fn as_unix(&mut self) -> Option<&mut tokio::net::UnixStream> {
+        None
     }
 }
 
@@ -190,14 +240,12 @@ struct Session {
     timeout: Duration,
 }
 
-async fn session<S>(mut stream: S, shared: &Shared, level: Level) -> io::Result<()>
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
+async fn session<S: Client>(mut stream: S, server: &Server) -> io::Result<()> {
+    let (shared, grant) = (&server.shared, server.grant);
     let timeout_ms = u64::from(shared.world.plan.global.stats_timeout_ms.max(1));
     let timeout = Duration::from_millis(timeout_ms);
     let mut session = Session {
-        level,
+        level: grant.level,
         prompt: false,
         ended: false,
         timeout,
@@ -213,8 +261,16 @@ where
             Line::None => return Ok(()),
         };
         let text = String::from_utf8_lossy(&line);
-        for command in split_commands(text.trim_end_matches('\r')) {
-            let mut answer = commands::run(shared, &mut session, &command);
+        let text = text.trim_end_matches('\r');
+        if let Some(client) = sockets::asked_for(text, &mut stream, grant) {
+            return sockets::send(client, &server.registry, timeout).await;
+        }
+        for command in split_commands(text) {
+            let command = match grant.is_master {
+                true => without_process(&command),
+                false => &command,
+            };
+            let mut answer = commands::run(shared, &mut session, command);
             if session.ended {
                 return Ok(());
             }
@@ -229,6 +285,17 @@ where
             return Ok(());
         }
         write(&mut stream, b"> ", session.timeout).await?;
+    }
+}
+
+/// A command to HAProxy's master without the name of the process that it is for: there is one.
+fn without_process(command: &str) -> &str {
+    let command = command.trim_start();
+    match command.strip_prefix('@') {
+        Some(rest) => rest
+            .split_once(char::is_whitespace)
+            .map_or("", |(_, rest)| rest),
+        None => command,
     }
 }
 
@@ -314,6 +381,15 @@ fn split_commands(line: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_a_process_is_taken_from_a_command() {
+        assert_eq!(without_process("@1 show info"), "show info");
+        assert_eq!(without_process(" @master show proc"), "show proc");
+        assert_eq!(without_process("@!12 show stat up"), "show stat up");
+        assert_eq!(without_process("@1"), "");
+        assert_eq!(without_process("show info"), "show info");
+    }
 
     #[test]
     fn lines_are_divided_at_semicolons() {

@@ -90,6 +90,8 @@ pub(crate) struct Setup {
     shards: u32,
     stdin: Option<OwnedFd>,
     niceness: Option<u8>,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -101,7 +103,23 @@ impl Setup {
             shards: 2,
             stdin: None,
             niceness: None,
+            arguments: Vec::new(),
+            variables: Vec::new(),
         }
+    }
+
+    /// Adds words to the command line.
+    pub(crate) fn arguments(mut self, words: &[&str]) -> Self {
+        self.arguments
+            .extend(words.iter().map(|word| (*word).to_owned()));
+        self
+    }
+
+    /// Sets an environment variable.
+    pub(crate) fn variable(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        self.variables
+            .push((name.to_owned(), value.as_ref().to_owned()));
+        self
     }
 
     /// Adds a line to the global section.
@@ -154,7 +172,7 @@ impl Setup {
     pub(crate) fn start(self) -> Balancer {
         let dir = TempDir::new();
         let text = self.text(dir.path());
-        Balancer::spawn(dir, "balancer.cfg", &text, self.stdin, self.niceness)
+        Balancer::spawn(dir, "balancer.cfg", &text, self)
     }
 }
 
@@ -185,19 +203,13 @@ impl Balancer {
 
     /// The same with a name for the file, whose extension says what it is written in.
     pub(crate) fn start_file(dir: TempDir, file: &str, text: &str) -> Self {
-        Balancer::spawn(dir, file, text, None, None)
+        Balancer::spawn(dir, file, text, Setup::new(""))
     }
 
-    fn spawn(
-        dir: TempDir,
-        file: &str,
-        text: &str,
-        stdin: Option<OwnedFd>,
-        niceness: Option<u8>,
-    ) -> Self {
+    fn spawn(dir: TempDir, file: &str, text: &str, setup: Setup) -> Self {
         let config = dir.write(file, text);
         let stats_path = dir.path().join("stats");
-        let mut command = match niceness {
+        let mut command = match setup.niceness {
             None => Command::new(program()),
             Some(niceness) => {
                 // `nice` executes the program in its own place: the process id stays.
@@ -206,8 +218,9 @@ impl Balancer {
                 command
             }
         };
-        command.arg("-f").arg(&config);
-        command.stdin(stdin.map_or_else(Stdio::null, Stdio::from));
+        command.arg("-f").arg(&config).args(&setup.arguments);
+        command.envs(setup.variables);
+        command.stdin(setup.stdin.map_or_else(Stdio::null, Stdio::from));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start the balancer");
         let stderr = collect(child.stderr.take().expect("stderr is piped"));

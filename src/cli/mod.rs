@@ -1,0 +1,261 @@
+//! The command line: argv to exit code.
+//!
+//! HAProxy's single-dash words are in `flags`, our own subcommands in `commands`. What both share,
+//! reading the configuration, is in `load`.
+
+mod check;
+mod commands;
+mod convert;
+mod flags;
+mod help;
+mod load;
+
+use std::io::Write;
+
+pub use commands::{Check, Command, Convert, Demo, Help};
+pub use flags::Options;
+
+use crate::config;
+use crate::config::diagnostics::Severity;
+use crate::config::plan::{Global, Plan};
+use crate::control::messages::Console;
+use crate::demo;
+use crate::process::{self, Settings};
+use crate::ring::Caps;
+
+/// What to do.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Invocation {
+    /// Load the configuration and run, or only check it.
+    Run(Box<Options>),
+    /// A subcommand.
+    Command(Command),
+    /// `-v`
+    Version,
+    /// `-vv`
+    VersionDetails,
+    /// `-h`
+    Help,
+    /// A subcommand's `--help`, with the text.
+    CommandHelp(String),
+}
+
+/// Parses the arguments after the program's name. The error is all there is to print.
+pub fn parse(arguments: &[String]) -> Result<Invocation, String> {
+    match arguments.first().map(String::as_str) {
+        Some(word) if commands::is_command(word) => match commands::parse(arguments)? {
+            commands::Parsed::Command(command) => Ok(Invocation::Command(command)),
+            commands::Parsed::Text(text) => Ok(Invocation::CommandHelp(text)),
+        },
+        Some("--version") => Ok(Invocation::Version),
+        Some("--help") => Ok(Invocation::Help),
+        _ => flags::parse(arguments).map_err(|text| format!("{text}\n\n{}", usage())),
+    }
+}
+
+/// Does it and returns the exit code.
+pub fn execute(invocation: Invocation) -> u8 {
+    match invocation {
+        Invocation::Run(options) => run(*options),
+        Invocation::Command(Command::Demo(demo)) => run_demo(&demo),
+        Invocation::Command(Command::Check(check)) => check::run(&check),
+        Invocation::Command(Command::Convert(wanted)) => convert::run(&wanted),
+        Invocation::Command(Command::Help(help)) => help::run(&help),
+        Invocation::Version => print(&version()),
+        Invocation::VersionDetails => print_details(),
+        Invocation::Help => print(&usage()),
+        Invocation::CommandHelp(text) => print(&text),
+    }
+}
+
+/// Prints a text to standard output. A reader that goes away early has seen enough.
+pub fn print(text: &str) -> u8 {
+    let _ = writeln!(std::io::stdout().lock(), "{}", text.trim_end());
+    0
+}
+
+/// Prints a text to standard error.
+pub fn complain(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{}", text.trim_end());
+}
+
+/// `-vv`
+fn print_details() -> u8 {
+    let mut text = version();
+    text.push_str(&format!(
+        "\nTarget: {} {}, {} build\n",
+        std::env::consts::OS,
+        std::env::consts::ARCH,
+        if cfg!(debug_assertions) {
+            "debug"
+        } else {
+            "release"
+        },
+    ));
+    match Caps::probe(None, Global::default().ring_buffers) {
+        Ok(caps) => {
+            text.push_str(&format!("Receive step: {}\n", caps.receive.name()));
+            caps.findings
+                .iter()
+                .for_each(|line| text.push_str(&format!("  {line}\n")));
+        }
+        Err(error) => text.push_str(&format!("io_uring can't be used: {error}\n")),
+    }
+    print(&text)
+}
+
+/// `demo`
+fn run_demo(demo: &Demo) -> u8 {
+    env_logger::init();
+    demo::run(demo::Options {
+        duration: demo.duration,
+        keep: demo.keep,
+        port: demo.port,
+    })
+}
+
+/// Loads the configuration, then checks or runs it.
+fn run(mut options: Options) -> u8 {
+    let console = Console::new(options.quiet);
+    if let Some(directory) = &options.directory
+        && let Err(error) = std::env::set_current_dir(directory)
+    {
+        let directory = directory.display();
+        console.alert(&format!("Cannot change to {directory}: {error}"));
+        return 1;
+    }
+    if options.debug {
+        env_logger::builder()
+            .filter_level(log::LevelFilter::Debug)
+            .init();
+    } else {
+        env_logger::init();
+    }
+    for notice in &options.notices {
+        console.say(Severity::Notice, notice);
+    }
+    if let Some(condition) = &options.condition {
+        return evaluate(condition, &options, &console);
+    }
+    let Some(plan) = load(&options, &console) else {
+        return 1;
+    };
+    options.quiet |= plan.global.process.quiet;
+    if options.check {
+        return checked(&plan, &options);
+    }
+    if !plan.has_listener() {
+        console.alert("No listener: there is nothing to do.");
+        return 1;
+    }
+    let background = options.daemon || plan.global.daemon;
+    let foreground = options.foreground || options.debug || options.supervised;
+    let settings = Settings {
+        daemon: background && !foreground,
+        pidfile: options.pidfile,
+        maxconn: options.maxconn,
+        memory_bytes: options.memory_bytes,
+        worker: options.worker || plan.global.process.master_worker,
+        take_over: options.take_over,
+        silent: false,
+    };
+    process::run(plan, settings, &Console::new(options.quiet))
+}
+
+/// `-cc`: 0 true, 1 false, 2 for what can't be decided.
+fn evaluate(condition: &str, options: &Options, console: &Console) -> u8 {
+    match config::condition(condition, &load::environment(options)) {
+        Ok(holds) => u8::from(!holds),
+        Err(text) => {
+            console.alert(&text);
+            2
+        }
+    }
+}
+
+/// Loads the files and prints what there is to say about them.
+fn load(options: &Options, console: &Console) -> Option<Plan> {
+    let loaded = match load::load(options) {
+        Ok(loaded) => loaded,
+        Err(text) => {
+            console.alert(&text);
+            return None;
+        }
+    };
+    let pid = std::process::id();
+    for diagnostic in &loaded.diagnostics {
+        console.introduce();
+        console.line(&diagnostic.format(pid));
+    }
+    let warned = loaded.is_warned();
+    let plan = loaded.plan?;
+    if warned && (options.warnings_fatal || plan.global.process.zero_warning) {
+        console.alert("Some warnings were found and 'zero-warning' is set. Aborting.");
+        return None;
+    }
+    if warned && options.check && !options.quiet {
+        print("Warnings were found.");
+    }
+    Some(plan)
+}
+
+/// What `-c` says of a valid configuration.
+fn checked(plan: &Plan, options: &Options) -> u8 {
+    if !plan.has_listener() {
+        if !options.quiet {
+            print("Configuration file has no error but will not start (no listener) => exit(2).");
+        }
+        return 2;
+    }
+    if options.verbose && !options.quiet {
+        print("Configuration file is valid");
+    }
+    0
+}
+
+/// Version line, as `haproxy -v` has it.
+fn version() -> String {
+    format!(
+        "Tidegate version {} - layer-4 balancer on io_uring",
+        env!("CARGO_PKG_VERSION")
+    )
+}
+
+/// The flags and the subcommands.
+fn usage() -> String {
+    format!(
+        "{}\nUsage: tidegate -f FILE [-f FILE ...] [flags]\n       tidegate COMMAND [options]\n\n\
+         Flags, as HAProxy has them:\n{}\n\
+         Commands (a file that is called like one is reached by -f; COMMAND --help says more):\n{}",
+        version(),
+        flags::help(),
+        commands::help()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Result<Invocation, String> {
+        let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+        parse(&words)
+    }
+
+    #[test]
+    fn a_file_that_is_called_like_a_command_is_reached_by_its_flag() {
+        let is_run = |text| matches!(parsed(text), Ok(Invocation::Run(_)));
+        assert!(is_run("-f check") && is_run("-- demo") && !is_run("check demo"));
+    }
+
+    #[test]
+    fn a_wrong_flag_is_answered_with_the_usage() {
+        let text = parsed("-f a -zz").unwrap_err();
+        assert!(text.starts_with("unknown argument '-zz'"), "{text}");
+        for part in ["Usage: tidegate", "  -sf PID...", "  -dM ", "  check "] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        // The usage of a command is clap's.
+        assert!(!parsed("check").unwrap_err().contains("-sf"));
+    }
+}
