@@ -129,7 +129,7 @@ pub fn convert(
     let mut report = Report::default();
     let statements = match request.from {
         Format::Toml => {
-            toml::note_comments(&file, request.bytes, &mut notes);
+            toml::note_comments(request.bytes, &mut notes);
             super::toml::read(&file, request.bytes, &mut variables, &mut report)
         }
         Format::HaProxy | Format::Nginx => text::read(

@@ -6,7 +6,6 @@
 //! (`default option`), the lines are kept whole, in one array named `lines`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use super::super::diagnostics::{Report, Severity};
 use super::super::raw::Statement;
@@ -41,14 +40,14 @@ const ORDERED: &[&[&str]] = &[
 ];
 
 /// Says that comments are lost, if there are any.
-pub(super) fn note_comments(file: &Arc<str>, bytes: &[u8], notes: &mut Notes) {
+pub(super) fn note_comments(bytes: &[u8], notes: &mut Notes) {
     let is_comment = |line: &&[u8]| line.trim_ascii_start().starts_with(b"#");
     let count = bytes
         .split(|byte| *byte == b'\n')
         .filter(is_comment)
         .count();
     if count > 0 {
-        let text = format!("comments are not carried over ({file} has {count} lines of them).");
+        let text = format!("comments are not carried over; lines that have one: {count}.");
         notes.add(Severity::Notice, None, text);
     }
 }

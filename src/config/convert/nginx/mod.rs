@@ -70,7 +70,7 @@ pub(super) fn convert(file: &Arc<str>, bytes: &[u8]) -> Result<Converted, Vec<Di
     let mut notes = conversion.output.notes;
     if tree.comments > 0 {
         let text = format!(
-            "comments are not carried over ({} lines have one).",
+            "comments are not carried over; lines that have one: {}.",
             tree.comments
         );
         notes.add(Severity::Notice, None, text);
