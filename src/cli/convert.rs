@@ -7,6 +7,7 @@ use std::path::Path;
 
 use super::commands::Convert;
 use super::load;
+use crate::config;
 use crate::config::convert::{self, Format, Request};
 use crate::config::diagnostics::Diagnostic;
 use crate::control::messages::Console;
@@ -57,12 +58,17 @@ fn say(console: &Console, diagnostics: &[Diagnostic]) {
     }
 }
 
+/// Reads a byte more than a configuration may have, and not a pipe without an end.
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    if path.as_os_str() != STANDARD {
-        return std::fs::read(path);
-    }
     let mut bytes = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut bytes)?;
+    let most = config::FILE_BYTES_MAX as u64 + 1;
+    if path.as_os_str() == STANDARD {
+        std::io::stdin().lock().take(most).read_to_end(&mut bytes)?;
+    } else {
+        std::fs::File::open(path)?
+            .take(most)
+            .read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
 }
 

@@ -57,7 +57,7 @@ use plan::Plan;
 use variables::Variables;
 
 /// Largest file. A line may be long and a config have many, but not this many.
-const FILE_BYTES_MAX: usize = 64 << 20;
+pub const FILE_BYTES_MAX: usize = 64 << 20;
 
 /// Loads a configuration from files, read in their order as if they were one.
 ///
