@@ -6,35 +6,37 @@
 //! only when every address listens. The main thread then waits for signals and for shards that end.
 
 pub mod budget;
+mod descriptors;
 mod pidfile;
 pub mod pinning;
 mod privileges;
 mod take_over;
+mod threads;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::Signal;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::base::ids::ShardId;
 use crate::base::time::Moment;
 use crate::config::plan::{Plan, ProxyKind};
-use crate::control::listeners::{Registry, error_text};
+use crate::control::listeners::Registry;
 use crate::control::log::LogThread;
 use crate::control::messages::{Console, Severity};
 use crate::control::runtime_api::ApiSockets;
 use crate::control::{self, Facts, Shared};
 use crate::limits;
 use crate::ring::Caps;
-use crate::shard::{self, FrontCounter, LogQueue, Message, ShardPort, World};
+use crate::shard::{FrontCounter, LogQueue, Message, ShardPort, World};
 use crate::sys::process::{Daemon, ReadyReport};
 use crate::sys::{cgroup, clock, process as system};
 use budget::Budget;
 use pidfile::PidFile;
 pub use take_over::TakeOver;
+use threads::{start_shard, start_signals, wait_for_shards};
 
 /// How the command line wants the process to run; it wins over the configuration.
 #[derive(Clone, Debug, Default)]
@@ -163,7 +165,7 @@ impl Running {
             console.warning(warning);
         }
         let maxconn = settings.maxconn.or(plan.global.maxconn);
-        let budget = descriptors(&plan, shards, maxconn, console)?;
+        let budget = descriptors::limit(&plan, shards, maxconn, console)?;
         let memory = settings.memory_bytes.or(plan.global.memory_bytes);
         let memory = budget::memory(memory, system::memory_total(), cgroup);
 
@@ -389,44 +391,6 @@ impl Running {
     }
 }
 
-/// Sets the descriptor limit as the configuration and the number of connections ask, as far as the
-/// system lets us, and distributes it.
-fn descriptors(
-    plan: &Plan,
-    shards: u16,
-    maxconn: Option<u32>,
-    console: &Console,
-) -> Result<Budget, String> {
-    let process = &plan.global.process;
-    let mut limit = system::raise_descriptors()
-        .map_err(|error| format!("Cannot read the descriptor limit: {error}"))?;
-    let needed = maxconn.map_or(0, |maxconn| budget::needed(plan, shards, maxconn));
-    // What `maxconn` needs beyond the limit is asked for only where the file sets none.
-    let wanted = process.descriptors.or((needed > limit).then_some(needed));
-    if let Some(wanted) = wanted {
-        match system::set_descriptors(wanted) {
-            Ok(()) => limit = wanted,
-            // The sum below says more about a `maxconn` that is too high.
-            Err(_) if process.descriptors.is_none() => {}
-            Err(error) => {
-                let why = error_text(&error);
-                let text = format!("Cannot raise FD limit to {wanted}, limit is {limit} ({why}).");
-                if process.strict_limits {
-                    return Err(text);
-                }
-                console.warning(&text);
-            }
-        }
-    }
-    match budget::descriptors(plan, shards, maxconn, limit) {
-        Err(text) if !process.strict_limits => {
-            console.warning(&format!("{text} Lowered, because of 'no strict-limits'."));
-            budget::descriptors(plan, shards, None, limit)
-        }
-        other => other,
-    }
-}
-
 fn world(plan: Plan, shards: u16, budget: &Budget, memory_max: u64) -> io::Result<World> {
     let capacity = budget.maxconn as usize + limits::PORT_RESERVE;
     let ports: io::Result<Vec<Arc<ShardPort>>> = (0..shards)
@@ -452,60 +416,4 @@ fn facts(budget: &Budget) -> Facts {
         descriptors_needed: u64::from(budget.maxconn) * limits::DESCRIPTORS_PER_SESSION
             + budget.descriptors_fixed,
     }
-}
-
-fn start_shard(
-    shared: &Arc<Shared>,
-    registry: &Registry,
-    id: ShardId,
-    cpus: Vec<usize>,
-    caps: Caps,
-    events: Sender<Event>,
-) -> io::Result<()> {
-    let listeners = registry.for_shard(id)?;
-    let shared = Arc::clone(shared);
-    let world = Arc::clone(&shared.world);
-    let body = move || {
-        if !cpus.is_empty()
-            && let Err(error) = system::pin(&cpus)
-        {
-            let text = format!("Shard {} is not pinned to CPUs {cpus:?}: {error}", id.0);
-            shared.messages.console(Severity::Warning, &text);
-        }
-        let result = shard::run(id, world, listeners, caps);
-        let _ = events.send(Event::ShardEnded(id, result));
-    };
-    std::thread::Builder::new()
-        .name(format!("shard-{}", id.0))
-        .spawn(body)
-        .map(drop)
-}
-
-/// Waits until every shard has its ring and its listeners armed.
-fn wait_for_shards(shared: &Shared, events: &Receiver<Event>) -> Result<(), String> {
-    let started = |shared: &Shared| {
-        let mut ports = shared.world.ports.iter();
-        ports.all(|port| port.gauges.turns.load(Relaxed) > 0)
-    };
-    while !started(shared) {
-        let event = events.recv_timeout(Duration::from_millis(1));
-        if let Ok(Event::ShardEnded(shard, Err(error))) = event {
-            return Err(format!("Shard {} can't start: {error}", shard.0));
-        }
-    }
-    Ok(())
-}
-
-fn start_signals(signals: SigSet, events: Sender<Event>) -> io::Result<()> {
-    let body = move || {
-        while let Ok(signal) = signals.wait() {
-            if events.send(Event::Signal(signal)).is_err() {
-                return;
-            }
-        }
-    };
-    std::thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(body)
-        .map(drop)
 }

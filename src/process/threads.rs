@@ -1,0 +1,74 @@
+//! The threads that the main one starts and waits for: the shards, and the one that waits for
+//! signals.
+
+use crossbeam::channel::{Receiver, Sender};
+use nix::sys::signal::SigSet;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use super::Event;
+use crate::base::ids::ShardId;
+use crate::control::Shared;
+use crate::control::listeners::Registry;
+use crate::control::messages::Severity;
+use crate::ring::Caps;
+use crate::shard;
+use crate::sys::process as system;
+
+pub(super) fn start_shard(
+    shared: &Arc<Shared>,
+    registry: &Registry,
+    id: ShardId,
+    cpus: Vec<usize>,
+    caps: Caps,
+    events: Sender<Event>,
+) -> io::Result<()> {
+    let listeners = registry.for_shard(id)?;
+    let shared = Arc::clone(shared);
+    let world = Arc::clone(&shared.world);
+    let body = move || {
+        if !cpus.is_empty()
+            && let Err(error) = system::pin(&cpus)
+        {
+            let text = format!("Shard {} is not pinned to CPUs {cpus:?}: {error}", id.0);
+            shared.messages.console(Severity::Warning, &text);
+        }
+        let result = shard::run(id, world, listeners, caps);
+        let _ = events.send(Event::ShardEnded(id, result));
+    };
+    std::thread::Builder::new()
+        .name(format!("shard-{}", id.0))
+        .spawn(body)
+        .map(drop)
+}
+
+/// Waits until every shard has its ring and its listeners armed.
+pub(super) fn wait_for_shards(shared: &Shared, events: &Receiver<Event>) -> Result<(), String> {
+    let started = |shared: &Shared| {
+        let mut ports = shared.world.ports.iter();
+        ports.all(|port| port.gauges.turns.load(Relaxed) > 0)
+    };
+    while !started(shared) {
+        let event = events.recv_timeout(Duration::from_millis(1));
+        if let Ok(Event::ShardEnded(shard, Err(error))) = event {
+            return Err(format!("Shard {} can't start: {error}", shard.0));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn start_signals(signals: SigSet, events: Sender<Event>) -> io::Result<()> {
+    let body = move || {
+        while let Ok(signal) = signals.wait() {
+            if events.send(Event::Signal(signal)).is_err() {
+                return;
+            }
+        }
+    };
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(body)
+        .map(drop)
+}
