@@ -1,8 +1,8 @@
 //! The keywords of the `global` section, and those that stand everywhere.
 
 use super::Side::{Everywhere, Global};
+use super::keyword::{later, needed, never, no_effect, works};
 use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, TLS_ONLY};
-use super::{later, needed, never, no_effect, works};
 use crate::config::{parse_bind as bind, parse_global as global, parse_log as log};
 use crate::config::{parse_process as process, parse_proxy as proxy, parse_threads as threads};
 

@@ -7,18 +7,22 @@
 
 mod bind;
 mod global;
+mod keyword;
+mod parameter;
 mod proxy;
 pub mod reference;
 mod server;
 mod suggest;
 
 use super::diagnostics::Severity;
-use super::parser::{Call, Outcome, Parser};
 use super::raw::SectionKind;
 use super::sections;
 use super::token::Word;
 
 pub(super) use bind::BIND;
+pub use keyword::Keyword;
+pub(super) use parameter::Parameter;
+pub use parameter::ParameterHelp;
 pub(super) use server::SERVER;
 pub(super) use suggest::{closest, did_you_mean};
 
@@ -115,153 +119,6 @@ impl<F> Status<F> {
     }
 }
 
-type Parse = fn(&mut Parser<'_>, &Call<'_>) -> Outcome;
-
-/// One keyword.
-pub struct Keyword {
-    /// The word, or two words of a family (`timeout client`). One that ends in `*` stands for all
-    /// that begin with it.
-    pub name: &'static str,
-    /// Where it has a meaning.
-    pub side: Side,
-    /// Whether `defaults` may hold it.
-    pub in_defaults: bool,
-    /// Most arguments.
-    pub args_max: usize,
-    /// Its arguments.
-    pub syntax: &'static str,
-    /// What holds where it is absent; empty = nothing worth saying.
-    pub default: &'static str,
-    /// What it does; of one that has no effect or never comes the reason says enough.
-    pub help: &'static str,
-    /// Whose word it is.
-    pub origin: Origin,
-    pub(super) status: Status<Parse>,
-}
-
-impl std::fmt::Debug for Keyword {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keyword")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl Keyword {
-    /// What becomes of it.
-    pub fn standing(&self) -> Standing {
-        self.status.standing()
-    }
-
-    fn is(&self, name: &str) -> bool {
-        matches(self.name, name)
-    }
-
-    /// Sets what holds where the keyword is absent.
-    const fn default(self, default: &'static str) -> Keyword {
-        Keyword { default, ..self }
-    }
-
-    /// Makes the word Tidegate's own.
-    const fn ours(self) -> Keyword {
-        let origin = Origin::Tidegate;
-        Keyword { origin, ..self }
-    }
-
-    /// Keeps the word out of `defaults`.
-    const fn not_in_defaults(self) -> Keyword {
-        let in_defaults = false;
-        Keyword {
-            in_defaults,
-            ..self
-        }
-    }
-}
-
-/// A keyword that works.
-const fn works(
-    name: &'static str,
-    side: Side,
-    args_max: usize,
-    syntax: &'static str,
-    help: &'static str,
-    parse: Parse,
-) -> Keyword {
-    let in_defaults = !matches!(side, Side::Global);
-    Keyword {
-        name,
-        side,
-        in_defaults,
-        args_max,
-        syntax,
-        default: "",
-        help,
-        origin: Origin::HaProxy,
-        status: Status::Works(parse),
-    }
-}
-
-const fn idle(
-    name: &'static str,
-    side: Side,
-    syntax: &'static str,
-    help: &'static str,
-    status: Status<Parse>,
-) -> Keyword {
-    let in_defaults = !matches!(side, Side::Global);
-    Keyword {
-        name,
-        side,
-        in_defaults,
-        args_max: MANY,
-        syntax,
-        default: "",
-        help,
-        origin: Origin::HaProxy,
-        status,
-    }
-}
-
-/// A keyword that isn't there yet and can be left out.
-const fn later(
-    name: &'static str,
-    side: Side,
-    syntax: &'static str,
-    help: &'static str,
-) -> Keyword {
-    idle(name, side, syntax, help, Status::Later)
-}
-
-/// A keyword that isn't there yet and can't be left out.
-const fn needed(
-    name: &'static str,
-    side: Side,
-    syntax: &'static str,
-    help: &'static str,
-) -> Keyword {
-    idle(name, side, syntax, help, Status::Needed)
-}
-
-/// A keyword that can't change anything.
-const fn no_effect(
-    name: &'static str,
-    side: Side,
-    syntax: &'static str,
-    reason: &'static str,
-) -> Keyword {
-    idle(name, side, syntax, "", Status::NoEffect(reason))
-}
-
-/// A keyword that doesn't come.
-const fn never(
-    name: &'static str,
-    side: Side,
-    syntax: &'static str,
-    reason: &'static str,
-) -> Keyword {
-    idle(name, side, syntax, "", Status::Never(reason))
-}
-
 /// No bound of its own: the words of a line are bounded.
 const MANY: usize = usize::MAX;
 
@@ -269,112 +126,6 @@ const HTTP_ONLY: &str = "it concerns HTTP only";
 const TLS_ONLY: &str = "it concerns TLS only, which is not terminated here";
 const CHOSEN: &str = "Tidegate chooses this by itself";
 const NO_CHILDREN: &str = "no process is started";
-
-/// A parameter of `bind` or `server` lines; `T` is what it is set in.
-pub(super) struct Parameter<T> {
-    pub(super) help: ParameterHelp,
-    /// How many words follow it.
-    pub(super) values: usize,
-    pub(super) status: Status<Set<T>>,
-}
-
-/// How a parameter is set; gets its own name and its value.
-pub(super) type Set<T> =
-    fn(&dyn super::environment::Environment, &mut T, &str, &str) -> Result<(), String>;
-
-/// A parameter or a section, as the reference shows it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ParameterHelp {
-    /// The word.
-    pub name: &'static str,
-    /// Its value; empty = it takes none.
-    pub syntax: &'static str,
-    /// What holds where it is absent.
-    pub default: &'static str,
-    /// What it does.
-    pub help: &'static str,
-    /// Whose word it is.
-    pub origin: Origin,
-    /// What becomes of it.
-    pub standing: Standing,
-}
-
-impl<T> Parameter<T> {
-    const fn new(
-        name: &'static str,
-        syntax: &'static str,
-        help: &'static str,
-        standing: Standing,
-        status: Status<Set<T>>,
-    ) -> Parameter<T> {
-        Parameter {
-            help: ParameterHelp {
-                name,
-                syntax,
-                default: "",
-                help,
-                origin: Origin::HaProxy,
-                standing,
-            },
-            values: if syntax.is_empty() { 0 } else { 1 },
-            status,
-        }
-    }
-
-    /// One that works.
-    const fn works(
-        name: &'static str,
-        syntax: &'static str,
-        help: &'static str,
-        set: Set<T>,
-    ) -> Parameter<T> {
-        Parameter::new(name, syntax, help, Standing::Works, Status::Works(set))
-    }
-
-    /// Makes the word Tidegate's own.
-    const fn ours(mut self) -> Parameter<T> {
-        self.help.origin = Origin::Tidegate;
-        self
-    }
-
-    /// One that isn't there yet and can be left out.
-    const fn later(name: &'static str, syntax: &'static str, help: &'static str) -> Parameter<T> {
-        Parameter::new(name, syntax, help, Standing::Later, Status::Later)
-    }
-
-    /// One that isn't there yet and can't be left out.
-    const fn needed(name: &'static str, syntax: &'static str, help: &'static str) -> Parameter<T> {
-        Parameter::new(name, syntax, help, Standing::Needed, Status::Needed)
-    }
-
-    /// One that can't change anything.
-    const fn no_effect(
-        name: &'static str,
-        syntax: &'static str,
-        reason: &'static str,
-    ) -> Parameter<T> {
-        let standing = Standing::NoEffect(reason);
-        Parameter::new(name, syntax, "", standing, Status::NoEffect(reason))
-    }
-
-    /// One that doesn't come.
-    const fn never(name: &'static str, syntax: &'static str, reason: &'static str) -> Parameter<T> {
-        let standing = Standing::Never(reason);
-        Parameter::new(name, syntax, "", standing, Status::Never(reason))
-    }
-
-    /// Sets what holds where the parameter is absent.
-    const fn default(mut self, default: &'static str) -> Parameter<T> {
-        self.help.default = default;
-        self
-    }
-
-    /// Sets how many words follow.
-    const fn values(mut self, values: usize) -> Parameter<T> {
-        self.values = values;
-        self
-    }
-}
 
 /// The keywords of all sections.
 pub fn keywords() -> impl Iterator<Item = &'static Keyword> + Clone {

@@ -1,8 +1,8 @@
 //! The keywords of `defaults`, `frontend`, `backend` and `listen` sections.
 
 use super::Side::{Back, Both, Front};
+use super::keyword::{later, needed, never, no_effect, works};
 use super::{HTTP_ONLY, Keyword, MANY, TLS_ONLY};
-use super::{later, needed, never, no_effect, works};
 use crate::config::{
     parse_bind as bind, parse_proxy as proxy, parse_server as server, parse_source as source,
 };

@@ -1,0 +1,151 @@
+//! One keyword of a section.
+
+use super::{MANY, Origin, Side, Standing, Status, matches};
+use crate::config::parser::{Call, Outcome, Parser};
+
+type Parse = fn(&mut Parser<'_>, &Call<'_>) -> Outcome;
+
+/// One keyword.
+pub struct Keyword {
+    /// The word, or two words of a family (`timeout client`). One that ends in `*` stands for all
+    /// that begin with it.
+    pub name: &'static str,
+    /// Where it has a meaning.
+    pub side: Side,
+    /// Whether `defaults` may hold it.
+    pub in_defaults: bool,
+    /// Most arguments.
+    pub args_max: usize,
+    /// Its arguments.
+    pub syntax: &'static str,
+    /// What holds where it is absent; empty = nothing worth saying.
+    pub default: &'static str,
+    /// What it does; of one that has no effect or never comes the reason says enough.
+    pub help: &'static str,
+    /// Whose word it is.
+    pub origin: Origin,
+    pub(in crate::config) status: Status<Parse>,
+}
+
+impl std::fmt::Debug for Keyword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyword")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Keyword {
+    /// What becomes of it.
+    pub fn standing(&self) -> Standing {
+        self.status.standing()
+    }
+
+    pub(super) fn is(&self, name: &str) -> bool {
+        matches(self.name, name)
+    }
+
+    /// Sets what holds where the keyword is absent.
+    pub(super) const fn default(self, default: &'static str) -> Keyword {
+        Keyword { default, ..self }
+    }
+
+    /// Makes the word Tidegate's own.
+    pub(super) const fn ours(self) -> Keyword {
+        let origin = Origin::Tidegate;
+        Keyword { origin, ..self }
+    }
+
+    /// Keeps the word out of `defaults`.
+    pub(super) const fn not_in_defaults(self) -> Keyword {
+        let in_defaults = false;
+        Keyword {
+            in_defaults,
+            ..self
+        }
+    }
+}
+
+/// A keyword that works.
+pub(super) const fn works(
+    name: &'static str,
+    side: Side,
+    args_max: usize,
+    syntax: &'static str,
+    help: &'static str,
+    parse: Parse,
+) -> Keyword {
+    let in_defaults = !matches!(side, Side::Global);
+    Keyword {
+        name,
+        side,
+        in_defaults,
+        args_max,
+        syntax,
+        default: "",
+        help,
+        origin: Origin::HaProxy,
+        status: Status::Works(parse),
+    }
+}
+
+const fn idle(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    help: &'static str,
+    status: Status<Parse>,
+) -> Keyword {
+    let in_defaults = !matches!(side, Side::Global);
+    Keyword {
+        name,
+        side,
+        in_defaults,
+        args_max: MANY,
+        syntax,
+        default: "",
+        help,
+        origin: Origin::HaProxy,
+        status,
+    }
+}
+
+/// A keyword that isn't there yet and can be left out.
+pub(super) const fn later(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    help: &'static str,
+) -> Keyword {
+    idle(name, side, syntax, help, Status::Later)
+}
+
+/// A keyword that isn't there yet and can't be left out.
+pub(super) const fn needed(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    help: &'static str,
+) -> Keyword {
+    idle(name, side, syntax, help, Status::Needed)
+}
+
+/// A keyword that can't change anything.
+pub(super) const fn no_effect(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    reason: &'static str,
+) -> Keyword {
+    idle(name, side, syntax, "", Status::NoEffect(reason))
+}
+
+/// A keyword that doesn't come.
+pub(super) const fn never(
+    name: &'static str,
+    side: Side,
+    syntax: &'static str,
+    reason: &'static str,
+) -> Keyword {
+    idle(name, side, syntax, "", Status::Never(reason))
+}

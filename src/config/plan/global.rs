@@ -1,0 +1,204 @@
+//! Settings of the process.
+
+use std::path::PathBuf;
+
+use super::LogHost;
+use super::LogTarget;
+use crate::base::address::Address;
+use crate::base::receive::ReceiveStep;
+use crate::config::threads::CpuMap;
+
+/// Settings of the process.
+#[derive(Clone, Debug)]
+pub struct Global {
+    /// `maxconn`: connections of the process; `None` = computed from the descriptor limit.
+    pub maxconn: Option<u32>,
+    /// `maxconnrate`: new connections of the process per second, 0 = any number.
+    pub connection_rate: u32,
+    /// `maxsessrate`: new sessions of the process per second, 0 = any number.
+    pub session_rate: u32,
+    /// `nbthread`: shards; `None` = computed from CPUs and cgroup quota.
+    pub nbthread: Option<u16>,
+    /// `thread-hard-limit`: most shards, however many are asked for or computed.
+    pub thread_hard_limit: Option<u16>,
+    /// `cpu-map` lines in order; a later one wins.
+    pub cpu_maps: Vec<CpuMap>,
+    /// `noreuseport` (or `-dR`): every listener has one socket, which its shards share.
+    pub noreuseport: bool,
+    /// `tune.maxaccept`: connections that a shard takes from a listener per turn; `u32::MAX` =
+    /// unlimited, `None` = not set: unlimited on a socket of the shard's own, 4 on a shared one.
+    pub maxaccept: Option<u32>,
+    /// `log` lines of the global section (proxies refer to them by `log global`).
+    pub logs: Vec<LogTarget>,
+    /// `log-tag`, `tidegate` by default.
+    pub log_tag: String,
+    /// `pidfile`.
+    pub pidfile: Option<PathBuf>,
+    /// `daemon`.
+    pub daemon: bool,
+    /// `hard-stop-after`: bound of a soft stop.
+    pub hard_stop_after_ms: Option<u32>,
+    /// `stats socket` lines.
+    pub stats_sockets: Vec<StatsSocket>,
+    /// `stats timeout`, 10,000 by default.
+    pub stats_timeout_ms: u32,
+    /// `stats maxconn`, 10 by default.
+    pub stats_maxconn: u32,
+    /// `tune.rcvbuf.client`, bytes; `None` = the kernel's autotuning.
+    pub rcvbuf_client: Option<u32>,
+    /// `tune.sndbuf.client`, bytes.
+    pub sndbuf_client: Option<u32>,
+    /// `tune.rcvbuf.server`, bytes.
+    pub rcvbuf_server: Option<u32>,
+    /// `tune.sndbuf.server`, bytes.
+    pub sndbuf_server: Option<u32>,
+    /// Ours, `tune.ring.receive auto|limit|incremental|bundle|plain`: the receive step (debugging).
+    pub receive_step: Option<ReceiveStep>,
+    /// Ours, `tune.ring.buffers N`: buffers in each of a shard's two rings, a power of two 2..=256,
+    /// 8 by default.
+    pub ring_buffers: u16,
+    /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
+    /// computed from RAM and the cgroup's `memory.max`.
+    pub memory_bytes: Option<u64>,
+    /// `tune.idletimer`: silence after which a direction counts as bulk no more, 0 = never.
+    pub idle_timer_ms: u32,
+    /// Public seed of hash balancing; `0` unless configured.
+    pub hash_seed: u64,
+    /// `spread-checks`: percent of the interval by which a check may come sooner or later, 0..=50.
+    pub spread_checks_percent: u8,
+    /// `max-spread-checks`: longest time between the first and the last of the first checks.
+    pub max_spread_checks_ms: Option<u32>,
+    /// `log-send-hostname`: the host in the headers of log lines.
+    pub log_host: LogHost,
+    /// What the process is and may do.
+    pub process: ProcessSettings,
+}
+
+/// What the process is and may do, beside its work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProcessSettings {
+    /// `user` or `uid`, resolved: who it becomes once everything is bound.
+    pub user_id: Option<u32>,
+    /// `group` or `gid`, resolved.
+    pub group_id: Option<u32>,
+    /// `chroot`: the directory it is confined to.
+    pub chroot: Option<Jail>,
+    /// `ulimit-n`: open descriptors.
+    pub descriptors: Option<u64>,
+    /// `fd-hard-limit`: most descriptors that a computed limit counts on.
+    pub descriptors_max: Option<u64>,
+    /// `strict-limits`: a limit that can't be set is an error.
+    pub strict_limits: bool,
+    /// `zero-warning`: warnings are errors.
+    pub zero_warning: bool,
+    /// `quiet`: no messages.
+    pub quiet: bool,
+    /// `master-worker`: ends as HAProxy's master does.
+    pub master_worker: bool,
+    /// `node`: the instance's name; empty = the host's.
+    pub node: String,
+    /// `description` of the instance.
+    pub description: String,
+}
+
+/// What `chroot` asks for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Jail {
+    /// An empty directory that is made for it and removed at once.
+    Auto,
+    /// A directory.
+    Directory(PathBuf),
+}
+
+impl Default for ProcessSettings {
+    fn default() -> Self {
+        ProcessSettings {
+            user_id: None,
+            group_id: None,
+            chroot: None,
+            descriptors: None,
+            descriptors_max: None,
+            strict_limits: true,
+            zero_warning: false,
+            quiet: false,
+            master_worker: false,
+            node: String::new(),
+            description: String::new(),
+        }
+    }
+}
+
+impl Default for Global {
+    fn default() -> Self {
+        Global {
+            maxconn: None,
+            connection_rate: 0,
+            session_rate: 0,
+            nbthread: None,
+            thread_hard_limit: None,
+            cpu_maps: Vec::new(),
+            noreuseport: false,
+            maxaccept: None,
+            logs: Vec::new(),
+            log_tag: "tidegate".to_owned(),
+            pidfile: None,
+            daemon: false,
+            hard_stop_after_ms: None,
+            stats_sockets: Vec::new(),
+            stats_timeout_ms: 10_000,
+            stats_maxconn: 10,
+            rcvbuf_client: None,
+            sndbuf_client: None,
+            rcvbuf_server: None,
+            sndbuf_server: None,
+            receive_step: None,
+            ring_buffers: 8,
+            memory_bytes: None,
+            idle_timer_ms: 1_000,
+            hash_seed: 0,
+            spread_checks_percent: 0,
+            max_spread_checks_ms: None,
+            log_host: LogHost::None,
+            process: ProcessSettings::default(),
+        }
+    }
+}
+
+impl Global {
+    /// The lower one of the two rates, 0 = none: every connection is a session.
+    pub fn rate_max(&self) -> u32 {
+        let rates = [self.connection_rate, self.session_rate];
+        let set = rates.into_iter().filter(|rate| *rate > 0);
+        set.min().unwrap_or(0)
+    }
+}
+
+/// One `stats socket`.
+#[derive(Clone, Debug)]
+pub struct StatsSocket {
+    /// Unix path or TCP address.
+    pub address: Address,
+    /// `mode`, as an octal file mode.
+    pub mode: Option<u32>,
+    /// Owner (`uid` or `user`), resolved.
+    pub uid: Option<u32>,
+    /// Group (`gid` or `group`), resolved.
+    pub gid: Option<u32>,
+    /// `level`, `Operator` by default.
+    pub level: Level,
+    /// `expose-fd listeners`: a successor may take the listening sockets (`-x`).
+    pub exposes_listeners: bool,
+    /// Stands for the socket of HAProxy's master (`-S`).
+    pub is_master: bool,
+}
+
+/// What a runtime socket's client may do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Level {
+    /// Reads non-sensitive state.
+    User,
+    /// Reads everything.
+    Operator,
+    /// Changes things.
+    Admin,
+}

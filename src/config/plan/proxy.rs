@@ -1,0 +1,143 @@
+//! Frontends, backends and listens.
+
+use std::sync::Arc;
+
+use super::{LogTarget, Server};
+use crate::base::ids::{ListenerId, ProxyId};
+
+/// A frontend, a backend, or a listen (both).
+#[derive(Clone, Debug)]
+pub struct Proxy {
+    /// Its place in `Plan::proxies`.
+    pub proxy_id: ProxyId,
+    /// HAProxy's numeric id (`iid`): that of the `id` line, else the next free one from 2 on.
+    pub iid: u32,
+    /// `description`, empty = none.
+    pub description: String,
+    /// Unique name.
+    pub name: Arc<str>,
+    /// The section it was written as.
+    pub kind: ProxyKind,
+    /// The accepting side, of `frontend` and `listen`.
+    pub front: Option<Front>,
+    /// The connecting side, of `backend` and `listen`.
+    pub back: Option<Back>,
+    /// Resolved log targets (`log global` expanded).
+    pub logs: Vec<LogTarget>,
+}
+
+/// The section a proxy was written as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProxyKind {
+    /// `frontend`
+    Frontend,
+    /// `backend`
+    Backend,
+    /// `listen`
+    Listen,
+}
+
+/// The accepting side of a proxy.
+#[derive(Clone, Debug, Default)]
+pub struct Front {
+    /// Its listeners, indices of `Plan::listeners`.
+    pub listeners: Vec<ListenerId>,
+    /// Where its connections go; a `listen` without `default_backend` names itself. `None` =
+    /// refused with `SC` and `<NOSRV>` as HAProxy does.
+    pub default_backend: Option<ProxyId>,
+    /// `maxconn`, 0 = only the process's limit.
+    pub maxconn: u32,
+    /// `rate-limit sessions`: new sessions per second, 0 = any number.
+    pub session_rate: u32,
+    /// `timeout client`, 0 = infinite.
+    pub timeout_client_ms: u32,
+    /// `timeout client-fin`, 0 = not set.
+    pub timeout_client_fin_ms: u32,
+    /// `option tcpka` or `clitcpka`.
+    pub keepalive: Option<KeepAlive>,
+    /// `option tcplog`.
+    pub tcplog: bool,
+    /// `option dontlognull`: sessions without a byte from the client are not logged.
+    pub dontlognull: bool,
+    /// `option dontlog-normal`: nor are those that went well.
+    pub dontlog_normal: bool,
+    /// `option log-separate-errors`: those that didn't are logged with the level `err`.
+    pub log_separate_errors: bool,
+    /// `option nolinger`: client connections end by a reset.
+    pub nolinger: bool,
+    /// `option independent-streams`: what is sent to a client does not show that it is alive.
+    pub independent_streams: bool,
+}
+
+/// TCP keep-alive settings; `None` = the kernel's own value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KeepAlive {
+    /// Seconds before the first probe (`clitcpka-idle`, `srvtcpka-idle`).
+    pub idle_s: Option<u32>,
+    /// Seconds between probes (`-intvl`).
+    pub interval_s: Option<u32>,
+    /// Probes before giving up (`-cnt`).
+    pub count: Option<u32>,
+}
+
+/// The connecting side of a proxy.
+#[derive(Clone, Debug, Default)]
+pub struct Back {
+    /// `balance` with its hash type.
+    pub balance: Balance,
+    /// `server` lines in order.
+    pub servers: Vec<Arc<Server>>,
+    /// `timeout connect`, 0 = infinite.
+    pub timeout_connect_ms: u32,
+    /// `timeout server`, 0 = infinite.
+    pub timeout_server_ms: u32,
+    /// `timeout server-fin`, 0 = not set.
+    pub timeout_server_fin_ms: u32,
+    /// `timeout queue`, 0 = as `timeout connect`.
+    pub timeout_queue_ms: u32,
+    /// `retries`, 3 by default.
+    pub retries: u16,
+    /// `option redispatch [interval]`: `None` = off; negative = counted from the last retry.
+    pub redispatch: Option<i16>,
+    /// `option allbackups`: all usable backup servers share the load, not only the first.
+    pub allbackups: bool,
+    /// `option log-health-checks`: a line per check that changes something.
+    pub log_health_checks: bool,
+    /// `fullconn`: sessions of the backend at which its servers reach their `maxconn`; 0 = a tenth
+    /// of what its frontends may bring.
+    pub fullconn: u32,
+    /// `option tcpka` or `srvtcpka`.
+    pub keepalive: Option<KeepAlive>,
+    /// `timeout tunnel`: in place of `timeout client` and `timeout server` once the server is
+    /// connected; 0 = not set.
+    pub timeout_tunnel_ms: u32,
+    /// `option nolinger`: server connections end by a reset.
+    pub nolinger: bool,
+    /// `option independent-streams`: what is sent to a server does not show that it is alive.
+    pub independent_streams: bool,
+    /// `option abortonclose`: a client that closes before it has a server is given up.
+    pub abortonclose: bool,
+    /// `option tcp-smart-connect`: the handshake's last ACK leaves with the first data.
+    pub smart_connect: bool,
+}
+
+/// How a server is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    #[default]
+    RoundRobin,
+    /// Fewest active connections per weight.
+    LeastConn,
+    /// Hash of the client's address.
+    Source(HashType),
+}
+
+/// How a hash finds a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HashType {
+    /// Modulo over the usable weight.
+    MapBased,
+    /// A ring of points: when a server goes, only its own clients move.
+    Consistent,
+}
