@@ -267,6 +267,7 @@ const MANY: usize = usize::MAX;
 
 const HTTP_ONLY: &str = "it concerns HTTP only";
 const TLS_ONLY: &str = "it concerns TLS only, which is not terminated here";
+const QUIC_ONLY: &str = "it concerns QUIC only, which is not supported";
 const CHOSEN: &str = "Tidegate chooses this by itself";
 const NO_CHILDREN: &str = "no process is started";
 
@@ -285,7 +286,7 @@ pub(super) type Set<T> =
 /// A parameter or a section, as the reference shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ParameterHelp {
-    /// The word.
+    /// The word; one that ends in `*` stands for all that begin with it.
     pub name: &'static str,
     /// Its value; empty = it takes none.
     pub syntax: &'static str,
@@ -319,6 +320,11 @@ impl<T> Parameter<T> {
             values: if syntax.is_empty() { 0 } else { 1 },
             status,
         }
+    }
+
+    /// Whether it is the one of this name.
+    pub(super) fn is(&self, name: &str) -> bool {
+        matches(self.help.name, name)
     }
 
     /// One that works.
