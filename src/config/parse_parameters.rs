@@ -29,7 +29,7 @@ pub(super) fn read<T>(
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let name = word.text.as_str();
-        let Some(parameter) = table.iter().find(|parameter| parameter.help.name == name) else {
+        let Some(parameter) = table.iter().find(|parameter| parameter.is(name)) else {
             let working = table
                 .iter()
                 .filter(|p| matches!(p.status, Status::Works(_)));

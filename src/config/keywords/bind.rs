@@ -1,6 +1,6 @@
 //! The parameters of `bind` lines.
 
-use super::{HTTP_ONLY, Parameter, TLS_ONLY};
+use super::{HTTP_ONLY, Parameter, QUIC_ONLY, TLS_ONLY};
 use crate::config::draft::BindSettings;
 use crate::config::parse_bind::{
     number, positive_delay, set_congestion, set_id, set_interface, set_mss, set_nice, set_owner,
@@ -96,5 +96,29 @@ pub(in crate::config) static BIND: &[P] = &[
     P::no_effect("ssl-max-ver", "<version>", TLS_ONLY),
     P::no_effect("ssl-min-ver", "<version>", TLS_ONLY),
     P::no_effect("strict-sni", "", TLS_ONLY),
+    P::no_effect("ca-ignore-err", "all|<number>,...", TLS_ONLY),
+    P::no_effect("ca-sign-file", "<path>", TLS_ONLY),
+    P::no_effect("ca-sign-pass", "<phrase>", TLS_ONLY),
+    P::no_effect("ca-verify-file", "<path>", TLS_ONLY),
+    P::no_effect("client-sigalgs", "<algorithms>", TLS_ONLY),
+    P::no_effect("crt-ignore-err", "all|<number>,...", TLS_ONLY),
+    P::no_effect("curves", "<curves>", TLS_ONLY),
+    P::no_effect("default-crt", "<path>", TLS_ONLY),
+    P::no_effect("ecdhe", "<curve>", TLS_ONLY),
+    P::no_effect("ech", "<directory>", TLS_ONLY),
+    P::no_effect("force-*", "", TLS_ONLY),
+    P::no_effect("generate-certificates", "", TLS_ONLY),
+    P::no_effect("ktls", "on|off", TLS_ONLY),
+    P::no_effect("no-ca-names", "", TLS_ONLY),
+    P::no_effect("no-sslv3", "", TLS_ONLY),
+    P::no_effect("no-strict-sni", "", TLS_ONLY),
+    P::no_effect("no-tls*", "", TLS_ONLY),
+    P::no_effect("prefer-client-ciphers", "", TLS_ONLY),
+    P::no_effect("sigalgs", "<algorithms>", TLS_ONLY),
+    P::no_effect("tls-ticket-keys", "<path>", TLS_ONLY),
+    P::no_effect("tls-tickets", "", TLS_ONLY),
+    P::no_effect("quic-cc-algo", "<algorithm>", QUIC_ONLY),
+    P::no_effect("quic-force-retry", "", QUIC_ONLY),
+    P::no_effect("quic-socket", "connection|listener", QUIC_ONLY),
     P::no_effect("verify", "none|optional|required", TLS_ONLY),
 ];

@@ -2,13 +2,14 @@
 
 use super::Side::{Everywhere, Global};
 use super::keyword::{later, needed, never, no_effect, works};
-use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, TLS_ONLY};
+use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, QUIC_ONLY, TLS_ONLY};
 use crate::config::{parse_bind as bind, parse_global as global, parse_log as log};
 use crate::config::{parse_process as process, parse_proxy as proxy, parse_threads as threads};
 
 const SINGLE: &str = "there is one engine, io_uring";
 const PINNED: &str = "shards are pinned in the order of the CPUs, or as 'cpu-map' says";
 const ONE_GROUP: &str = "there is one thread group, number 1";
+const DEBUGGING: &str = "it concerns HAProxy's own debugging";
 const NO_LUA: &str = "Lua is not supported";
 
 #[rustfmt::skip]
@@ -109,6 +110,9 @@ pub(super) static GLOBAL: &[Keyword] = &[
     later("server-state-base", Global, "<directory>", "Directory of such files."),
     later("stats-file", Global, "<path>", "File to take counters from at the start."),
     later("shm-stats-file", Global, "<name>", "Counters that several processes share."),
+    later("shm-stats-file-max-objects", Global, "<number>", "Size of such a file."),
+    later("dns-accept-family", Global, "auto|ipv4|ipv6[,...]", "Families of addresses that are taken of a name."),
+    later("pp2-never-send-local", Global, "", "Checks send full PROXY headers of version 2."),
     later("external-check", Global, "[preserve-env]", "Allows checks by a program."),
     later("cpu-set", Global, "reset|drop-*|only-*", "Which CPUs are used."),
     needed("harden.reject-privileged-ports.*", Global, "on|off", "Refuses clients whose port is privileged."),
@@ -134,6 +138,10 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("stats bind-process", Global, "", "there is one process"),
     no_effect("prealloc-fd", Global, "", CHOSEN),
     no_effect("mworker-max-reloads", Global, "<number>", "there is no master process"),
+    no_effect("force-cfg-parser-pause", Global, "<time>", DEBUGGING),
+    no_effect("no-memory-trimming", Global, "", CHOSEN),
+    no_effect("profiling.*", Global, "", DEBUGGING),
+    no_effect("warn-blocked-traffic-after", Global, "<time>", DEBUGGING),
     no_effect("anonkey", Global, "<key>", "it concerns HAProxy's dumps"),
     no_effect("expose-experimental-directives", Global, "", "no directive needs it"),
     no_effect("expose-deprecated-directives", Global, "", "no directive needs it"),
@@ -143,6 +151,10 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("noevports", Global, "", SINGLE),
     no_effect("nogetaddrinfo", Global, "", CHOSEN),
     no_effect("noktls", Global, "", TLS_ONLY),
+    no_effect("no-quic", Global, "", QUIC_ONLY),
+    no_effect("limited-quic", Global, "", QUIC_ONLY),
+    no_effect("acme.*", Global, "", TLS_ONLY),
+    no_effect("ocsp-update.*", Global, "", TLS_ONLY),
     no_effect("ssl-*", Global, "", TLS_ONLY),
     no_effect("ca-base", Global, "<directory>", TLS_ONLY),
     no_effect("crt-base", Global, "<directory>", TLS_ONLY),
@@ -151,6 +163,13 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("h1-*", Global, "", HTTP_ONLY),
     no_effect("h2-*", Global, "", HTTP_ONLY),
     no_effect("httpclient.*", Global, "", HTTP_ONLY),
+    no_effect("51degrees-*", Global, "", HTTP_ONLY),
+    no_effect("deviceatlas-*", Global, "", HTTP_ONLY),
+    no_effect("wurfl-*", Global, "", HTTP_ONLY),
+    no_effect("close-spread-time", Global, "<time>|infinite", HTTP_ONLY),
+    no_effect("maxcompcpuusage", Global, "<percent>", HTTP_ONLY),
+    no_effect("maxcomprate", Global, "<number>", HTTP_ONLY),
+    no_effect("maxzlibmem", Global, "<number>", HTTP_ONLY),
     no_effect("http-err-codes", Global, "", HTTP_ONLY),
     no_effect("http-fail-codes", Global, "", HTTP_ONLY),
     no_effect("tune.h1.*", Global, "", HTTP_ONLY),
@@ -178,6 +197,21 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("tune.disable-fast-forward", Global, "", CHOSEN),
     no_effect("tune.disable-zero-copy-forwarding", Global, "", CHOSEN),
     no_effect("tune.applet.*", Global, "", CHOSEN),
+    no_effect("tune.chksize", Global, "<bytes>", "checks read nothing yet"),
+    no_effect("tune.cli.*", Global, "", CHOSEN),
+    no_effect("tune.defaults.*", Global, "", CHOSEN),
+    no_effect("tune.events.*", Global, "", CHOSEN),
+    no_effect("tune.fail-alloc", Global, "<percent>", DEBUGGING),
+    no_effect("tune.glitches.*", Global, "", HTTP_ONLY),
+    later("tune.max-checks-per-thread", Global, "<number>", "Most checks of a shard at a time."),
+    no_effect("tune.max-rules-at-once", Global, "<number>", "there are no rules"),
+    later("tune.notsent-lowat.client", Global, "<bytes>", "Unsent bytes up to which a client's socket takes more."),
+    later("tune.notsent-lowat.server", Global, "<bytes>", "Unsent bytes up to which a server's socket takes more."),
+    no_effect("tune.pt.*", Global, "", CHOSEN),
+    later("tune.renice.runtime", Global, "<number>", "Priority of the process once it runs."),
+    later("tune.renice.startup", Global, "<number>", "Priority of the process while it starts."),
+    no_effect("tune.ring.queues", Global, "<number>", "it concerns HAProxy's rings of log lines"),
+    no_effect("tune.takeover-other-tg-connections", Global, "none|restricted|full", HTTP_ONLY),
     no_effect("tune.vars.*", Global, "", "there are no variables of rules"),
     no_effect("tune.pattern.*", Global, "", "there are no patterns"),
     no_effect("tune.peers.*", Global, "", "there are no peers"),

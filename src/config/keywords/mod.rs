@@ -124,6 +124,7 @@ const MANY: usize = usize::MAX;
 
 const HTTP_ONLY: &str = "it concerns HTTP only";
 const TLS_ONLY: &str = "it concerns TLS only, which is not terminated here";
+const QUIC_ONLY: &str = "it concerns QUIC only, which is not supported";
 const CHOSEN: &str = "Tidegate chooses this by itself";
 const NO_CHILDREN: &str = "no process is started";
 

@@ -1,6 +1,6 @@
 //! One parameter of a `bind` or `server` line.
 
-use super::{Origin, Standing, Status};
+use super::{Origin, Standing, Status, matches};
 use crate::config::environment::Environment;
 
 /// A parameter of `bind` or `server` lines; `T` is what it is set in.
@@ -17,7 +17,7 @@ pub(in crate::config) type Set<T> = fn(&dyn Environment, &mut T, &str, &str) -> 
 /// A parameter or a section, as the reference shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ParameterHelp {
-    /// The word.
+    /// The word; one that ends in `*` stands for all that begin with it.
     pub name: &'static str,
     /// Its value; empty = it takes none.
     pub syntax: &'static str,
@@ -51,6 +51,11 @@ impl<T> Parameter<T> {
             values: if syntax.is_empty() { 0 } else { 1 },
             status,
         }
+    }
+
+    /// Whether it is the one of this name.
+    pub(in crate::config) fn is(&self, name: &str) -> bool {
+        matches(self.help.name, name)
     }
 
     /// One that works.

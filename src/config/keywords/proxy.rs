@@ -2,10 +2,12 @@
 
 use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
-use super::{HTTP_ONLY, Keyword, MANY, TLS_ONLY};
+use super::{HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
 use crate::config::{
     parse_bind as bind, parse_proxy as proxy, parse_server as server, parse_source as source,
 };
+
+const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
 
 #[rustfmt::skip]
 pub(super) static PROXY: &[Keyword] = &[
@@ -151,6 +153,17 @@ pub(super) static PROXY: &[Keyword] = &[
     no_effect("option use-small-buffers", Both, "", "buffers belong to the rings"),
     never("dispatch", Back, "<address>:<port>", "write a 'server' line instead"),
     never("monitor-net", Front, "<network>", "it is gone from HAProxy; a check that connects is no harm"),
+    never("clitimeout", Front, "<time>", "HAProxy removed it; write 'timeout client'"),
+    never("contimeout", Back, "<time>", "HAProxy removed it; write 'timeout connect'"),
+    never("srvtimeout", Back, "<time>", "HAProxy removed it; write 'timeout server'"),
+    never("redisp", Back, "", "HAProxy removed it; write 'option redispatch'"),
+    never("redispatch", Back, "", "HAProxy removed it; write 'option redispatch'"),
+    never("appsession", Back, "...", REMOVED),
+    never("block", Front, "if|unless <condition>", REMOVED),
+    never("req*", Both, "...", REMOVED),
+    never("rsp*", Both, "...", REMOVED),
+    never("option forceclose", Both, "", REMOVED),
+    never("use-fcgi-app", Back, "<name>", "FastCGI is for 'mode http', which is not supported"),
     no_effect("bind-process", Both, "<processes>", "there is one process"),
     no_effect("hash-preserve-affinity", Back, "always|maxconn|maxqueue", HTTP_ONLY),
     no_effect("option persist", Back, "", "it concerns cookies"),
@@ -183,6 +196,9 @@ pub(super) static PROXY: &[Keyword] = &[
     no_effect("timeout http-request", Both, "<time>", HTTP_ONLY),
     no_effect("timeout http-keep-alive", Both, "<time>", HTTP_ONLY),
     no_effect("timeout tarpit", Both, "<time>", HTTP_ONLY),
+    no_effect("crt", Front, "<path> ...", TLS_ONLY),
+    no_effect("ssl-f-use", Front, "...", TLS_ONLY),
+    no_effect("quic-initial", Front, "...", QUIC_ONLY),
     no_effect("timeout client-hs", Front, "<time>", TLS_ONLY),
     no_effect("option accept-*", Front, "", HTTP_ONLY),
     no_effect("option checkcache", Back, "", HTTP_ONLY),
