@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::token::Word;
+use super::raw::token::Word;
 
 /// Fatal errors of one file after which reading it stops.
 pub const FATAL_PER_FILE_MAX: usize = 50;

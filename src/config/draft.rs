@@ -3,10 +3,10 @@
 //! A `Settings` is what a proxy may inherit from `defaults`; it starts as a clone of the defaults
 //! it inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
 
-use super::address::Family;
 use super::diagnostics::Place;
 use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind, Sockets, Target};
-use super::threads::ThreadSet;
+use super::values::address::Family;
+use super::values::threads::ThreadSet;
 use crate::base::source::{ShortName, Source};
 
 /// Everything read so far.

@@ -1,60 +1,37 @@
 //! From text to an immutable plan: `text -> Raw (words with places) -> Plan (resolved, validated)`.
 //!
-//! `token` splits lines, `raw` follows the directives and finds the sections (`toml` reads the same
-//! from TOML), `parser` and the `parse_*` files read the keywords of the tables in `keywords` into
-//! a draft, `resolve` makes the `Plan` of it. `convert` turns one format into another. All errors
-//! are collected. Nothing outside this layer sees `Raw`. Nothing in it opens a socket, reads a
-//! clock or knows a ring; files are read and names resolved through the caller's `Environment`.
+//! `raw` splits lines, follows directives and finds the sections (from TOML too), `parse` reads the
+//! keywords of the tables in `keywords` into a `draft`, `resolve` makes the `plan` of it. `convert`
+//! turns one format into another. All errors are collected. Nothing outside this layer sees `Raw`.
+//! Nothing in it opens a socket, reads a clock or knows a ring; files are read and names resolved
+//! through the caller's `Environment`.
 
-mod address;
-mod arguments;
 pub mod change;
-mod conditions;
 pub mod convert;
 pub mod diagnostics;
 mod draft;
 mod environment;
-mod fault;
-mod features;
-mod headers;
 pub mod keywords;
-mod listeners;
-mod loops;
-mod parse_bind;
-mod parse_global;
-mod parse_log;
-mod parse_parameters;
-mod parse_process;
-mod parse_proxy;
-mod parse_server;
-mod parse_source;
-mod parse_threads;
-mod parser;
+mod parse;
 pub mod plan;
-mod preprocessor;
 mod raw;
 mod resolve;
-mod resolve_server;
-mod sections;
-mod server_address;
-pub mod threads;
-mod token;
-mod toml;
-mod units;
-mod variables;
+mod values;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use diagnostics::Diagnostic;
 pub use environment::{Environment, Options, Resolver};
-pub use parse_global::master_socket;
-pub use token::Word;
+pub use parse::global::master_socket;
+pub use raw::token::Word;
+pub use values::threads;
 
 use diagnostics::{Form, Report, Severity};
-use parser::Parser;
+use parse::Parser;
 use plan::Plan;
-use variables::Variables;
+use raw::variables::Variables;
+use raw::{conditions, fault, token, toml};
 
 /// Largest file. A line may be long and a config have many, but not this many.
 pub const FILE_BYTES_MAX: usize = 64 << 20;

@@ -21,7 +21,7 @@ use super::FILE_BYTES_MAX;
 use super::diagnostics::{Diagnostic, Form, Place, Report, Severity};
 use super::environment::Environment;
 use super::raw::Statement;
-use super::variables::Variables;
+use super::raw::variables::Variables;
 
 /// A format of configurations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,7 +130,7 @@ pub fn convert(
     let statements = match request.from {
         Format::Toml => {
             toml::note_comments(request.bytes, &mut notes);
-            super::toml::read(&file, request.bytes, &mut variables, &mut report)
+            super::raw::toml::read(&file, request.bytes, &mut variables, &mut report)
         }
         Format::HaProxy | Format::Nginx => text::read(
             &file,

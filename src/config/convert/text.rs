@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use super::super::diagnostics::{Report, Severity};
-use super::super::raw::{self, Statement};
-use super::super::variables::Variables;
 use super::{Notes, texts};
+use crate::config::diagnostics::{Report, Severity};
+use crate::config::raw::variables::Variables;
+use crate::config::raw::{self, Statement};
 
 /// Reads a file's bytes into statements.
 pub(super) fn read(
@@ -99,8 +99,8 @@ fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::token;
     use super::*;
+    use crate::config::raw::token;
 
     #[test]
     fn quoted_words_are_read_back() {

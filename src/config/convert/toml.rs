@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::diagnostics::{Report, Severity};
-use super::super::raw::Statement;
-use super::super::sections;
-use super::super::toml::NAMELESS;
 use super::{Notes, text, texts};
+use crate::config::diagnostics::{Report, Severity};
+use crate::config::raw::Statement;
+use crate::config::raw::sections;
+use crate::config::raw::toml::NAMELESS;
 
 /// First words of keywords that consist of two, written as a dotted key.
 const FAMILIES: &[&str] = &["option", "stats", "timeout"];

@@ -2,10 +2,10 @@
 
 use super::{HTTP_ONLY, Parameter, QUIC_ONLY, TLS_ONLY};
 use crate::config::draft::BindSettings;
-use crate::config::parse_bind::{
+use crate::config::parse::bind::{
     number, positive_delay, set_congestion, set_id, set_interface, set_mss, set_nice, set_owner,
 };
-use crate::config::parse_threads::{set_shards, set_threads};
+use crate::config::parse::threads::{set_shards, set_threads};
 
 const OF_SOCKET: &str = "it means something on 'stats socket' lines only";
 

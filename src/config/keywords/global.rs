@@ -3,8 +3,7 @@
 use super::Side::{Everywhere, Global};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, QUIC_ONLY, TLS_ONLY};
-use crate::config::{parse_bind as bind, parse_global as global, parse_log as log};
-use crate::config::{parse_process as process, parse_proxy as proxy, parse_threads as threads};
+use crate::config::parse::{bind, global, log, process, proxy, threads};
 
 const SINGLE: &str = "there is one engine, io_uring";
 const PINNED: &str = "shards are pinned in the order of the CPUs, or as 'cpu-map' says";

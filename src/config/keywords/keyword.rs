@@ -1,7 +1,7 @@
 //! One keyword of a section.
 
 use super::{MANY, Origin, Side, Standing, Status, matches};
-use crate::config::parser::{Call, Outcome, Parser};
+use crate::config::parse::{Call, Outcome, Parser};
 
 type Parse = fn(&mut Parser<'_>, &Call<'_>) -> Outcome;
 

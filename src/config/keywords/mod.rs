@@ -2,7 +2,7 @@
 //!
 //! HAProxy's words of the TCP level and Tidegate's own stand in one table, by section: `global`,
 //! `proxy`, `bind`, `server`. The parser, "did you mean", `tidegate help` and the reference page
-//! are made from it. Adding a keyword is one entry here and one function in a `parse_*` file. No
+//! are made from it. Adding a keyword is one entry here and one function in a file of `parse`. No
 //! word is ignored in silence: see `Status`.
 
 mod bind;
@@ -16,8 +16,8 @@ mod suggest;
 
 use super::diagnostics::Severity;
 use super::raw::SectionKind;
-use super::sections;
-use super::token::Word;
+use super::raw::sections;
+use super::raw::token::Word;
 
 pub(super) use bind::BIND;
 pub use keyword::Keyword;

@@ -3,9 +3,7 @@
 use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
-use crate::config::{
-    parse_bind as bind, parse_proxy as proxy, parse_server as server, parse_source as source,
-};
+use crate::config::parse::{bind, proxy, server, source};
 
 const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
 

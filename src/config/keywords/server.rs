@@ -2,12 +2,12 @@
 
 use super::{HTTP_ONLY, Parameter, QUIC_ONLY, TLS_ONLY};
 use crate::config::draft::ServerSettings;
-use crate::config::parse_bind::{number, positive_delay};
-use crate::config::parse_server::{
+use crate::config::parse::bind::{number, positive_delay};
+use crate::config::parse::server::{
     check_address, check_port, congestion, id, init_addr, interval, positive, resolve_prefer,
     weight,
 };
-use crate::config::parse_source::{server_interface, server_source};
+use crate::config::parse::source::{server_interface, server_source};
 
 type P = Parameter<ServerSettings>;
 

@@ -6,7 +6,7 @@ use super::LogHost;
 use super::LogTarget;
 use crate::base::address::Address;
 use crate::base::receive::ReceiveStep;
-use crate::config::threads::CpuMap;
+use crate::config::values::threads::CpuMap;
 
 /// Settings of the process.
 #[derive(Clone, Debug)]

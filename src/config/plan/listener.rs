@@ -3,7 +3,7 @@
 use super::Global;
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId};
-use crate::config::threads::ThreadSet;
+use crate::config::values::threads::ThreadSet;
 
 /// One listening address.
 #[derive(Clone, PartialEq, Debug)]

@@ -16,8 +16,8 @@ mod upstream;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::super::diagnostics::{Diagnostic, Place, Report, Severity};
 use super::Converted;
+use crate::config::diagnostics::{Diagnostic, Place, Report, Severity};
 use output::{Names, Output, Section};
 use server::{Mode, Server};
 use settings::{Fate, Settings};

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::super::super::diagnostics::{Place, Severity};
 use super::super::{Notes, text};
 use super::syntax::Directive;
+use crate::config::diagnostics::{Place, Severity};
 
 /// Most of a directive that a comment shows.
 const SHOWN_CHARS_MAX: usize = 72;

@@ -1,10 +1,10 @@
 //! A `server` block: the frontends that are made of it, and what its backends need.
 
-use super::super::super::diagnostics::Severity;
 use super::output::{Output, Section};
 use super::settings::{Fate, Settings};
 use super::syntax::Directive;
 use super::units;
+use crate::config::diagnostics::Severity;
 
 /// What a frontend carries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

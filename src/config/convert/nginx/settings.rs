@@ -1,9 +1,9 @@
 //! The directives that the `stream` block and each `server` in it may have, and what of them has
 //! no place in HAProxy's language.
 
-use super::super::super::diagnostics::Severity;
 use super::syntax::Directive;
 use super::units;
+use crate::config::diagnostics::Severity;
 
 /// Settings of a server, inherited from the block around it.
 #[derive(Clone, PartialEq, Eq, Debug)]

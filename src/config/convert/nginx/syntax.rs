@@ -2,7 +2,7 @@
 //!
 //! Knows no directive. The depth is bounded, so no input can make a walk over the tree too deep.
 
-use super::super::super::token::LINE_BYTES_MAX;
+use crate::config::raw::token::LINE_BYTES_MAX;
 
 /// Deepest nesting of blocks.
 const DEPTH_MAX: usize = 32;

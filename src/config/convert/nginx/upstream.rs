@@ -1,9 +1,9 @@
 //! An `upstream` block: what stands in the backends that are made of it.
 
-use super::super::super::diagnostics::Severity;
 use super::output::{Names, Output, Section};
 use super::syntax::Directive;
 use super::units;
+use crate::config::diagnostics::Severity;
 
 /// Largest weight of HAProxy's language.
 const WEIGHT_MAX: u32 = 256;

@@ -1,0 +1,302 @@
+//! The keywords of proxies, except `bind`, `server` and `log`.
+
+use super::global::{overflow, time_argument};
+use super::{Call, Complaint, Outcome, Parser};
+use crate::base::rate::RATE_MAX;
+use crate::config::draft::{BalanceWord, Mode};
+use crate::config::plan::{HashType, KeepAlive};
+use crate::config::raw::{Prefix, SectionKind};
+use crate::config::values::units::{self, Unit, UnitFault};
+
+pub(in crate::config) fn mode(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let word = call.arg(0);
+    parser.current.settings.mode = match Mode::named(word) {
+        Some(mode) => mode,
+        None if matches!(word, "log" | "spop" | "health" | "haterm") => {
+            return Err(call.complain(0, format!("'mode {word}' is not supported.")));
+        }
+        None => return Err(call.complain(0, format!("unknown proxy mode '{word}'."))),
+    };
+    Ok(())
+}
+
+pub(in crate::config) fn disabled(parser: &mut Parser<'_>, _: &Call<'_>) -> Outcome {
+    parser.current.settings.disabled = true;
+    Ok(())
+}
+
+pub(in crate::config) fn enabled(parser: &mut Parser<'_>, _: &Call<'_>) -> Outcome {
+    parser.current.settings.disabled = false;
+    Ok(())
+}
+
+pub(in crate::config) fn id(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let number = units::integer(call.arg(0), i32::MAX as u64).and_then(|n| u32::try_from(n).ok());
+    let Some(number) = number.filter(|number| *number > 0) else {
+        return Err(call.complain(0, "'id' expects a number greater than 0."));
+    };
+    parser.current.id = Some((number, call.line.place.clone()));
+    Ok(())
+}
+
+pub(in crate::config) fn description(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.args.is_empty() {
+        return Err("'description' expects a text.".into());
+    }
+    let words: Vec<&str> = call.args.iter().map(|word| word.text.as_str()).collect();
+    parser.current.description = words.join(" ");
+    Ok(())
+}
+
+pub(in crate::config) fn maxconn(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let value = count(call)?;
+    match parser.kind {
+        SectionKind::Global => parser.draft.global.maxconn = Some(value).filter(|n| *n > 0),
+        SectionKind::Backend => {
+            let text = format!(
+                "'maxconn' ignored because backend '{}' has no frontend capability. Maybe you want \
+                 'maxconn' on its servers instead ?",
+                parser.current.name
+            );
+            parser
+                .report
+                .warning(&call.line.place, call.line.words.first(), text);
+        }
+        SectionKind::Defaults | SectionKind::Frontend | SectionKind::Listen => {
+            parser.current.settings.maxconn = Some(value);
+        }
+    }
+    Ok(())
+}
+
+pub(in crate::config) fn backlog(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    parser.current.settings.backlog = Some(count(call)?);
+    Ok(())
+}
+
+pub(in crate::config) fn fullconn(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    parser.current.settings.fullconn = count(call)?;
+    Ok(())
+}
+
+/// An argument that counts something, up to what the kernel's integers hold.
+fn count(call: &Call<'_>) -> Result<u32, Complaint> {
+    let value = units::integer(call.arg(0), i32::MAX as u64);
+    value
+        .and_then(|value| u32::try_from(value).ok())
+        .ok_or_else(|| {
+            call.complain(
+                0,
+                format!("'{}' expects an integer argument.", call.keyword.name),
+            )
+        })
+}
+
+/// `rate-limit sessions`.
+pub(in crate::config) fn rate_limit(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.arg(0) != "sessions" {
+        let text = format!(
+            "'rate-limit' only supports 'sessions' (got '{}')",
+            call.arg(0)
+        );
+        return Err(call.complain(0, text));
+    }
+    if call.args.len() < 2 {
+        let text = "'rate-limit sessions' expects an integer value (in sessions/second)";
+        return Err(text.into());
+    }
+    let rate = units::integer(call.arg(1), u64::from(RATE_MAX));
+    let Some(rate) = rate.and_then(|rate| u32::try_from(rate).ok()) else {
+        let got = call.arg(1);
+        let text = format!("'rate-limit sessions' : '{got}' is not within 0 and {RATE_MAX}");
+        return Err(call.complain(1, text));
+    };
+    parser.current.settings.session_rate = rate;
+    Ok(())
+}
+
+pub(in crate::config) fn retries(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let value = units::integer(call.arg(0), u64::from(u16::MAX));
+    let Some(value) = value.and_then(|value| u16::try_from(value).ok()) else {
+        let text = "'retries' expects an integer argument (dispatch counts for one).";
+        return Err(call.complain(0, text));
+    };
+    parser.current.settings.retries = Some(value);
+    Ok(())
+}
+
+pub(in crate::config) fn default_backend(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.args.is_empty() {
+        return Err("'default_backend' expects a backend name.".into());
+    }
+    let place = call.line.place.clone();
+    parser.current.settings.default_backend = Some((call.arg(0).to_owned(), place));
+    Ok(())
+}
+
+pub(in crate::config) fn timeout(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let name = call.keyword.name;
+    if call.args.is_empty() {
+        return Err(format!("'{name}' expects an integer value (in milliseconds)").into());
+    }
+    let text = call.arg(0);
+    let value = units::time(text, Unit::Milliseconds).map_err(|fault| {
+        let text = match fault {
+            UnitFault::Character(_) => format!("{fault} in '{name}'"),
+            UnitFault::Overflow => overflow(name, text, Unit::Milliseconds),
+        };
+        call.complain(0, text)
+    })?;
+    let timeouts = &mut parser.current.settings.timeouts;
+    let slot = match name {
+        "timeout client" => &mut timeouts.client,
+        "timeout client-fin" => &mut timeouts.client_fin,
+        "timeout connect" => &mut timeouts.connect,
+        "timeout server" => &mut timeouts.server,
+        "timeout server-fin" => &mut timeouts.server_fin,
+        "timeout queue" => &mut timeouts.queue,
+        "timeout tunnel" => &mut timeouts.tunnel,
+        _ => &mut timeouts.check,
+    };
+    *slot = Some(value);
+    Ok(())
+}
+
+/// `option`, `no option` and `default option`: all options are off by default.
+pub(in crate::config) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let on = call.line.prefix == Prefix::Set;
+    let settings = &mut parser.current.settings;
+    match call.keyword.name {
+        "option tcplog" => settings.tcplog = on,
+        "option dontlognull" => settings.dontlognull = on,
+        "option dontlog-normal" => settings.dontlog_normal = on,
+        "option log-separate-errors" => settings.log_separate_errors = on,
+        "option log-health-checks" => settings.log_health_checks = on,
+        "option allbackups" => settings.allbackups = on,
+        "option tcpka" => settings.keepalive_both = on,
+        "option clitcpka" => settings.keepalive_client = on,
+        "option tcp-smart-accept" => settings.smart_accept = on,
+        "option srvtcpka" => settings.keepalive_server = on,
+        "option abortonclose" => settings.abortonclose = on,
+        "option independent-streams" => settings.independent_streams = on,
+        "option nolinger" => settings.nolinger = on,
+        "option tcp-smart-connect" => settings.smart_connect = on,
+        _ => {
+            let interval = redispatch_interval(call)?;
+            // An interval of 0 is HAProxy's other way to switch it off.
+            settings.redispatch = Some(interval).filter(|interval| on && *interval != 0);
+        }
+    }
+    Ok(())
+}
+
+/// -1, the default, is the last retry; N every Nth one.
+fn redispatch_interval(call: &Call<'_>) -> Result<i16, Complaint> {
+    let Some(word) = call.args.first() else {
+        return Ok(-1);
+    };
+    word.text.parse().map_err(|_| {
+        let text = "'option redispatch' expects an integer as its interval.";
+        Complaint::about(word, text)
+    })
+}
+
+pub(in crate::config) fn keepalive_value(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let name = call.keyword.name;
+    let (side, what) = name.split_once('-').unwrap_or((name, ""));
+    let value = if what == "cnt" {
+        let value = units::integer(call.arg(0), i32::MAX as u64);
+        let Some(value) = value.and_then(|value| u32::try_from(value).ok()) else {
+            return Err(call.complain(0, format!("'{name}' expects an integer value")));
+        };
+        value
+    } else {
+        if call.args.is_empty() {
+            return Err(format!("'{name}' expects an integer value (in seconds)").into());
+        }
+        time_argument(call, Unit::Seconds)?
+    };
+    let settings = &mut parser.current.settings;
+    let values: &mut KeepAlive = match side {
+        "clitcpka" => &mut settings.keepalive_client_values,
+        _ => &mut settings.keepalive_server_values,
+    };
+    let slot = match what {
+        "cnt" => &mut values.count,
+        "idle" => &mut values.idle_s,
+        _ => &mut values.interval_s,
+    };
+    // 0 leaves the kernel's own value.
+    *slot = Some(value).filter(|value| *value > 0);
+    Ok(())
+}
+
+pub(in crate::config) fn balance(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let word = call.arg(0);
+    let bare = word.split('(').next().unwrap_or(word);
+    let value = match bare {
+        "roundrobin" => BalanceWord::RoundRobin,
+        "leastconn" => BalanceWord::LeastConn,
+        "source" => BalanceWord::Source,
+        "static-rr" | "first" | "random" | "hash" | "rdp-cookie" | "sticky" | "log-hash" => {
+            let text = format!("'balance {bare}' is not implemented in Tidegate yet.");
+            return Err(call.complain(0, text));
+        }
+        "uri" | "url_param" | "hdr" => {
+            let text = format!("'balance {bare}' needs 'mode http', which is not supported.");
+            return Err(call.complain(0, text));
+        }
+        _ => {
+            let text = "balance only supports 'roundrobin', 'leastconn' and 'source' options.";
+            return Err(call.complain(0, text));
+        }
+    };
+    if bare != word {
+        let text = format!("'balance {bare}' doesn't take an argument in parentheses.");
+        return Err(call.complain(0, text));
+    }
+    if let Some(surplus) = call.args.get(1) {
+        let text = format!(
+            "'balance' cannot handle unexpected argument '{}'.",
+            surplus.text
+        );
+        return Err(Complaint::about(surplus, text));
+    }
+    parser.current.settings.balance = Some(value);
+    Ok(())
+}
+
+pub(in crate::config) fn hash_type(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let value = match call.arg(0) {
+        "map-based" => HashType::MapBased,
+        "consistent" => HashType::Consistent,
+        _ => {
+            let text = "'hash-type' only supports 'consistent' and 'map-based'.";
+            return Err(call.complain(0, text));
+        }
+    };
+    match call.arg(1) {
+        "" | "sdbm" => {}
+        function @ ("djb2" | "wt6" | "crc32" | "none") => {
+            let text = format!("'hash-type' : function '{function}' is not implemented yet.");
+            return Err(call.complain(1, text));
+        }
+        _ => {
+            let text = "'hash-type' only supports the 'sdbm' hash function.";
+            return Err(call.complain(1, text));
+        }
+    }
+    match call.arg(2) {
+        "" => {}
+        "avalanche" => {
+            let text = "'hash-type' : modifier 'avalanche' is not implemented yet.";
+            return Err(call.complain(2, text));
+        }
+        other => {
+            let text = format!("'hash-type' : unknown modifier '{other}'.");
+            return Err(call.complain(2, text));
+        }
+    }
+    parser.current.settings.hash_type = Some(value);
+    Ok(())
+}

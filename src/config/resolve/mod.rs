@@ -1,0 +1,348 @@
+//! From the draft to the plan: names become ids, inherited values their final form.
+//!
+//! What concerns more than one line is checked here: names that are taken, backends that don't
+//! exist, addresses that collide, timeouts that are missing.
+
+mod listeners;
+mod loops;
+mod server;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::diagnostics::{Place, Report, Severity};
+use super::draft::{BalanceWord, Draft, LogEntry, ProxyDraft, Settings};
+use super::environment::Environment;
+use super::plan::{Back, Balance, Front, HashType, KeepAlive, LogTarget, Plan, Proxy, ProxyKind};
+use crate::base::ids::{ListenerId, ProxyId, ServerId};
+
+/// HAProxy numbers its proxies from 2; 1 is its internal one, unless a proxy asks for it.
+const IID_FIRST: u32 = 2;
+/// `retries` where it isn't set.
+const RETRIES_DEFAULT: u16 = 3;
+
+/// Makes the plan. Its alerts, as those before, make it useless; the caller looks at the report.
+pub(in crate::config) fn plan(
+    draft: &Draft,
+    environment: &dyn Environment,
+    report: &mut Report,
+) -> Plan {
+    if u16::try_from(draft.proxies.len()).is_err() {
+        let place = draft.proxies.last().map(|proxy| proxy.place.clone());
+        if let Some(place) = place {
+            report.alert(&place, None, "more than 65535 proxies.");
+        }
+        return Plan::default();
+    }
+    // After an error in a line, that something is missing may be only its consequence.
+    let whole = !report.has_fatal();
+    let names = names(draft, report);
+    let iids = iids(draft, report);
+    let goes_to = |index| backend_of(&names, draft, index);
+    loops::check(draft, goes_to, environment, report);
+    let mut builder = Builder {
+        plan: Plan::default(),
+        draft,
+        names,
+        report,
+        whole,
+        proxy_maxconn: environment.options().proxy_maxconn,
+    };
+    builder.plan.global = draft.global.clone();
+    for ((index, proxy), iid) in (0u16..).zip(&draft.proxies).zip(iids) {
+        builder.proxy(ProxyId(index), iid, proxy);
+    }
+    builder.plan
+}
+
+/// Where each name is, and whether it can be connected through.
+type Names<'a> = HashMap<&'a str, (ProxyId, &'a ProxyDraft)>;
+
+fn names<'a>(draft: &'a Draft, report: &mut Report) -> Names<'a> {
+    let mut names: Names<'a> = HashMap::new();
+    for (index, proxy) in (0u16..).zip(&draft.proxies) {
+        // A header that has no name was reported when it was read.
+        if proxy.name.is_empty() {
+            continue;
+        }
+        match names.get(proxy.name.as_str()) {
+            None => {
+                names.insert(&proxy.name, (ProxyId(index), proxy));
+            }
+            Some((_, first)) => {
+                let (kind, name) = (kind_word(proxy.kind), &proxy.name);
+                let text = format!(
+                    "{kind} '{name}' has the same name as {} '{name}' declared at {}.",
+                    kind_word(first.kind),
+                    first.place
+                );
+                report.alert(&proxy.place, None, text);
+            }
+        }
+    }
+    names
+}
+
+/// The number of each proxy: its own `id`, else the next one that nobody has asked for.
+fn iids(draft: &Draft, report: &mut Report) -> Vec<u32> {
+    let mut owners: HashMap<u32, &ProxyDraft> = HashMap::new();
+    for proxy in &draft.proxies {
+        let Some((id, place)) = &proxy.id else {
+            continue;
+        };
+        if let Some(first) = owners.insert(*id, proxy) {
+            let text = format!(
+                "{} '{}' has the same id {id} as {} '{}' declared at {}.",
+                kind_word(proxy.kind),
+                proxy.name,
+                kind_word(first.kind),
+                first.name,
+                first.place
+            );
+            report.alert(place, None, text);
+        }
+    }
+    let own = |proxy: &ProxyDraft| proxy.id.as_ref().map(|(id, _)| *id);
+    numbers(IID_FIRST, draft.proxies.iter().map(own).collect())
+}
+
+/// The numbers of things that may have one of their own: the others get the next free one. As
+/// HAProxy counts, what is looked at first goes on with every thing, whether it gets it or not.
+pub(in crate::config) fn numbers(first: u32, own: Vec<Option<u32>>) -> Vec<u32> {
+    let taken: HashSet<u32> = own.iter().copied().flatten().collect();
+    let mut next = first;
+    let number = |own: Option<u32>| {
+        let number = own.unwrap_or_else(|| {
+            while taken.contains(&next) {
+                next = next.saturating_add(1);
+            }
+            next
+        });
+        next = next.saturating_add(1);
+        number
+    };
+    own.into_iter().map(number).collect()
+}
+
+/// How HAProxy's messages call a proxy.
+fn kind_word(kind: ProxyKind) -> &'static str {
+    match kind {
+        ProxyKind::Frontend => "frontend",
+        ProxyKind::Backend => "backend",
+        ProxyKind::Listen => "proxy",
+    }
+}
+
+/// Where the connections of a proxy go: a `listen` without `default_backend` is its own backend.
+fn backend_of(names: &Names<'_>, draft: &Draft, index: usize) -> Option<usize> {
+    let proxy = draft.proxies.get(index)?;
+    match &proxy.settings.default_backend {
+        Some((wanted, _)) => names.get(wanted.as_str()).map(|(id, _)| usize::from(id.0)),
+        None => Some(index).filter(|_| proxy.kind == ProxyKind::Listen),
+    }
+}
+
+/// The plan in the making.
+pub(in crate::config) struct Builder<'a, 'r> {
+    plan: Plan,
+    draft: &'a Draft,
+    names: Names<'a>,
+    pub(in crate::config) report: &'r mut Report,
+    /// Whether every line was understood.
+    whole: bool,
+    /// `maxconn` of proxies that set none.
+    proxy_maxconn: Option<u32>,
+}
+
+impl Builder<'_, '_> {
+    fn proxy(&mut self, proxy_id: ProxyId, iid: u32, draft: &ProxyDraft) {
+        if self.whole && !draft.settings.disabled {
+            self.warn(draft);
+        }
+        let front = (draft.kind != ProxyKind::Backend).then(|| self.front(proxy_id, draft));
+        let back = (draft.kind != ProxyKind::Frontend).then(|| self.back(draft));
+        let logs = self.logs(&draft.settings.logs);
+        self.plan.proxies.push(Arc::new(Proxy {
+            proxy_id,
+            iid,
+            description: draft.description.clone(),
+            name: draft.name.as_str().into(),
+            kind: draft.kind,
+            front,
+            back,
+            logs,
+        }));
+    }
+
+    /// What is allowed and probably not meant.
+    fn warn(&mut self, draft: &ProxyDraft) {
+        let (kind, name) = (kind_word(draft.kind), &draft.name);
+        let mut warning = |text: String| self.report.bare(Severity::Warning, &draft.place, text);
+        if draft.kind != ProxyKind::Backend && draft.binds.is_empty() {
+            warning(format!(
+                "{kind} '{name}' has no 'bind' directive. Please declare it as a backend if this \
+                 was intended."
+            ));
+        }
+        if draft.kind == ProxyKind::Frontend && draft.settings.default_backend.is_none() {
+            warning(format!(
+                "{kind} '{name}' has no 'default_backend': its connections will be closed."
+            ));
+        }
+        let timeouts = draft.settings.timeouts;
+        let unset = |timeout: Option<u32>| timeout.unwrap_or(0) == 0;
+        let front = draft.kind != ProxyKind::Backend && unset(timeouts.client);
+        let silent = unset(timeouts.server) && unset(timeouts.tunnel);
+        let back = !draft.servers.is_empty() && (unset(timeouts.connect) || silent);
+        if front || back {
+            warning(format!(
+                "missing timeouts for {kind} '{name}'.\n   \
+                 | While not properly invalid, you will certainly encounter various problems\n   \
+                 | with such a configuration. To fix this, please ensure that all following\n   \
+                 | timeouts are set to a non-zero value: 'client', 'connect', 'server'."
+            ));
+        }
+        if draft.servers.len() > 1 && draft.settings.balance.is_none() {
+            let text = format!("{kind} '{name}' has no 'balance': 'roundrobin' is used.");
+            self.report.bare(Severity::Notice, &draft.place, text);
+        }
+    }
+
+    fn front(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) -> Front {
+        let settings = &draft.settings;
+        let built = listeners::build(proxy_id, draft, self.draft, self.report);
+        let mut listeners = Vec::new();
+        for mut listener in built {
+            // As many as fit were let through when the lines were read.
+            let index = u16::try_from(self.plan.listeners.len()).unwrap_or(u16::MAX);
+            listener.listener_id = ListenerId(index);
+            self.plan.listeners.push(Arc::new(listener));
+            listeners.push(ListenerId(index));
+        }
+        Front {
+            listeners,
+            default_backend: self.default_backend(proxy_id, draft),
+            maxconn: settings.maxconn.or(self.proxy_maxconn).unwrap_or(0),
+            session_rate: settings.session_rate,
+            timeout_client_ms: settings.timeouts.client.unwrap_or(0),
+            timeout_client_fin_ms: settings.timeouts.client_fin.unwrap_or(0),
+            keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
+            tcplog: settings.tcplog,
+            dontlognull: settings.dontlognull,
+            dontlog_normal: settings.dontlog_normal,
+            log_separate_errors: settings.log_separate_errors,
+            nolinger: settings.nolinger,
+            independent_streams: settings.independent_streams,
+        }
+    }
+
+    fn default_backend(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) -> Option<ProxyId> {
+        let Some((wanted, place)) = &draft.settings.default_backend else {
+            // A `listen` without one is its own backend.
+            return (draft.kind == ProxyKind::Listen).then_some(proxy_id);
+        };
+        match self.names.get(wanted.as_str()) {
+            Some((id, proxy)) if proxy.kind != ProxyKind::Frontend => {
+                let (own, other) = (draft.settings.mode, proxy.settings.mode);
+                if own != other {
+                    let text = format!(
+                        "{} '{}' is in mode {} and its default_backend '{wanted}' ({}) in mode {}.",
+                        kind_word(draft.kind),
+                        draft.name,
+                        own.name(),
+                        proxy.place,
+                        other.name()
+                    );
+                    self.report.alert(place, None, text);
+                }
+                Some(*id)
+            }
+            _ => {
+                let name = &draft.name;
+                let text =
+                    format!("Proxy '{name}': unable to find required default_backend: '{wanted}'.");
+                self.report.bare(Severity::Alert, place, text);
+                None
+            }
+        }
+    }
+
+    fn back(&mut self, draft: &ProxyDraft) -> Back {
+        let settings = &draft.settings;
+        let timeouts = settings.timeouts;
+        let hash_type = settings.hash_type.unwrap_or(HashType::MapBased);
+        let mut seen: HashMap<&str, &Place> = HashMap::new();
+        let mut servers = Vec::new();
+        let ids = self.server_ids(draft);
+        for (sid, server) in ids.into_iter().zip(&draft.servers) {
+            if let Some(first) = seen.insert(&server.name, &server.place) {
+                let text = format!(
+                    "{} '{}', another server named '{}' was already defined at line {}, please use \
+                     distinct names.",
+                    kind_word(draft.kind),
+                    draft.name,
+                    server.name,
+                    first.line
+                );
+                self.report.alert(&server.place, None, text);
+            }
+            let server_id = ServerId(self.plan.servers_count);
+            self.plan.servers_count = self.plan.servers_count.saturating_add(1);
+            let server = self.server(server_id, sid, server, draft);
+            servers.push(Arc::new(server));
+        }
+        Back {
+            balance: match settings.balance {
+                None | Some(BalanceWord::RoundRobin) => Balance::RoundRobin,
+                Some(BalanceWord::LeastConn) => Balance::LeastConn,
+                Some(BalanceWord::Source) => Balance::Source(hash_type),
+            },
+            servers,
+            timeout_connect_ms: timeouts.connect.unwrap_or(0),
+            timeout_server_ms: timeouts.server.unwrap_or(0),
+            timeout_server_fin_ms: timeouts.server_fin.unwrap_or(0),
+            timeout_queue_ms: timeouts.queue.unwrap_or(0),
+            retries: settings.retries.unwrap_or(RETRIES_DEFAULT),
+            redispatch: settings.redispatch,
+            allbackups: settings.allbackups,
+            log_health_checks: settings.log_health_checks,
+            fullconn: settings.fullconn,
+            keepalive: keepalive(settings.keepalive_server, settings, Side::Server),
+            timeout_tunnel_ms: timeouts.tunnel.unwrap_or(0),
+            nolinger: settings.nolinger,
+            independent_streams: settings.independent_streams,
+            abortonclose: settings.abortonclose,
+            smart_connect: settings.smart_connect,
+        }
+    }
+
+    /// The targets of a proxy; `log global` counts once, however often it is written.
+    fn logs(&self, entries: &[LogEntry]) -> Vec<LogTarget> {
+        let mut logs = Vec::new();
+        let mut has_global = false;
+        for entry in entries {
+            match entry {
+                LogEntry::Target(target) => logs.push(target.clone()),
+                LogEntry::Global if has_global => {}
+                LogEntry::Global => {
+                    has_global = true;
+                    logs.extend_from_slice(&self.plan.global.logs);
+                }
+            }
+        }
+        logs
+    }
+}
+
+enum Side {
+    Client,
+    Server,
+}
+
+fn keepalive(own: bool, settings: &Settings, side: Side) -> Option<KeepAlive> {
+    let values = match side {
+        Side::Client => settings.keepalive_client_values,
+        Side::Server => settings.keepalive_server_values,
+    };
+    (own || settings.keepalive_both).then_some(values)
+}
