@@ -190,7 +190,7 @@ fn load(options: &Options, console: &Console) -> Option<Plan> {
     let warned = loaded.is_warned();
     let plan = loaded.plan?;
     if warned && (options.warnings_fatal || plan.global.process.zero_warning) {
-        console.alert("Some warnings were found and 'zero-warning' is set. Aborting.");
+        console.alert("config : Some warnings were found and 'zero-warning' is set. Aborting.");
         return None;
     }
     if warned && options.check && !options.quiet {

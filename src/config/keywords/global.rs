@@ -97,7 +97,8 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("off"),
 
     works("log", Everywhere, MANY, "global | <target> [len <n>] [format <format>] <facility> [<level> [<minimum>]]",
-        "Where log lines go.", log::log),
+        "Where log lines go.", log::log)
+        .lacks(&["sample", "profile", "ring@", "backend@", "tcp@"]),
     works("maxconn", Everywhere, 1, "<number>", "Most connections at a time, of the process or of a frontend.", proxy::maxconn)
         .default("from the descriptor limit"),
 

@@ -22,6 +22,8 @@ pub struct Keyword {
     pub default: &'static str,
     /// What it does; of one that has no effect or never comes the reason says enough.
     pub help: &'static str,
+    /// Which of its arguments aren't there yet; a line with one is refused, or does nothing.
+    pub lacks: &'static [&'static str],
     /// Whose word it is.
     pub origin: Origin,
     pub(in crate::config) status: Status<Parse>,
@@ -48,6 +50,11 @@ impl Keyword {
     /// Sets what holds where the keyword is absent.
     pub(super) const fn default(self, default: &'static str) -> Keyword {
         Keyword { default, ..self }
+    }
+
+    /// Names the arguments that aren't there yet.
+    pub(super) const fn lacks(self, lacks: &'static [&'static str]) -> Keyword {
+        Keyword { lacks, ..self }
     }
 
     /// Makes the word Tidegate's own.
@@ -84,6 +91,7 @@ pub(super) const fn works(
         syntax,
         default: "",
         help,
+        lacks: &[],
         origin: Origin::HaProxy,
         status: Status::Works(parse),
     }
@@ -105,6 +113,7 @@ const fn idle(
         syntax,
         default: "",
         help,
+        lacks: &[],
         origin: Origin::HaProxy,
         status,
     }

@@ -10,7 +10,7 @@ const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
 #[rustfmt::skip]
 pub(super) static PROXY: &[Keyword] = &[
     works("mode", Both, 1, "tcp", "What the proxy carries.", proxy::mode)
-        .default("tcp"),
+        .default("tcp").lacks(&["udp"]),
     works("disabled", Both, 0, "", "The proxy is read and not started.", proxy::disabled),
     works("enabled", Both, 0, "", "Undoes an inherited 'disabled'.", proxy::enabled),
     works("id", Both, 1, "<number>", "Number of the proxy in statistics, unique.", proxy::id)
@@ -25,7 +25,7 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off"),
 
     works("bind", Front, MANY, "<address>[,...] [<parameter>...]", "Addresses to listen on.", bind::bind)
-        .not_in_defaults(),
+        .not_in_defaults().lacks(&["mptcp@", "sockpair@", "udp@"]),
     works("backlog", Front, 1, "<number>", "Length of the kernel's accept queue.", proxy::backlog)
         .default("'maxconn' of the proxy, else 4096"),
     works("clitcpka-cnt", Front, 1, "<number>", "Keep-alive probes before a client is given up.", proxy::keepalive_value)
@@ -44,7 +44,7 @@ pub(super) static PROXY: &[Keyword] = &[
     works("option log-separate-errors", Front, 0, "", "Log sessions that went wrong with the level 'err' instead of 'info'.", proxy::option)
         .default("off"),
     works("option tcplog", Front, 0, "", "Log a full line at the end of a session.", proxy::option)
-        .default("off: a short line when it begins"),
+        .default("off: a short line when it begins").lacks(&["clf"]),
     works("option tcp-smart-accept", Front, 0, "", "The kernel acknowledges a client's first data with the answer to it.", proxy::option)
         .default("off"),
     works("rate-limit", Front, 2, "sessions <number>", "New sessions per second; more wait to be accepted.", proxy::rate_limit)
@@ -55,12 +55,12 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("'timeout client'"),
 
     works("balance", Back, MANY, "roundrobin | leastconn | source", "How a server is chosen.", proxy::balance)
-        .default("roundrobin"),
+        .default("roundrobin").lacks(&["static-rr", "first", "random", "hash", "rdp-cookie"]),
     works("default-server", Back, MANY, "<parameter>...", "Parameters of the servers that follow.", server::default_server),
     works("fullconn", Back, 1, "<number>", "Sessions of the backend at which servers with 'minconn' reach their 'maxconn'.", proxy::fullconn)
         .default("a tenth of what the frontends that lead here may bring"),
     works("hash-type", Back, 3, "map-based | consistent [sdbm]", "How a hash finds a server.", proxy::hash_type)
-        .default("map-based sdbm"),
+        .default("map-based sdbm").lacks(&["djb2", "wt6", "crc32", "none", "avalanche"]),
     works("option allbackups", Back, 0, "", "All usable backup servers share the load, not only the first.", proxy::option)
         .default("off"),
     works("option log-health-checks", Back, 0, "", "Log every check that changes something.", proxy::option)
@@ -80,7 +80,7 @@ pub(super) static PROXY: &[Keyword] = &[
     works("server-template", Back, MANY, "<prefix> <number>|<low>-<high> <address>[:<port>] [<parameter>...]", "Servers of one kind, named by prefix and number.", server::server_template)
         .not_in_defaults(),
     works("source", Back, MANY, "<address>[:<port>] [interface <name>]", "Address, port and interface to connect and check from.", source::source)
-        .default("the system's choice"),
+        .default("the system's choice").lacks(&["usesrc"]),
     works("srvtcpka-cnt", Back, 1, "<number>", "Keep-alive probes before a server is given up.", proxy::keepalive_value)
         .default("the kernel's"),
     works("srvtcpka-idle", Back, 1, "<time>", "Idle time before the first keep-alive probe to a server, in seconds.", proxy::keepalive_value)

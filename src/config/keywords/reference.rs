@@ -12,6 +12,7 @@ struct Entry {
     /// Where it stands: `global`, `frontend, listen`, `bind line`, ...
     place: &'static str,
     help: ParameterHelp,
+    lacks: &'static [&'static str],
 }
 
 const PLACES: &[&str] = &[
@@ -40,8 +41,15 @@ fn entries() -> Vec<Entry> {
             origin: keyword.origin,
             standing: keyword.standing(),
         },
+        lacks: keyword.lacks,
     };
-    let of_line = |place| move |help| Entry { place, help };
+    let of_line = |place| {
+        move |help| Entry {
+            place,
+            help,
+            lacks: &[],
+        }
+    };
     let mut entries: Vec<Entry> = keywords().map(of_keyword).collect();
     entries.extend(sections().map(of_line("section")));
     entries.extend(bind_parameters().map(of_line("bind line")));
@@ -108,6 +116,9 @@ fn describe(text: &mut String, entry: &Entry) {
     if !help.help.is_empty() {
         let _ = writeln!(text, "  {}", help.help);
     }
+    if !entry.lacks.is_empty() {
+        let _ = writeln!(text, "  not yet  {}", entry.lacks.join(", "));
+    }
     if help.origin == Origin::Tidegate {
         let _ = writeln!(text, "  Tidegate's own; HAProxy doesn't have it.");
     }
@@ -149,10 +160,13 @@ pub fn topics() -> String {
     text
 }
 
-/// Every word that isn't there yet, with its place, one per line.
+/// Every word that isn't there yet, with its place, one per line; arguments after their keyword.
 pub fn missing() -> String {
     let mut text = String::new();
     for entry in entries() {
+        for argument in entry.lacks {
+            let _ = writeln!(text, "{}: {} {argument}", entry.place, entry.help.name);
+        }
         let end = match entry.help.standing {
             Standing::Later => "",
             Standing::Needed => " (error)",
@@ -189,16 +203,21 @@ pub fn page() -> String {
         );
         text.push_str("| word | default | status |\n|---|---|---|\n");
         for entry in here {
-            row(&mut text, &entry.help);
+            row(&mut text, entry);
         }
     }
     text
 }
 
-fn row(text: &mut String, help: &ParameterHelp) {
+fn row(text: &mut String, entry: &Entry) {
+    let help = &entry.help;
     let cell = |text: &str| text.replace('|', "\\|");
     let status = match help.standing {
-        Standing::Works => help.help.to_owned(),
+        Standing::Works if entry.lacks.is_empty() => help.help.to_owned(),
+        Standing::Works => {
+            let lacks: Vec<String> = entry.lacks.iter().map(|word| format!("`{word}`")).collect();
+            format!("{} **Not yet**: {}.", help.help, lacks.join(", "))
+        }
         Standing::NoEffect(reason) => format!("no effect: {reason}"),
         Standing::Later => format!("**not yet**: {}", help.help),
         Standing::Needed => format!("**not yet** (error): {}", help.help),

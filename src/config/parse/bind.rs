@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use super::global::overflow;
 use super::parameters;
 use super::{Call, Complaint, Outcome, Parser};
 use crate::base::address::Address;
@@ -11,7 +12,7 @@ use crate::config::environment::Environment;
 use crate::config::keywords::BIND;
 use crate::config::plan::Endpoint;
 use crate::config::values::address::{Host, Port, Written};
-use crate::config::values::units::{self, Unit};
+use crate::config::values::units::{self, Unit, UnitFault};
 
 /// Listeners that one `bind` line may make by a range of ports.
 const LISTENERS_PER_LINE_MAX: usize = 4096;
@@ -293,8 +294,11 @@ pub(in crate::config) fn number(name: &str, value: &str) -> Result<u32, String> 
 
 /// The value of `tcp-ut`.
 pub(in crate::config) fn positive_delay(name: &str, value: &str) -> Result<u32, String> {
-    let delay = units::time(value, Unit::Milliseconds)
-        .ok()
-        .filter(|delay| *delay > 0);
-    delay.ok_or_else(|| format!("'{name}' : expects a positive delay in milliseconds"))
+    match units::time(value, Unit::Milliseconds) {
+        Ok(delay) if delay > 0 => Ok(delay),
+        Err(UnitFault::Overflow) => Err(overflow(name, value, Unit::Milliseconds)),
+        _ => Err(format!(
+            "'{name}' : expects a positive delay in milliseconds"
+        )),
+    }
 }

@@ -20,6 +20,7 @@ use super::draft::{Draft, Mode, ProxyDraft, Settings};
 use super::environment::Environment;
 use super::keywords::{self, Found, Keyword, Side, Standing, Status};
 use super::plan::ProxyKind;
+use super::raw::sections;
 use super::raw::token::Word;
 use super::raw::{Line, Section, SectionKind};
 use super::values::units;
@@ -182,6 +183,17 @@ impl<'a> Parser<'a> {
             )
         };
         let lines = &section.lines;
+        for line in lines {
+            let word = &line.words[0];
+            if let Some(near) = sections::misspelt(&word.text) {
+                let text = format!(
+                    "unknown keyword '{}' in '{kind}' section{}",
+                    word.text,
+                    keywords::did_you_mean(Some(near))
+                );
+                self.report.alert(&line.place, Some(word), text);
+            }
+        }
         if lines.iter().any(has_pages) && !lines.iter().any(has_traffic) {
             let text = format!(
                 "{kind} '{name}' shows statistics in 'mode http', which is not implemented in \
@@ -238,10 +250,12 @@ impl<'a> Parser<'a> {
                 };
                 let args = line.words.get(words..).unwrap_or_default();
                 if let Some(word) = args.get(keyword.args_max) {
-                    let text = format!(
-                        "'{name}' cannot handle unexpected argument '{}'.",
-                        word.text
-                    );
+                    let argument = word.text.as_str();
+                    let text = if keyword.lacks.contains(&argument) {
+                        format!("'{name} {argument}' is not implemented in Tidegate yet.")
+                    } else {
+                        format!("'{name}' cannot handle unexpected argument '{argument}'.")
+                    };
                     self.report.alert(&line.place, Some(word), text);
                     return;
                 }

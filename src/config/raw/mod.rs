@@ -17,6 +17,7 @@ pub(super) mod variables;
 use std::sync::Arc;
 
 use super::diagnostics::{Place, Report, Severity};
+use super::keywords::did_you_mean;
 use fault::with_caret;
 use preprocessor::{Branches, Directive};
 use token::Word;
@@ -138,8 +139,8 @@ enum State {
     Outside,
     /// In the last of `sections`.
     Inside,
-    /// In a section that is not read.
-    Skipping,
+    /// In a section that is not read, begun by this word.
+    Skipping(String),
 }
 
 struct Reader<'a, 'v> {
@@ -296,7 +297,7 @@ impl<'a, 'v> Reader<'a, 'v> {
                 self.report.about(severity, place, words.first(), text);
             }
             self.name_section(&words);
-            self.state = State::Skipping;
+            self.state = State::Skipping(name.to_owned());
         } else {
             self.statement(Line {
                 place: place.clone(),
@@ -334,12 +335,21 @@ impl<'a, 'v> Reader<'a, 'v> {
     }
 
     fn statement(&mut self, line: Line) {
-        match self.state {
+        match &self.state {
             State::Outside => {
                 let text = format!("unknown keyword '{}' out of section.", line.words[0].text);
                 self.complain(&line.place, text);
             }
-            State::Skipping => {}
+            State::Skipping(section) => {
+                let name = &line.words[0].text;
+                if let Some(near) = sections::misspelt(name) {
+                    let text = format!(
+                        "unknown keyword '{name}' in '{section}' section{}",
+                        did_you_mean(Some(near))
+                    );
+                    self.report.alert(&line.place, line.words.first(), text);
+                }
+            }
             State::Inside => {
                 let Some(section) = self.sections.last_mut() else {
                     return;

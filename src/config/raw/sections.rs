@@ -4,7 +4,7 @@
 //! where leaving it out changes which connections or bytes pass; a keyword that refers to such a
 //! section complains for itself.
 
-use crate::config::keywords::{Origin, ParameterHelp, Standing};
+use crate::config::keywords::{Origin, ParameterHelp, Standing, closest};
 
 /// The sections that are read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,6 +105,12 @@ pub(in crate::config) fn all_names() -> impl Iterator<Item = &'static str> {
 /// The words that begin a section that is read.
 pub(in crate::config) fn names() -> impl Iterator<Item = &'static str> {
     SectionKind::ALL.into_iter().map(SectionKind::name)
+}
+
+/// The section that is read and that a word most likely should begin. Where lines are skipped, a
+/// misspelt header would take its section along without a word.
+pub(in crate::config) fn misspelt(word: &str) -> Option<&'static str> {
+    closest(word, names())
 }
 
 #[cfg(test)]

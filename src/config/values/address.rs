@@ -70,7 +70,8 @@ impl Written {
             && !prefix.contains('/')
         {
             rest = after;
-            match prefix {
+            // Streams are what all addresses are here.
+            match prefix.strip_prefix("stream+").unwrap_or(prefix) {
                 "ipv4" | "tcp4" => family = Some(Family::V4),
                 "ipv6" | "tcp6" => family = Some(Family::V6),
                 "ip" | "tcp" => {}
