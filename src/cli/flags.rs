@@ -136,7 +136,7 @@ const FLAGS: &[Flag] = &[
     flag("-st", "PID...", "ends these processes at once when this one listens", Effect::Pids { hard: true }),
     flag("-x", "SOCKET", "takes the listening sockets of the process behind a runtime socket",
         Effect::Take(|o, v| { taking_over(o).socket = Some(v.into()); Ok(()) })),
-    flag("-q", "", "prints no messages", Effect::Set(|o| o.quiet = true)),
+    flag("-q", "", "prints no messages, unless -V is given too", Effect::Set(|o| o.quiet = true)),
     flag("-V", "", "says more (with -c: that the file is valid)", Effect::Set(|o| o.verbose = true)),
     flag("-dW", "", "takes warnings for errors", Effect::Set(|o| o.warnings_fatal = true)),
     flag("-dD", "", "says more about what is allowed and odd", Effect::Set(|o| o.diagnose = true)),
@@ -227,6 +227,8 @@ pub(super) fn parse(arguments: &[String]) -> Result<Invocation, String> {
     {
         options.take_over = None;
     }
+    // Who wants to hear more hears it, as with HAProxy.
+    options.quiet &= !options.verbose;
     if options.files.is_empty() && options.condition.is_none() {
         return Err("no configuration file: give one with -f FILE".to_owned());
     }

@@ -140,7 +140,7 @@ fn run(mut options: Options) -> u8 {
     let Some(plan) = load(&options, &console) else {
         return 1;
     };
-    options.quiet |= plan.global.process.quiet;
+    options.quiet |= is_quiet(&plan, &options);
     if options.check {
         return checked(&plan, &options);
     }
@@ -182,6 +182,13 @@ fn load(options: &Options, console: &Console) -> Option<Plan> {
             return None;
         }
     };
+    let silenced = Console::new(true);
+    let is_silenced = |plan: &Plan| is_quiet(plan, options);
+    let console = if loaded.plan.as_ref().is_some_and(is_silenced) {
+        &silenced
+    } else {
+        console
+    };
     let pid = std::process::id();
     for diagnostic in &loaded.diagnostics {
         console.introduce();
@@ -193,10 +200,15 @@ fn load(options: &Options, console: &Console) -> Option<Plan> {
         console.alert("config : Some warnings were found and 'zero-warning' is set. Aborting.");
         return None;
     }
-    if warned && options.check && !options.quiet {
+    if warned && options.check && !console.is_quiet() {
         print("Warnings were found.");
     }
     Some(plan)
+}
+
+/// Whether the file asks for silence, and the command line doesn't ask for more.
+fn is_quiet(plan: &Plan, options: &Options) -> bool {
+    plan.global.process.quiet && !options.verbose
 }
 
 /// What `-c` says of a valid configuration.

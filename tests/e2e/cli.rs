@@ -131,6 +131,32 @@ fn a_quiet_program_says_nothing() {
 }
 
 #[test]
+fn a_quiet_file_is_checked_without_a_word() {
+    let _turn = turn::shared();
+    let text = format!("global\n    quiet\n{}", warned());
+    let (code, output, errors) = run_on(&text, "-c -f FILE");
+    assert_eq!((code, output + &errors), (Some(0), String::new()));
+}
+
+#[test]
+fn who_asks_for_more_isnt_silenced() {
+    let _turn = turn::shared();
+    let quiet = format!("global\n    quiet\n{}", warned());
+    for (text, arguments) in [(warned(), "-c -V -q -f FILE"), (quiet, "-c -V -f FILE")] {
+        let (code, output, errors) = run_on(&text, arguments);
+        assert_eq!(code, Some(0));
+        assert_eq!(
+            output,
+            "Warnings were found.\nConfiguration file is valid\n"
+        );
+        assert!(errors.contains("missing timeouts"), "{errors}");
+    }
+    let (code, _, errors) = run_on(&warned(), "-c -V -q -dW -f FILE");
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("Some warnings were found"), "{errors}");
+}
+
+#[test]
 fn a_quiet_file_ends_messages_once_it_is_read() {
     let _turn = turn::shared();
     let server = MockServer::echo();
