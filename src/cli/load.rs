@@ -38,8 +38,7 @@ pub(super) fn environment(options: &Options) -> SystemEnvironment {
 
 /// Reads the files.
 pub(super) fn load(options: &Options) -> Result<Loaded, String> {
-    let files = config_files(&options.files)
-        .map_err(|error| format!("Cannot read a configuration directory: {error}"))?;
+    let files = config_files(&options.files)?;
     let environment = environment(options);
     let (mut plan, mut diagnostics) = config::load(&files, &environment);
     if let Some(plan) = &mut plan {

@@ -167,7 +167,7 @@ fn evaluate(condition: &str, options: &Options, console: &Console) -> u8 {
     match config::condition(condition, &load::environment(options)) {
         Ok(holds) => u8::from(!holds),
         Err(text) => {
-            console.alert(&text);
+            console.alert(&format!("config : {text}"));
             2
         }
     }
@@ -178,7 +178,7 @@ fn load(options: &Options, console: &Console) -> Option<Plan> {
     let loaded = match load::load(options) {
         Ok(loaded) => loaded,
         Err(text) => {
-            console.alert(&text);
+            console.alert(&format!("config : {text}"));
             return None;
         }
     };

@@ -14,16 +14,19 @@ use crate::sys::process;
 
 /// The files that `-f` arguments stand for: a directory stands for its `*.cfg` files, the hidden
 /// ones left out, in the order of their names' bytes. What can't be looked into stands for itself,
-/// so that the attempt to read it says why. That there is no file at all is an error.
-pub fn config_files(paths: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
+/// so that the attempt to read it says why. That there is no file at all is an error, as a message.
+pub fn config_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, String> {
     let expand = |path: &PathBuf| match std::fs::read_dir(path) {
         Ok(entries) => config_files_among(entries).unwrap_or_else(|_| vec![path.clone()]),
         Err(_) => vec![path.clone()],
     };
     let files: Vec<PathBuf> = paths.iter().flat_map(expand).collect();
     if files.is_empty() {
-        let text = "it holds no file whose name ends in '.cfg'";
-        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        let names: Vec<_> = paths.iter().map(|path| path.to_string_lossy()).collect();
+        return Err(format!(
+            "No configuration file in {}: of a directory those whose names end in '.cfg' are read.",
+            names.join(", ")
+        ));
     }
     Ok(files)
 }

@@ -78,7 +78,8 @@ fn a_condition_is_answered_by_the_exit_status() {
     }
     let (code, _, errors) = run(&["-cc", "streq(a,"]);
     assert_eq!(code, Some(2));
-    assert!(errors.contains("Failed to evaluate condition"), "{errors}");
+    let text = "config : Failed to evaluate condition";
+    assert!(errors.contains(text), "{errors}");
     let (code, ..) = run(&["-L", "here", "-cc", "streq(\"$HAPROXY_LOCALPEER\",here)"]);
     if !skip("2.6 has no variables there") {
         assert_eq!(code, Some(0));
@@ -111,7 +112,8 @@ fn warnings_are_errors_where_that_is_asked_for() {
     let aborted = |text: &str, arguments: &str| {
         let (code, _, errors) = run_on(text, arguments);
         assert_eq!(code, Some(1), "{arguments}: {errors}");
-        assert!(errors.contains("Some warnings were found"), "{errors}");
+        let text = " : config : Some warnings were found";
+        assert!(errors.contains(text), "{errors}");
     };
     aborted(&warned(), "-c -dW -f FILE");
     aborted(&warned(), "-dW -f FILE");
@@ -128,6 +130,45 @@ fn a_quiet_program_says_nothing() {
     assert_eq!((code, output + &errors), (Some(1), String::new()));
     let (code, output, errors) = run_on(&warned(), "-q -c -f FILE");
     assert_eq!((code, output + &errors), (Some(0), String::new()));
+}
+
+#[test]
+fn errors_of_all_files_are_told_in_one_go() {
+    let _turn = turn::shared();
+    let dir = TempDir::new();
+    dir.write("20.cfg", "global\n    maxcon 5\n");
+    dir.write("10.cfg", "listen l\n    bind :port\n");
+    dir.write(".hidden.cfg", "nonsense\n");
+    dir.write("other.txt", "nonsense\n");
+    let last = dir.write("30.last", "frontend\n");
+    let directory = dir.path().to_str().unwrap();
+    if skip("2.6 stops at the first file with an error") {
+        return;
+    }
+    let (code, output, errors) = run(&["-c", "-f", directory, "-f", last.to_str().unwrap()]);
+    assert_eq!((code, output.as_str()), (Some(1), ""));
+    let places: Vec<&str> = errors
+        .lines()
+        .filter_map(|line| line.split_once("parsing [")?.1.split_once(']'))
+        .map(|(place, _)| place.trim_start_matches(directory))
+        .collect();
+    let last = format!("{}:1", last.display());
+    let last = last.trim_start_matches(directory);
+    assert_eq!(places, ["/10.cfg:2", "/20.cfg:2", last], "{errors}");
+    assert!(!errors.contains("nonsense"), "{errors}");
+}
+
+#[test]
+fn a_directory_without_configuration_is_named() {
+    let _turn = turn::shared();
+    let dir = TempDir::new();
+    let directory = dir.path().to_str().unwrap();
+    let (code, _, errors) = run(&["-c", "-f", directory]);
+    assert_eq!(code, Some(1));
+    if skip("haproxy shows its usage") {
+        return;
+    }
+    assert!(errors.contains(directory), "{errors}");
 }
 
 #[test]
