@@ -123,7 +123,7 @@ pub(super) static PROXY: &[Keyword] = &[
     needed("persist", Back, "rdp-cookie[(<name>)]", "Keeps RDP clients on their server."),
     later("load-server-state-from-file", Back, "global|local|none", "Takes the state of servers from a file."),
     later("server-state-file-name", Back, "[use-backend-name|<path>]", "File with the state of servers."),
-    later("be-unpublished", Back, "", "Keeps traffic away from a backend."),
+    needed("be-unpublished", Back, "", "Keeps traffic away from a backend."),
     later("email-alert", Both, "from|to|mailers|level|myhostname ...", "Mail about servers that change."),
     later("external-check", Back, "command|path ...", "Program of a check."),
     later("filter", Both, "<name> ...", "A filter of streams, such as a bandwidth limit."),
