@@ -404,6 +404,17 @@ fn front_settings() {
     );
 }
 
+/// As HAProxy has it in a proxy of TCP: the full line of sessions, and not the short one.
+#[test]
+fn the_log_of_http_is_that_of_sessions() {
+    for option in ["option httplog", "option httplog clf", "option httpslog"] {
+        let (set, _) = front(&format!("bind :80\n{option}\n"));
+        assert!(set.tcplog, "{option}");
+    }
+    let (unset, _) = front("bind :80\noption httplog\nno option httplog\n");
+    assert!(!unset.tcplog);
+}
+
 #[test]
 fn back_settings() {
     let plain = back("");
@@ -1416,7 +1427,7 @@ const LONG: &[(&str, Long)] = &[
     ("sections", |n| lines(n, |i| format!("listen l{i}\n bind 127.0.0.1:{}\n", i % 60_000 + 1))),
     ("servers", |n| format!("backend b\n{}", lines(n, |i| format!("server s{i} 10.0.0.1:80 check\n")))),
     ("names taken twice", |n| lines(n, |_| "backend b\n server s 10.0.0.1:80\n".to_owned())),
-    ("warnings", |n| format!("defaults\n{}", lines(n, |_| "option httplog\n".to_owned()))),
+    ("warnings", |n| format!("defaults\n{}", lines(n, |_| "option httpclose\n".to_owned()))),
     ("defaults", |n| lines(n, |i| format!("defaults d{i}\n timeout client {i}\n"))),
     ("defaults from defaults", |n| format!("defaults d0\n{}", lines(n, |i| format!("defaults d{} from d{i}\n log 127.0.0.1 local0\n", i + 1)))),
     ("inherited logs", |n| format!("defaults\n{}{}", lines(n / 2, |_| "log 127.0.0.1 local0\n".to_owned()), lines(n / 2, |i| format!("backend b{i}\n")))),

@@ -45,6 +45,8 @@ pub(super) struct Settings {
     pub(super) retries: Option<u16>,
     pub(super) redispatch: Option<i16>,
     pub(super) tcplog: bool,
+    /// `option httplog` or `option httpslog`, which ask for a full line too.
+    pub(super) http_log: bool,
     pub(super) smart_accept: bool,
     pub(super) dontlognull: bool,
     pub(super) dontlog_normal: bool,

@@ -45,6 +45,10 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off"),
     works("option tcplog", Front, 0, "", "Log a full line at the end of a session.", proxy::option)
         .default("off: a short line when it begins").lacks(&["clf"]),
+    works("option httplog", Front, 1, "[clf]", "Means 'option tcplog', as it does with HAProxy in a proxy that isn't in 'mode http'; a notice says so.", proxy::http_log)
+        .default("off"),
+    works("option httpslog", Front, 0, "", "The same.", proxy::http_log)
+        .default("off"),
     works("option tcp-smart-accept", Front, 0, "", "The kernel acknowledges a client's first data with the answer to it.", proxy::option)
         .default("off"),
     works("rate-limit", Front, 2, "sessions <number>", "New sessions per second; more wait to be accepted.", proxy::rate_limit)
@@ -208,8 +212,6 @@ pub(super) static PROXY: &[Keyword] = &[
     no_effect("option http-*", Both, "", HTTP_ONLY),
     no_effect("option http_proxy", Both, "", HTTP_ONLY),
     no_effect("option httpclose", Both, "", HTTP_ONLY),
-    no_effect("option httplog", Front, "[clf]", HTTP_ONLY),
-    no_effect("option httpslog", Front, "", HTTP_ONLY),
     no_effect("option idle-close-on-response", Front, "", HTTP_ONLY),
     no_effect("option originalto", Both, "...", HTTP_ONLY),
 ];

@@ -3,6 +3,7 @@
 use super::global::{overflow, time_argument};
 use super::{Call, Complaint, Outcome, Parser};
 use crate::base::rate::RATE_MAX;
+use crate::config::diagnostics::Severity;
 use crate::config::draft::{BalanceWord, Mode};
 use crate::config::plan::{HashType, KeepAlive};
 use crate::config::raw::{Prefix, SectionKind};
@@ -186,6 +187,25 @@ pub(in crate::config) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
             // An interval of 0 is HAProxy's other way to switch it off.
             settings.redispatch = Some(interval).filter(|interval| on && *interval != 0);
         }
+    }
+    Ok(())
+}
+
+/// The lines of HTTP requests become those of sessions.
+pub(in crate::config) fn http_log(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let name = call.keyword.name;
+    if !matches!(call.arg(0), "" | "clf") {
+        let text = format!("'{name}' only supports 'clf' (got '{}')", call.arg(0));
+        return Err(call.complain(0, text));
+    }
+    let on = call.line.prefix == Prefix::Set;
+    parser.current.settings.http_log = on;
+    if on {
+        let text = format!("'{name}' needs 'mode http'; falling back to 'option tcplog'.");
+        let word = call.line.words.first();
+        parser
+            .report
+            .about(Severity::Notice, &call.line.place, word, text);
     }
     Ok(())
 }

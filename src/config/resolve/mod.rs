@@ -227,7 +227,7 @@ impl Builder<'_, '_> {
             timeout_client_ms: settings.timeouts.client.unwrap_or(0),
             timeout_client_fin_ms: settings.timeouts.client_fin.unwrap_or(0),
             keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
-            tcplog: settings.tcplog,
+            tcplog: settings.tcplog || settings.http_log,
             dontlognull: settings.dontlognull,
             dontlog_normal: settings.dontlog_normal,
             log_separate_errors: settings.log_separate_errors,
