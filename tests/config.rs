@@ -1305,8 +1305,8 @@ fn words_that_do_nothing_say_so() {
     assert_eq!(listed, missing);
 }
 
-/// No word of HAProxy's, of whichever version, is a typing error: `haproxy_keywords.txt` has a place
-/// and a word per line.
+/// No word of HAProxy's, of whichever version, is a typing error: `haproxy_keywords.txt` has a
+/// place and a word per line.
 #[test]
 fn every_word_of_haproxys_is_known() {
     let data = include_str!("data/haproxy_keywords.txt");
