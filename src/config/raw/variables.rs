@@ -15,6 +15,10 @@ use crate::config::environment::Environment;
 const TCP_LOG_FORMAT: &str =
     "%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq";
 
+/// HAProxy's `option httplog` as a format; proxies of `mode http` refer to it.
+const HTTP_LOG_FORMAT: &str = "%ci:%cp [%tr] %ft %b/%s %TR/%Tw/%Tc/%Tr/%Ta %ST %B %CC %CS %tsc \
+                               %ac/%fc/%bc/%sc/%rc %sq/%bq %hr %hs %{+Q}r";
+
 /// What a statement about variables has to say.
 pub(in crate::config) enum Remark {
     /// It is refused.
@@ -41,6 +45,7 @@ impl<'a> Variables<'a> {
             ("HAPROXY_BRANCH", features::branch()),
             ("HAPROXY_STARTUP_VERSION", features::version()),
             ("HAPROXY_LOCALPEER", environment.local_peer()),
+            ("HAPROXY_HTTP_LOG_FMT", HTTP_LOG_FORMAT.to_owned()),
             ("HAPROXY_TCP_LOG_FMT", TCP_LOG_FORMAT.to_owned()),
         ];
         let changed = predefined.map(|(name, value)| (name.to_owned(), Some(value)));
