@@ -122,7 +122,9 @@ fn paragraph(text: &mut String, diagnostic: &Diagnostic, sources: &mut Sources) 
     let column = diagnostic.word.as_ref().map(|word| word.column as usize);
     let column_text = column.map_or_else(String::new, |column| format!(":{}", column + 1));
     let _ = writeln!(text, "{margin}{PLACE}-->{PLACE:#} {place}{column_text}");
-    if let Some(line) = sources.line(&place.file, place.line) {
+    // A message about quotes or a condition has the line and its own caret.
+    let has_caret = diagnostic.text.lines().last().map(str::trim) == Some("^");
+    if !has_caret && let Some(line) = sources.line(&place.file, place.line) {
         let _ = writeln!(text, "{margin} {PLACE}|{PLACE:#}");
         let _ = writeln!(text, "{PLACE}{number} |{PLACE:#} {line}");
         if let Some((before, under)) = column.and_then(|column| underline(&line, column)) {

@@ -300,6 +300,21 @@ fn check_shows_the_line_at_fault() {
 }
 
 #[test]
+fn check_shows_a_line_with_an_open_quote_once() {
+    let _turn = turn::shared();
+    if skip("it has no such command") {
+        return;
+    }
+    let text = "global\n    description \"open\n";
+    let (code, output, _) = run_on(text, "check FILE");
+    assert_eq!(code, Some(1));
+    assert!(output.contains("unmatched quote"), "{output}");
+    assert!(output.contains("test.cfg:2\n"), "{output}");
+    assert_eq!(output.matches("open").count(), 1, "{output}");
+    assert_eq!(output.matches('^').count(), 1, "{output}");
+}
+
+#[test]
 fn check_has_the_codes_of_the_flag() {
     let _turn = turn::shared();
     if skip("it has no such command") {
