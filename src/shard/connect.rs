@@ -23,6 +23,7 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn connect(&mut self, slot: u32) {
         let now = self.now;
         let session = self.sessions.at_mut(slot).expect("a live session");
+        session.connect_began_at = now;
         let server = Arc::clone(session.server.as_ref().expect("a server was picked"));
         let back = planned_backend(session);
         let options = socket_options(&self.world.plan.global, back, &server);
@@ -143,7 +144,6 @@ impl<K: Kernel> Shard<K> {
         if let ConnectError::Unexpected(errno) = error {
             self.unexpected("connect", errno);
         }
-        let now = self.now;
         let session = self.sessions.at_mut(slot).expect("a live session");
         let server = Arc::clone(session.server.as_ref().expect("an attempt has a server"));
         server
@@ -157,10 +157,6 @@ impl<K: Kernel> Shard<K> {
         session.retries += 1;
         let back = planned_backend(session);
         let redispatch = redispatch_due(back, session.retries) || !server.usable();
-        let rest = match back.timeout_connect_ms {
-            0 => REST_MS,
-            ms => REST_MS.min(u64::from(ms)),
-        };
         let counter = if redispatch {
             session.redispatched = true;
             (FrontCounter::Redispatches, ServerCounter::Redispatches)
@@ -175,11 +171,26 @@ impl<K: Kernel> Shard<K> {
             self.drop_server(slot, Outcome::ConnectFailed);
             self.choose(slot, Some(server.id));
         } else {
-            session.state = State::Resting {
-                until: now.after_ms(rest),
-            };
-            self.retime(slot);
+            let until = self.rest_until(slot);
+            self.rest(slot, until);
         }
+    }
+
+    /// When a session may try again the server that failed just now.
+    pub(super) fn rest_until(&self, slot: u32) -> Moment {
+        let session = self.sessions.at(slot).expect("a live session");
+        let rest_ms = match planned_backend(session).timeout_connect_ms {
+            0 => REST_MS,
+            ms => REST_MS.min(u64::from(ms)),
+        };
+        self.now.after_ms(rest_ms)
+    }
+
+    /// The session's next attempt begins at that moment.
+    pub(super) fn rest(&mut self, slot: u32, until: Moment) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        session.state = State::Resting { until };
+        self.retime(slot);
     }
 
     fn give_up(&mut self, slot: u32, error: ConnectError) {

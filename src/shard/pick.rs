@@ -77,7 +77,10 @@ impl<K: Kernel> Shard<K> {
         let backend = Arc::clone(session.backend.as_ref().expect("a backend was entered"));
         let client: Option<IpAddr> = session.client.map(|address| address.ip());
         match backend.pick(PickRequest { client, avoid }) {
-            Pick::Server(server) => self.assigned(slot, server),
+            Pick::Server(server) => match avoid {
+                None => self.assigned(slot, server),
+                Some(failed) => self.assigned_again(slot, server, failed),
+            },
             Pick::Wait { only } => self.wait(slot, &backend, only),
             Pick::Refuse => self.refuse(slot, Phase::Connect),
         }
@@ -140,6 +143,24 @@ impl<K: Kernel> Shard<K> {
 
     /// Takes a picked server for the session and connects.
     fn assigned(&mut self, slot: u32, server: Arc<Server>) {
+        self.take_server(slot, server);
+        self.connect(slot);
+    }
+
+    /// The same after an attempt that `failed`: the same server has its rest, another one none. Both
+    /// go through the timer, so that attempts that fail at once neither nest nor hold the shard up.
+    fn assigned_again(&mut self, slot: u32, server: Arc<Server>, failed: ServerId) {
+        // A moment that has passed is due in the next turn, without waiting for a tick.
+        let until = if server.id == failed {
+            self.rest_until(slot)
+        } else {
+            Moment(0)
+        };
+        self.take_server(slot, server);
+        self.rest(slot, until);
+    }
+
+    fn take_server(&mut self, slot: u32, server: Arc<Server>) {
         server
             .counters
             .add(self.id, ServerCounter::Chosen as usize, 1);
@@ -151,7 +172,6 @@ impl<K: Kernel> Shard<K> {
         session.server_tried = Some(Arc::clone(&server));
         session.server = Some(server);
         self.link_server(slot);
-        self.connect(slot);
     }
 
     /// Drops the session's server with the outcome of the attempt.

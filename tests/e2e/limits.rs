@@ -65,6 +65,30 @@ fn process_maxconn_is_reached_and_released() {
     assert_eq!(balancer.stat().number("l", "FRONTEND", "smax"), 8);
 }
 
+/// The connect time is that of the connect alone, however long the session waited for it.
+#[test]
+fn to_wait_for_a_server_is_not_to_connect() {
+    let _turn = turn::shared();
+    let (server, port) = (MockServer::hold(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    server s {} maxconn 1\n",
+        server.address()
+    ));
+    let first = connect_port(port);
+    let held = server.next();
+    let second = connect_port(port);
+    eventually("it waits", || {
+        balancer.stat().number("l", "BACKEND", "qcur") == 1
+    });
+    std::thread::sleep(Duration::from_millis(600));
+    drop((first, held));
+    drop((second, server.next()));
+    balancer.settle();
+    let stat = balancer.stat();
+    assert!(stat.number("l", "s", "qtime") >= 200, "{stat:?}");
+    assert!(stat.number("l", "s", "ctime") < 100, "{stat:?}");
+}
+
 #[test]
 fn frontend_maxconn_is_reached_and_released() {
     let _turn = turn::shared();

@@ -77,6 +77,46 @@ fn redispatch_takes_a_refused_connect_to_another_server() {
 }
 
 #[test]
+fn a_redispatch_to_the_only_server_waits_as_a_retry_does() {
+    let _turn = turn::shared();
+    let (syslog, port, nobody) = (Syslog::start(), free_port(), free_port());
+    let rest = format!(
+        "    timeout connect 100ms\n    retries 2\n    option redispatch 1\n    \
+         server s 127.0.0.1:{nobody}"
+    );
+    let balancer = Balancer::start(listen(&syslog, port, &rest));
+    let watch = Stopwatch::start();
+    drop(read_end(&connect_port(port)));
+    watch.assert_within(180, 1_500, "two retries");
+    assert_eq!(syslog.take_session().end, "SC");
+    balancer.settle();
+}
+
+/// However many attempts fail one after the other, they don't nest, and other sessions go on.
+#[test]
+fn attempts_that_fail_at_once_leave_the_others_their_turn() {
+    let _turn = turn::shared();
+    let (port, other, server) = (free_port(), free_port(), MockServer::echo());
+    let [a, b] = [free_port(), free_port()];
+    let balancer = Setup::new(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    retries 40000\n    option redispatch 1\n    \
+         server a 127.0.0.1:{a}\n    server b 127.0.0.1:{b}\n\
+         listen other\n    bind 127.0.0.1:{other}\n    server s {}\n",
+        server.address()
+    ))
+    .shards(1)
+    .start();
+    let trying = connect_port(port);
+    let econ = || balancer.stat().number("l", "a", "econ");
+    eventually("it tries", || econ() > 0);
+    let client = connect_port(other);
+    client::echo(&client, b"meanwhile");
+    drop(trying);
+    drop(client);
+    balancer.settle();
+}
+
+#[test]
 fn a_black_hole_ends_the_session_as_small_sc_in_time() {
     let _turn = turn::shared();
     let (syslog, port, server) = (Syslog::start(), free_port(), MockServer::black_hole());
