@@ -235,8 +235,12 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    /// Lets a connection in, or parks it at a limit.
+    /// Lets a connection in, or parks it at a limit. One that was already on its way when everything
+    /// was ended is closed.
     fn admit(&mut self, index: usize, client: Fd) {
+        if self.stopping {
+            return self.kernel.close(client);
+        }
         if !self.take_limits(index) {
             let acceptor = &mut self.acceptors[index];
             acceptor.parked.push_back(client);

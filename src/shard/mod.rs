@@ -281,6 +281,11 @@ impl<K: Kernel> Shard<K> {
         self.draining && self.sessions.is_empty() && self.accepting_ended()
     }
 
+    /// Whether it was told to end everything at once (simulation).
+    pub fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     /// Sessions open now.
     pub fn sessions_count(&self) -> usize {
         self.sessions.len()

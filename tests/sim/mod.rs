@@ -267,12 +267,14 @@ impl Simulation {
         let accepted = self.accepted();
         let gauges = &self.world.ports[index].gauges;
         let parked = gauges.parked.load(Relaxed);
+        let stopping = self.shards[index].is_stopping();
         let result = self.shards[index].turn();
+        let new = self.accepted() - accepted;
+        assert!(!stopping || new == 0, "a stopped shard lets somebody in");
         // A drain takes whoever waits.
         if !self.told
             && let Some(most) = self.world.plan.global.maxaccept
         {
-            let new = self.accepted() - accepted;
             let most = u64::from(most) * self.scenario.listeners.len() as u64 + parked;
             assert!(
                 new <= most,

@@ -100,6 +100,9 @@ fn configuration(
     if random.chance(300) {
         line(format!(" tune.maxaccept {}", random.between(1, 3)));
     }
+    if random.chance(150) {
+        line(format!(" maxconnrate {}", random.between(1, 40)));
+    }
     let long = "10m";
     let time = |random: &mut Random| {
         if times_out {
@@ -144,6 +147,9 @@ fn configuration(
         } else {
             String::new()
         };
+        if random.chance(150) {
+            line(format!(" rate-limit sessions {}", random.between(1, 40)));
+        }
         let nice = random.pick(&[0, 0, -1024, 1024]);
         line(format!(" bind 127.0.0.1:{port}{bound} nice {nice}"));
         listeners.push(SocketAddr::from(([127, 0, 0, 1], port)));
