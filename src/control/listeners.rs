@@ -217,14 +217,12 @@ impl Registry {
             .collect()
     }
 
-    /// Every socket without a file with its key, to be handed to a successor. That one makes
-    /// sockets in files of its own: the files are removed with the process that bound them.
+    /// The sockets that a successor is given, with their keys. Those in files are not among them: the
+    /// files are removed with the process that bound them.
     pub fn export(&self) -> impl Iterator<Item = (&ListenerKey, BorrowedFd<'_>)> {
-        let has_file =
-            |entry: &Entry| matches!(entry.key.endpoint, Endpoint::Address(Address::Unix(_)));
         self.entries
             .iter()
-            .filter(move |entry| !has_file(entry))
+            .filter(|entry| entry.key.endpoint.is_handed_over())
             .map(|entry| (&entry.key, entry.socket.as_fd()))
     }
 

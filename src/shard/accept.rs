@@ -57,6 +57,8 @@ pub(super) struct Acceptor {
     limits: [LimitId; 3],
     accepting: Accepting,
     parked: VecDeque<Fd>,
+    /// Whether its socket is among those that a successor is given.
+    is_handed_over: bool,
     /// Connections taken per turn, where there is a bound: then no multishot accept is used.
     batch: Option<u32>,
     /// Bytes of bulk receives that each of its connections may have per turn, in 1/1024 of the
@@ -99,6 +101,7 @@ impl<K: Kernel> Shard<K> {
             limits,
             accepting: Accepting::Idle,
             parked: VecDeque::new(),
+            is_handed_over: plan.endpoint.is_handed_over(),
             batch,
             bulk_weight,
         });
@@ -364,6 +367,9 @@ impl<K: Kernel> Shard<K> {
         // A shared socket may never run dry under load: the bound is one full accept queue.
         if !self.stopping {
             for _ in 0..MULTISHOT_ROOM {
+                if self.serves_successor(index) && !self.has_room(index) {
+                    break;
+                }
                 match self.kernel.accept_now(fd) {
                     Ok(client) => self.admit(index, client),
                     Err(Errno(libc::EAGAIN)) => break,
@@ -376,6 +382,21 @@ impl<K: Kernel> Shard<K> {
         self.kernel.close(fd);
         // Who is parked still waits for room.
         self.arm_acceptor(index);
+    }
+
+    /// Whether a successor accepts from the same socket: whoever would have to wait here is served
+    /// there.
+    fn serves_successor(&self, index: usize) -> bool {
+        self.acceptors[index].is_handed_over && self.world.handed_over.load(Relaxed)
+    }
+
+    /// Whether a connection would be let in now.
+    fn has_room(&self, index: usize) -> bool {
+        let acceptor = &self.acceptors[index];
+        let room = |id: &LimitId| self.world.limits.free(*id) > 0;
+        acceptor.parked.is_empty()
+            && acceptor.limits.iter().all(room)
+            && self.rate_wait_ms(index) == 0
     }
 
     /// Closes parked connections (at a hard stop).

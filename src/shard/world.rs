@@ -1,7 +1,7 @@
 //! What all shards and the control thread share: the live frontends and backends, limits, ports.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use super::port::ShardPort;
 use super::record::LogQueue;
@@ -97,6 +97,8 @@ pub struct World {
     pub log_queue: Arc<LogQueue>,
     /// Unix time in milliseconds at monotonic zero: shards make wall-clock stamps from it.
     pub unix_ms_at_zero: AtomicU64,
+    /// A successor has been given the listening sockets that it can be given.
+    pub handed_over: AtomicBool,
     /// Bytes of private relay memory the process may use.
     pub memory_max: u64,
     /// Bytes of private relay memory reserved now, of all shards.
@@ -164,6 +166,7 @@ impl World {
             ports,
             log_queue,
             unix_ms_at_zero: AtomicU64::new(unix_ms_at_zero),
+            handed_over: AtomicBool::new(false),
             memory_max,
             memory_reserved: AtomicU64::new(0),
             plan,

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::support::balancer::{Setup, TempDir, run};
+use crate::support::balancer::{Setup, TempDir, program, run};
 use crate::support::client::{self, End, connect_port, local, read_end};
 use crate::support::port::free_port;
-use crate::support::{Balancer, MockServer, eventually, skip, turn};
+use crate::support::{Balancer, MockServer, eventually, skip, turn, wait_for};
 
 fn setup(server: &MockServer, port: u16) -> Setup {
     let line = format!("server s {}", server.address());
@@ -93,6 +93,32 @@ fn a_successor_ends_its_predecessor_at_once() {
     new.settle();
 }
 
+/// The number in a stale pid file may have become our own.
+#[test]
+fn a_process_does_not_end_itself() {
+    let _turn = turn::shared();
+    if skip("it takes what it is told") {
+        return;
+    }
+    let (server, port, dir) = (MockServer::echo(), free_port(), TempDir::new());
+    let config = dir.write("a.cfg", &setup(&server, port).text(dir.path()));
+    let script = "exec \"$0\" -f \"$1\" -sf $$";
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", script])
+        .args([program(), config])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let answers = || std::os::unix::net::UnixStream::connect(dir.path().join("stats")).is_ok();
+    eventually("it is ready", answers);
+    // It has no sessions: it would end at once.
+    let ended = wait_for(Duration::from_millis(300), || child.try_wait().unwrap());
+    assert_eq!(ended, None);
+    assert!(client::try_connect(local(port)).is_ok_and(|client| is_served(&client)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_successor_replaces_the_runtime_socket() {
     let _turn = turn::shared();
@@ -118,6 +144,43 @@ fn exposing(server: &MockServer, port: u16, dir: &TempDir) -> (Balancer, String)
     let line = format!("stats socket {path} level admin expose-fd listeners");
     let setup = setup(server, port).global(line).global("maxconn 1");
     (setup.start(), path)
+}
+
+/// Those for whom the old one has no room don't wait for its sessions to end.
+#[test]
+fn a_full_predecessor_leaves_its_queue_to_the_successor() {
+    if skip("its old process closes its sockets as they are") {
+        return;
+    }
+    let _turn = turn::shared();
+    let (server, port, dir) = (MockServer::echo(), free_port(), TempDir::new());
+    let (mut old, path) = exposing(&server, port, &dir);
+    let first = connect_port(port);
+    client::echo(&first, b"the only one");
+    let queued: Vec<TcpStream> = (0..8).map(|_| connect_port(port)).collect();
+    let pid = old.pid().to_string();
+    let new = setup(&server, port)
+        .arguments(&["-x", &path, "-sf", &pid])
+        .start();
+    let parked = usize::try_from(old.activity().number("parked").unwrap()).unwrap();
+    assert!(
+        parked <= 2,
+        "{parked} taken by the old one, one per shard at most"
+    );
+    let parked_clients: usize = queued
+        .iter()
+        .map(|client| {
+            client
+                .set_read_timeout(Some(Duration::from_millis(500)))
+                .unwrap();
+            usize::from(!is_served(client))
+        })
+        .sum();
+    assert_eq!(parked_clients, parked);
+    client::echo(&first, b"still there");
+    drop((first, queued));
+    assert_eq!(old.wait_exit(Duration::from_secs(5)).code(), Some(0));
+    new.settle();
 }
 
 #[test]

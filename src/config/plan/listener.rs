@@ -91,6 +91,17 @@ pub enum Endpoint {
     Descriptor(i32),
 }
 
+impl Endpoint {
+    /// Whether a successor may be given its socket (`-x`). It makes sockets in files of its own,
+    /// and inherits its descriptors as this process did.
+    pub fn is_handed_over(&self) -> bool {
+        matches!(
+            self,
+            Endpoint::Address(Address::Ip(_) | Address::Abstract(_))
+        )
+    }
+}
+
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

@@ -263,7 +263,8 @@ async fn session<S: Client>(mut stream: S, server: &Server) -> io::Result<()> {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end_matches('\r');
         if let Some(client) = sockets::asked_for(text, &mut stream, grant) {
-            return sockets::send(client, &server.registry, timeout).await;
+            let handed_over = &shared.world.handed_over;
+            return sockets::send(client, &server.registry, handed_over, timeout).await;
         }
         for command in split_commands(text) {
             let command = match grant.is_master {

@@ -8,6 +8,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
@@ -39,6 +40,7 @@ pub(super) fn asked_for<'a, S: Client>(
 pub(super) async fn send(
     client: &mut tokio::net::UnixStream,
     registry: &Mutex<Registry>,
+    handed_over: &AtomicBool,
     timeout: Duration,
 ) -> io::Result<()> {
     let sockets = duplicates(registry)?;
@@ -55,6 +57,7 @@ pub(super) async fn send(
         super::write(client, names.as_bytes(), timeout).await?;
     }
     super::write(client, &0u32.to_be_bytes(), timeout).await?;
+    handed_over.store(true, Relaxed);
     client.shutdown().await
 }
 
