@@ -180,7 +180,14 @@ impl Running {
         let mut api =
             ApiSockets::bind(&plan.global, replacing).map_err(|errors| errors.join("\n"))?;
         let pidfile = settings.pidfile.as_ref().or(plan.global.pidfile.as_ref());
-        let pidfile = pidfile.map(|path| PidFile::write(path)).transpose()?;
+        let mut pidfile = pidfile.map(|path| PidFile::open(path)).transpose()?;
+        let mut take_over = settings.take_over.unwrap_or_default();
+        let early = take_over.out_of_reach(plan.global.process.user_id);
+        if !early.pids.is_empty() {
+            // Before one of them removes the file.
+            pidfile.as_mut().map_or(Ok(()), PidFile::write)?;
+            early.end_old(console);
+        }
         privileges::give_up(&plan.global.process, console)?;
 
         // By the user that the shards run as, because rings may be denied to some.
@@ -204,6 +211,7 @@ impl Running {
             .map_err(text("start a shard"))?;
         }
         wait_for_shards(&shared, &events)?;
+        pidfile.as_mut().map_or(Ok(()), PidFile::write)?;
         // Last, so that whoever can reach the runtime socket sees a process that is complete.
         let registry = Arc::new(Mutex::new(registry));
         control::start(&shared, api.take(), &registry)
@@ -214,9 +222,7 @@ impl Running {
         if settings.worker {
             console.say(Severity::Notice, "Loading success.");
         }
-        if let Some(from) = &settings.take_over {
-            from.end_old(console);
-        }
+        take_over.end_old(console);
         if let Some(report) = report {
             report.ready();
         }
@@ -279,6 +285,7 @@ impl Running {
         match signal {
             Signal::SIGUSR1 if self.phase == Phase::Running => self.drain(),
             Signal::SIGUSR1 => {}
+            Signal::SIGTTOU | Signal::SIGTTIN => {}
             Signal::SIGHUP | Signal::SIGUSR2 => {
                 self.say(
                     Severity::Warning,

@@ -48,14 +48,31 @@ impl TakeOver {
         }
     }
 
-    /// Ends the old processes.
+    /// Takes out the processes that a process of user `to` may not signal, if we are to become that.
+    pub(super) fn out_of_reach(&mut self, to: Option<u32>) -> TakeOver {
+        let mut early = TakeOver {
+            pids: Vec::new(),
+            hard: self.hard,
+            socket: None,
+        };
+        // Who becomes nobody else keeps its rights, and root has all.
+        if let Some(to) = to.filter(|to| *to != 0 && system::is_root()) {
+            let reachable = |pid: &i32| system::may_signal(to, *pid);
+            (self.pids, early.pids) = self.pids.iter().partition(|pid| reachable(pid));
+        }
+        early
+    }
+
+    /// Ends the old processes. A number may have come to be our own, where the one that wrote it
+    /// down is gone.
     pub(super) fn end_old(&self, console: &Console) {
         let signal = if self.hard {
             Signal::SIGTERM
         } else {
             Signal::SIGUSR1
         };
-        for pid in &self.pids {
+        let own = i32::try_from(std::process::id()).unwrap_or(0);
+        for pid in self.pids.iter().filter(|pid| **pid != own) {
             if let Err(error) = system::signal(*pid, signal) {
                 console.warning(&format!("Cannot send {signal} to process {pid}: {error}"));
             }

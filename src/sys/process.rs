@@ -80,6 +80,25 @@ pub fn signal(pid: i32, signal: Signal) -> io::Result<()> {
     }
 }
 
+/// Whether this process may do everything.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// Whether a process of a user without privileges may signal a process, kill(2). Of one that is
+/// gone nothing is known: no.
+pub fn may_signal(user: u32, pid: i32) -> bool {
+    let Ok(text) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
+        return false;
+    };
+    let ids = text.lines().find_map(|line| line.strip_prefix("Uid:"));
+    let mut ids = ids.unwrap_or("").split_whitespace();
+    // Real, effective, saved, of the file system.
+    let [real, _, saved] = [ids.next(), ids.next(), ids.next()];
+    let user = user.to_string();
+    real == Some(user.as_str()) || saved == Some(user.as_str())
+}
+
 /// CPUs this process may run on, in rising order.
 pub fn allowed_cpus() -> Vec<usize> {
     match sched_getaffinity(Pid::from_raw(0)) {
@@ -139,6 +158,10 @@ pub fn block_signals() -> io::Result<SigSet> {
         Signal::SIGUSR1,
         Signal::SIGUSR2,
         Signal::SIGHUP,
+        // What HAProxy sends to a predecessor whose address it can't bind; by default they stop a
+        // process.
+        Signal::SIGTTOU,
+        Signal::SIGTTIN,
     ] {
         set.add(signal);
     }
@@ -157,13 +180,17 @@ pub enum Daemon {
 
 /// The daemon's way to tell its parent that it is ready; dropped without it = failed.
 #[derive(Debug)]
-pub struct ReadyReport(File);
+pub struct ReadyReport {
+    to_parent: File,
+    /// What takes the terminal's place, opened while the process is not confined.
+    null: Option<File>,
+}
 
 impl ReadyReport {
     /// Lets the parent return success, and leaves the terminal.
     pub fn ready(mut self) {
-        let _ = self.0.write_all(&[0]);
-        if let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") {
+        let _ = self.to_parent.write_all(&[0]);
+        if let Some(null) = &self.null {
             for standard in 0..3 {
                 // SAFETY: dup2 takes no pointers; both numbers are open descriptors of this process
                 // (the standard ones may be closed, dup2 opens them then).
@@ -184,9 +211,11 @@ pub fn daemonize() -> io::Result<Daemon> {
         ForkResult::Child => {
             drop(receiver);
             let _ = setsid();
-            Ok(Daemon::Child(ReadyReport(File::from(OwnedFd::from(
-                sender,
-            )))))
+            let null = OpenOptions::new().read(true).write(true).open("/dev/null");
+            Ok(Daemon::Child(ReadyReport {
+                to_parent: File::from(OwnedFd::from(sender)),
+                null: null.ok(),
+            }))
         }
         ForkResult::Parent { child } => {
             drop(sender);

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use crate::support::balancer::{Setup, TempDir, program, run};
 use crate::support::client::{self, connect_port};
 use crate::support::port::free_port;
-use crate::support::{Balancer, MockServer, Syslog, skip, turn};
+use crate::support::{Balancer, MockServer, Syslog, eventually, skip, turn};
 
 /// A user and a group that have nothing, by number: their names differ between systems.
 const NOBODY: u32 = 65534;
@@ -160,6 +160,85 @@ fn a_confined_process_speaks_to_its_manager_and_knows_the_time() {
     let count = manager.recv(&mut buffer).expect("a notification");
     assert_eq!(&buffer[..count], b"STOPPING=1");
     balancer.wait_exit(Duration::from_secs(5));
+}
+
+/// The terminal of its starter is left, although there is no /dev/null inside.
+#[test]
+fn a_confined_daemon_leaves_its_terminal() {
+    let _turn = turn::shared();
+    if not_root() {
+        return;
+    }
+    let (dir, jail) = (TempDir::new(), TempDir::new());
+    let (setup, _server, port) = setup();
+    let setup = setup.global(format!("chroot {}", jail.path().display()));
+    let config = dir.write("a.cfg", &setup.text(dir.path()));
+    let (pid_path, terminal) = (dir.path().join("pid"), dir.path().join("terminal"));
+    let terminal = std::fs::File::create(terminal).unwrap();
+    let status = Command::new(program())
+        .args(["-D", "-f", config.to_str().unwrap()])
+        .args(["-p", pid_path.to_str().unwrap()])
+        .stdin(Stdio::null())
+        .stdout(terminal.try_clone().unwrap())
+        .stderr(terminal)
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(0));
+    client::echo(&connect_port(port), b"served");
+    let pid: i32 = std::fs::read_to_string(&pid_path)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    let leads_to = |number: u32| std::fs::read_link(format!("/proc/{pid}/fd/{number}"));
+    eventually("it has left the terminal", || {
+        (0..3).all(|number| leads_to(number).is_ok_and(|to| to == Path::new("/dev/null")))
+    });
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGTERM).unwrap();
+    eventually("it is gone", || {
+        !Path::new(&format!("/proc/{pid}/fd/0")).exists()
+    });
+}
+
+/// Whoever becomes another user may not signal a predecessor that stayed root.
+#[test]
+fn a_predecessor_of_another_user_is_ended_as_well() {
+    let _turn = turn::shared();
+    if not_root() {
+        return;
+    }
+    let dir = TempDir::new();
+    let pid_path = dir.path().join("pid");
+    let (setup, server, port) = setup();
+    let mut old = setup.start();
+    let pid = old.pid().to_string();
+    let line = format!("server s {}", server.address());
+    let new = Setup::new(format!("listen l\n    bind 127.0.0.1:{port}\n    {line}\n"))
+        .global(format!("uid {NOBODY}"))
+        .arguments(&["-p", pid_path.to_str().unwrap(), "-sf", &pid])
+        .start();
+    assert_eq!(old.wait_exit(Duration::from_secs(5)).code(), Some(0));
+    client::echo(&connect_port(port), b"by the new one");
+    let text = std::fs::read_to_string(&pid_path).unwrap();
+    assert_eq!(text.trim(), new.pid().to_string());
+    new.settle();
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_pid_file_of_who_runs() {
+    let _turn = turn::shared();
+    if not_root() || skip("it has written it by then") {
+        return;
+    }
+    let dir = TempDir::new();
+    let pid_path = dir.write("pid", "1\n");
+    let (setup, _server, _port) = setup();
+    let setup = setup.global("chroot /nowhere/at/all");
+    let config = dir.write("a.cfg", &setup.text(dir.path()));
+    let pid_file = pid_path.to_str().unwrap();
+    let (code, _, errors) = run(&["-f", config.to_str().unwrap(), "-p", pid_file]);
+    assert_eq!(code, Some(1), "{errors}");
+    assert_eq!(std::fs::read_to_string(&pid_path).unwrap(), "1\n");
 }
 
 #[test]

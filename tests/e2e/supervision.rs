@@ -36,6 +36,22 @@ fn an_interrupted_worker_reports_130_as_haproxys_master_does() {
     assert_eq!(status_after(&["-Ws"], Signal::SIGINT), Some(130));
 }
 
+/// HAProxy tells a predecessor so that is in its way; by default they stop a process.
+#[test]
+fn signals_that_pause_haproxy_do_not_stop_the_process() {
+    let _turn = turn::shared();
+    if skip("it pauses its listeners") {
+        return;
+    }
+    let (setup, _server, port) = echo_setup();
+    let balancer = setup.start();
+    for signal in [Signal::SIGTTOU, Signal::SIGTTIN] {
+        balancer.signal(signal);
+        client::echo(&connect_port(port), b"served");
+    }
+    balancer.settle();
+}
+
 #[test]
 fn a_worker_that_is_told_to_end_reports_0() {
     let _turn = turn::shared();
