@@ -6,6 +6,7 @@ pub mod hash;
 pub mod histogram;
 pub mod ids;
 pub mod limits;
+pub mod ports;
 pub mod rate;
 pub mod receive;
 pub mod slab;

@@ -36,7 +36,7 @@ impl fmt::Debug for ShortName {
     }
 }
 
-/// What a connecting socket is bound to before it connects.
+/// Where the connecting sockets of a server are bound before they connect.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Source {
     /// Its address; `None` = the system's choice.
@@ -45,6 +45,15 @@ pub struct Source {
     pub ports: Option<(u16, u16)>,
     /// The interface its packets leave by; `None` = as routed.
     pub interface: Option<ShortName>,
+}
+
+impl Source {
+    /// The same with one port of its range.
+    #[must_use]
+    pub fn at(mut self, port: u16) -> Source {
+        self.ports = Some((port, port));
+        self
+    }
 }
 
 #[cfg(test)]

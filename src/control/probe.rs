@@ -17,6 +17,7 @@ use super::listeners::error_text;
 use crate::base::address::Address;
 use crate::base::hash;
 use crate::base::ids::ProxyId;
+use crate::base::ports::Ports;
 use crate::base::time::Moment;
 use crate::config::plan::Check;
 use crate::health::Outcome::{Failed, Passed};
@@ -142,12 +143,7 @@ async fn probe_server(
             continue;
         }
         let began = clock::now();
-        let options = StreamOptions {
-            source: rhythm.check.source,
-            source_step: server.source_step(),
-            ..StreamOptions::default()
-        };
-        let outcome = probe(&rhythm.check.address, &options, rhythm.check.timeout_ms).await;
+        let outcome = probe(&rhythm.check, server.source_ports()).await;
         let duration_ms = clock::now().ms_since(began);
         if outcome == Outcome::Late {
             // At once, but through the scheduler: whoever else is late gets its turn first.
@@ -220,10 +216,11 @@ fn next_due(due: Moment, inter_ms: u32) -> Moment {
 
 /// One connect. tokio polls the connect once more before it lets the timeout win, so a connection
 /// that was made while this thread was not running is seen as made.
-async fn probe(address: &Address, options: &StreamOptions, timeout_ms: u32) -> Outcome {
+async fn probe(check: &Check, ports: Option<&Ports>) -> Outcome {
+    let timeout_ms = check.timeout_ms;
     let timeout = Duration::from_millis(u64::from(timeout_ms.max(1)));
     let began = clock::now();
-    let connected = tokio::time::timeout(timeout, connect(address, options)).await;
+    let connected = tokio::time::timeout(timeout, connect(check, ports)).await;
     match connected {
         Ok(Ok(())) => Outcome::Connected,
         Ok(Err(error)) if is_local(&error) => Outcome::LocalError(error_text(&error)),
@@ -245,10 +242,44 @@ fn is_late(took_ms: u64, timeout_ms: u32) -> bool {
     late_ms > limits::PROBE_LATE_MS.min(u64::from(timeout_ms / 2).max(2))
 }
 
-async fn connect(address: &Address, options: &StreamOptions) -> io::Result<()> {
-    let (socket, connected) =
-        stream::connect_socket(address, options).map_err(io::Error::from_raw_os_error)?;
-    if !matches!(address, Address::Ip(_)) {
+/// A port of the server's range, given back with the connection.
+struct Taken<'a>(&'a Ports, u16);
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        self.0.give(self.1);
+    }
+}
+
+async fn connect(check: &Check, ports: Option<&Ports>) -> io::Result<()> {
+    let connect = |source| {
+        let options = StreamOptions {
+            source,
+            ..StreamOptions::default()
+        };
+        stream::connect_socket(&check.address, &options)
+    };
+    // Declared before the socket, so that it is given back after that is closed.
+    let _taken;
+    let result = match (ports, check.source) {
+        (Some(ports), Some(source)) => {
+            let found = ports.find(|port| {
+                let result = connect(Some(source.at(port)));
+                let taken = result
+                    .as_ref()
+                    .is_err_and(|errno| stream::is_port_taken(*errno));
+                (!taken).then_some(result)
+            });
+            let (port, result) = found
+                .ok_or(nix::libc::EADDRINUSE)
+                .map_err(io::Error::from_raw_os_error)?;
+            _taken = Taken(ports, port);
+            result
+        }
+        (_, source) => connect(source),
+    };
+    let (socket, connected) = result.map_err(io::Error::from_raw_os_error)?;
+    if !matches!(check.address, Address::Ip(_)) {
         // A Unix connect is decided at once.
         return Ok(());
     }
@@ -285,6 +316,19 @@ fn is_local(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
+    fn check(address: Address, timeout_ms: u32) -> Check {
+        Check {
+            address,
+            inter_ms: 1000,
+            fast_inter_ms: 1000,
+            down_inter_ms: 1000,
+            fall: 3,
+            rise: 2,
+            timeout_ms,
+            source: None,
+        }
+    }
+
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -298,7 +342,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Ip(listener.local_addr().unwrap());
         assert_eq!(
-            block_on(probe(&address, &StreamOptions::default(), 1000)),
+            block_on(probe(&check(address.clone(), 1000), None)),
             Outcome::Connected
         );
         let (stream, _) = listener.accept().unwrap();
@@ -309,7 +353,7 @@ mod tests {
             "closed by a reset"
         );
         drop(listener);
-        let refused = block_on(probe(&address, &StreamOptions::default(), 1000));
+        let refused = block_on(probe(&check(address.clone(), 1000), None));
         assert_eq!(refused, Outcome::Failed("Connection refused".to_owned()));
     }
 
@@ -322,13 +366,13 @@ mod tests {
         // A connection made while the thread was held up counts as made.
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = Address::Ip(listener.local_addr().unwrap());
-        let options = StreamOptions::default();
+        let check = check(address, 20);
         let outcome = block_on(async {
             let hold = async {
                 let until = clock::now().after_ms(80);
                 while clock::now() < until {}
             };
-            let (outcome, ()) = tokio::join!(probe(&address, &options, 20), hold);
+            let (outcome, ()) = tokio::join!(probe(&check, None), hold);
             outcome
         });
         assert_eq!(outcome, Outcome::Connected);

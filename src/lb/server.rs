@@ -11,6 +11,7 @@ use super::ramp::Occupancy;
 use crate::base::counters::ShardCounters;
 use crate::base::histogram::Histogram;
 use crate::base::ids::ServerId;
+use crate::base::ports::Ports;
 use crate::config::plan;
 
 /// Counters of a server, indices of [`Server::counters`].
@@ -139,8 +140,8 @@ pub struct Server {
     pub last_session_ms: CachePadded<AtomicU64>,
     /// What probes found.
     pub check: Mutex<CheckReport>,
-    /// Connects so far that took a port of the `source`'s range.
-    source_steps: CachePadded<AtomicU32>,
+    /// The ports of its `source`, where that has several.
+    source_ports: Option<Ports>,
 }
 
 impl Server {
@@ -178,7 +179,7 @@ impl Server {
             connect_us: Histogram::new(shards),
             last_session_ms: CachePadded::new(AtomicU64::new(0)),
             check: Mutex::new(CheckReport::default()),
-            source_steps: CachePadded::new(AtomicU32::new(0)),
+            source_ports: range_of(&plan).map(|(low, high)| Ports::new(low, high)),
             plan,
         }
     }
@@ -242,13 +243,9 @@ impl Server {
         self.load.maxconn.store(unlimited_if_zero(maxconn), SeqCst);
     }
 
-    /// Where in the range of its `source` the next connect begins: one port further than the last.
-    pub fn source_step(&self) -> u32 {
-        let range = self.plan.source.and_then(|source| source.ports);
-        match range {
-            Some((low, high)) if low < high => self.source_steps.fetch_add(1, Relaxed),
-            _ => 0,
-        }
+    /// The ports of its `source`, where that has several: each connection takes one of them.
+    pub fn source_ports(&self) -> Option<&Ports> {
+        self.source_ports.as_ref()
     }
 
     /// Whether it has an address.
@@ -345,6 +342,10 @@ impl Server {
             self.load.peak.fetch_max(active, Relaxed);
         }
     }
+}
+
+fn range_of(plan: &plan::Server) -> Option<(u16, u16)> {
+    plan.source?.ports.filter(|(low, high)| low < high)
 }
 
 /// Highest weight, as in HAProxy.

@@ -285,6 +285,7 @@ impl<K: Kernel> Shard<K> {
                 self.kernel.close(fd);
             }
         }
+        self.give_source_port(key.slot);
         self.account(key, close);
         if let Some(backend) = &self.sessions.get(key).expect("still there").backend {
             backend.leave();

@@ -8,11 +8,15 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::Shard;
 use super::session::{Session, State};
 use super::world::FrontCounter;
+use crate::base::address::Address;
 use crate::base::time::Moment;
 use crate::config::plan::{Back, Global, KeepAlive, Target};
 use crate::flow::{Cause, Close, Direction, Phase, Side, Who};
 use crate::lb::{Outcome, Server, ServerCounter};
-use crate::ring::{Completion, ConnectError, Fd, Interest, Kernel, Op, SocketOptions, Token};
+use crate::ring::{
+    Completion, ConnectError, Errno, Fd, Interest, Kernel, Op, SocketOptions, Token,
+};
+use crate::sys::stream::is_port_taken;
 
 /// Rest before another try on the same server: HAProxy's turn-around of min(`timeout connect`, 1
 /// s), so that a restarting server isn't hammered.
@@ -36,14 +40,15 @@ impl<K: Kernel> Shard<K> {
                 of_client.as_ref()
             }
         };
-        let session = self.sessions.at_mut(slot).expect("a live session");
         server
             .counters
             .add(self.id, ServerCounter::Connects as usize, 1);
         let Some(to) = to else {
             return self.no_destination(slot, &server);
         };
-        match self.kernel.connect(to, &options) {
+        let result = self.connect_from(slot, to, &server, options);
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        match result {
             Ok((fd, true)) => {
                 session.fds[Side::Server as usize] = fd;
                 self.connected(slot);
@@ -62,12 +67,51 @@ impl<K: Kernel> Shard<K> {
                 self.retime(slot);
             }
             Err(errno) => {
-                let in_use = matches!(errno.0, libc::EADDRINUSE | libc::EADDRNOTAVAIL);
-                if in_use && options.source.is_some() {
+                if is_port_taken(errno.0) && options.source.is_some() {
                     self.gauges().sources_exhausted.fetch_add(1, Relaxed);
                 }
                 self.connect_failed(slot, ConnectError::of(errno));
             }
+        }
+    }
+
+    /// Starts the connect from a port of the server's range, where its source has one.
+    fn connect_from(
+        &mut self,
+        slot: u32,
+        to: &Address,
+        server: &Server,
+        mut options: SocketOptions,
+    ) -> Result<(Fd, bool), Errno> {
+        let (Some(ports), Some(source)) = (server.source_ports(), options.source) else {
+            return self.kernel.connect(to, &options);
+        };
+        let found = ports.find(|port| {
+            options.source = Some(source.at(port));
+            let result = self.kernel.connect(to, &options);
+            let taken = result.as_ref().is_err_and(|errno| is_port_taken(errno.0));
+            (!taken).then_some(result)
+        });
+        let (port, result) = found.ok_or(Errno(libc::EADDRINUSE))?;
+        if result.is_ok() {
+            let session = self.sessions.at_mut(slot).expect("a live session");
+            session.source_port = Some(port);
+        } else {
+            ports.give(port);
+        }
+        result
+    }
+
+    /// Gives the port back that the session's connection to its server had.
+    pub(super) fn give_source_port(&mut self, slot: u32) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        let port = session.source_port.take();
+        let ports = session
+            .server
+            .as_ref()
+            .and_then(|server| server.source_ports());
+        if let (Some(port), Some(ports)) = (port, ports) {
+            ports.give(port);
         }
     }
 
@@ -136,6 +180,7 @@ impl<K: Kernel> Shard<K> {
         // It may have connected at the last moment: the server must not see a complete empty
         // stream.
         self.kernel.close_with_reset(fd);
+        self.give_source_port(slot);
         self.connect_failed(slot, error);
     }
 
@@ -292,6 +337,5 @@ fn socket_options(global: &Global, back: &Back, server: &Server) -> SocketOption
         late_ack: back.smart_connect,
         congestion: server.plan.congestion,
         source: server.plan.source,
-        source_step: server.source_step(),
     }
 }

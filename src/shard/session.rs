@@ -126,6 +126,8 @@ pub(super) struct Session {
     pub(super) server_next: u32,
     pub(super) client: Option<SocketAddr>,
     pub(super) local: Option<SocketAddr>,
+    /// The port of the server's `source` that its connection to the server has.
+    pub(super) source_port: Option<u16>,
     /// How it ended, once something has decided that.
     pub(super) close: Option<Close>,
     /// Sides that are closed by a reset.
@@ -174,6 +176,7 @@ impl Session {
             backend: None,
             server: None,
             server_tried: None,
+            source_port: None,
             server_previous: NONE,
             server_next: NONE,
             client: None,

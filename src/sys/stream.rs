@@ -43,23 +43,16 @@ pub struct StreamOptions {
     pub late_ack: bool,
     /// TCP_CONGESTION.
     pub congestion: Option<ShortName>,
-    /// What to bind to before the connect.
+    /// What to bind to before the connect; of a range, its lowest port.
     pub source: Option<Source>,
-    /// Where in the source's range of ports to begin, modulo its length.
-    pub source_step: u32,
 }
-
-/// Ports of a range that are tried for one connect. Each costs three system calls, so this bounds
-/// what an exhausted range costs the other connections of a shard.
-const SOURCE_PORTS_TRIED_MAX: u32 = 256;
 
 /// Makes a non-blocking socket and starts connecting it; true = connected already.
 pub fn connect(to: &Address, options: &StreamOptions) -> Result<(RawFd, bool), i32> {
     connect_socket(to, options).map(|(socket, connected)| (socket.into_raw_fd(), connected))
 }
 
-/// The same with an owned socket. With a range of source ports, those in use are passed over;
-/// EADDRINUSE = none was found.
+/// The same with an owned socket.
 pub fn connect_socket(to: &Address, options: &StreamOptions) -> Result<(Socket, bool), i32> {
     let ip = match to {
         Address::Ip(ip) => ip,
@@ -68,27 +61,17 @@ pub fn connect_socket(to: &Address, options: &StreamOptions) -> Result<(Socket, 
             return start_unix(super::socket::abstract_address(name), options);
         }
     };
-    let Some(source) = options.source else {
-        return start(open_tcp(ip, options)?, &SockAddr::from(*ip));
-    };
-    let (low, high) = source.ports.unwrap_or((0, 0));
-    let count = u32::from(high.saturating_sub(low)) + 1;
-    for step in 0..count.min(SOURCE_PORTS_TRIED_MAX) {
-        let offset = options.source_step.wrapping_add(step) % count;
-        let port = low + u16::try_from(offset).map_err(|_| libc::EINVAL)?;
-        let socket = open_tcp(ip, options)?;
-        match bind_source(&socket, &source, port, ip) {
-            Ok(()) => {}
-            Err(libc::EADDRINUSE) if port > 0 => continue,
-            Err(errno) => return Err(errno),
-        }
-        match start(socket, &SockAddr::from(*ip)) {
-            // Bound, but this pair of addresses and ports is connected already, or was lately.
-            Err(libc::EADDRNOTAVAIL | libc::EADDRINUSE) if port > 0 => {}
-            outcome => return outcome,
-        }
+    let socket = open_tcp(ip, options)?;
+    if let Some(source) = &options.source {
+        bind_source(&socket, source, ip)?;
     }
-    Err(libc::EADDRINUSE)
+    start(socket, &SockAddr::from(*ip))
+}
+
+/// Whether a connect failed because its source's port is in use: bound by somebody, or the pair of
+/// addresses and ports is connected already, or was lately.
+pub fn is_port_taken(errno: i32) -> bool {
+    matches!(errno, libc::EADDRINUSE | libc::EADDRNOTAVAIL)
 }
 
 fn start_unix(
@@ -139,7 +122,8 @@ fn set_buffers(socket: &Socket, options: &StreamOptions) {
 
 /// Binds to a source. Unlike an option, what this can't do costs the connection: from elsewhere it
 /// might be allowed something else.
-fn bind_source(socket: &Socket, source: &Source, port: u16, to: &SocketAddr) -> Result<(), i32> {
+fn bind_source(socket: &Socket, source: &Source, to: &SocketAddr) -> Result<(), i32> {
+    let port = source.ports.map_or(0, |(low, _)| low);
     let fault = |error: io::Error| number(&error);
     if let Some(interface) = &source.interface {
         socket
@@ -353,26 +337,23 @@ mod tests {
     }
 
     #[test]
-    fn ports_in_use_are_passed_over_until_there_is_none() {
+    fn a_port_is_for_one_connection_to_a_peer() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = Address::Ip(listener.local_addr().unwrap());
-        // A port that is free on an address that nobody else uses, and its neighbour.
+        // A port that is free on an address that nobody else uses.
         let free = TcpListener::bind("127.0.6.2:0").unwrap();
-        let low = free.local_addr().unwrap().port().min(u16::MAX - 1);
+        let low = free.local_addr().unwrap().port();
         drop(free);
-        let mut options = from(Some("127.0.6.2"), Some((low, low + 1)));
+        let options = from(Some("127.0.6.2"), Some((low, low)));
         let (_first, address) = connected_from(&to, &options).unwrap();
         assert_eq!(address.port(), low);
-        let (_second, address) = connected_from(&to, &options).unwrap();
-        assert_eq!(address.port(), low + 1);
-        options.source_step = 7;
-        let third = connected_from(&to, &options);
-        assert_eq!(third.unwrap_err(), libc::EADDRINUSE);
-        // Towards another peer both are free, and the step says which comes first.
+        let second = connected_from(&to, &options).unwrap_err();
+        assert!(is_port_taken(second), "{second}");
+        // Towards another peer it is free.
         let other = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = Address::Ip(other.local_addr().unwrap());
-        let (_fourth, address) = connected_from(&to, &options).unwrap();
-        assert_eq!(address.port(), low + 1);
+        let (_third, address) = connected_from(&to, &options).unwrap();
+        assert_eq!(address.port(), low);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::support::balancer::{is_tidegate, skip};
-use crate::support::client::{End, connect_port, read_bytes, read_end, write};
+use crate::support::client::{self, End, connect_port, read_bytes, read_end, write};
 use crate::support::port::free_port;
 use crate::support::server::listen;
 use crate::support::{Balancer, MockServer, eventually, turn, wait_for};
@@ -115,6 +115,32 @@ fn a_source_whose_ports_are_all_in_use_is_a_failure_with_a_name() {
     });
     drop(server.next());
     balancer.settle();
+}
+
+/// Ports of a range come back with their connections, however these end.
+#[test]
+fn a_range_in_use_is_free_again_when_its_connections_are() {
+    if skip("HAProxy connects from another port then") {
+        return;
+    }
+    let _turn = turn::shared();
+    let server = MockServer::hold();
+    let low = free_port().min(u16::MAX - 3);
+    let range = format!("source 127.0.5.7:{low}-{}", low + 3);
+    let (balancer, port) = start(&server, "", &range);
+    for _ in 0..3 {
+        let clients: Vec<_> = (0..4).map(|_| connect_port(port)).collect();
+        let held: Vec<_> = clients.iter().map(|_| server.next()).collect();
+        let mut ports: Vec<u16> = held.iter().map(|s| s.peer_addr().unwrap().port()).collect();
+        ports.sort_unstable();
+        assert_eq!(ports, (low..=low + 3).collect::<Vec<_>>());
+        assert!(read_end(&connect_port(port)).0.is_empty());
+        // By resets: TIME_WAIT would keep the ports from their next use.
+        held.into_iter().for_each(client::reset);
+        drop(clients);
+        balancer.settle();
+    }
+    assert_eq!(balancer.activity().number("sources_exhausted"), Some(3));
 }
 
 #[test]
