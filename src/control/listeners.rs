@@ -217,8 +217,8 @@ impl Registry {
             .collect()
     }
 
-    /// The sockets that a successor is given, with their keys. Those in files are not among them: the
-    /// files are removed with the process that bound them.
+    /// The sockets that a successor is given, with their keys. Those in files are not among them:
+    /// the files are removed with the process that bound them.
     pub fn export(&self) -> impl Iterator<Item = (&ListenerKey, BorrowedFd<'_>)> {
         self.entries
             .iter()

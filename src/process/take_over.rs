@@ -48,7 +48,8 @@ impl TakeOver {
         }
     }
 
-    /// Takes out the processes that a process of user `to` may not signal, if we are to become that.
+    /// Takes out the processes that a process of user `to` may not signal, if we are to become
+    /// that.
     pub(super) fn out_of_reach(&mut self, to: Option<u32>) -> TakeOver {
         let mut early = TakeOver {
             pids: Vec::new(),

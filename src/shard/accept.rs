@@ -238,8 +238,8 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    /// Lets a connection in, or parks it at a limit. One that was already on its way when everything
-    /// was ended is closed.
+    /// Lets a connection in, or parks it at a limit. One that was already on its way when
+    /// everything was ended is closed.
     fn admit(&mut self, index: usize, client: Fd) {
         if self.stopping {
             return self.kernel.close(client);

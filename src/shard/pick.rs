@@ -147,8 +147,9 @@ impl<K: Kernel> Shard<K> {
         self.connect(slot);
     }
 
-    /// The same after an attempt that `failed`: the same server has its rest, another one none. Both
-    /// go through the timer, so that attempts that fail at once neither nest nor hold the shard up.
+    /// The same after an attempt that `failed`: the same server has its rest, another one none.
+    /// Both go through the timer, so that attempts that fail at once neither nest nor hold the
+    /// shard up.
     fn assigned_again(&mut self, slot: u32, server: Arc<Server>, failed: ServerId) {
         // A moment that has passed is due in the next turn, without waiting for a tick.
         let until = if server.id == failed {

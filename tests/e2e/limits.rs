@@ -80,7 +80,10 @@ fn to_wait_for_a_server_is_not_to_connect() {
     eventually("it waits", || {
         balancer.stat().number("l", "BACKEND", "qcur") == 1
     });
-    std::thread::sleep(Duration::from_millis(600));
+    let more = wait_for(Duration::from_millis(600), || {
+        (server.accepted() > 1).then_some(())
+    });
+    assert!(more.is_none());
     drop((first, held));
     drop((second, server.next()));
     balancer.settle();
