@@ -724,7 +724,8 @@ fn global_settings() {
         (Some(ReceiveStep::Plain), 16)
     );
     assert_eq!(global.memory_bytes, Some(1 << 30));
-    assert!(!plan.has_listener());
+    // The runtime sockets are enough to start.
+    assert!(plan.has_listener() && plan.listeners.is_empty());
 }
 
 #[test]
@@ -858,6 +859,17 @@ fn which_lines_are_logged_and_how() {
     for (word, format) in formats {
         let plan = self::plan(&format!("global\nlog 127.0.0.1 format {word} local0\n"));
         assert_eq!(plan.global.logs[0].format, format, "{word}");
+    }
+}
+
+#[test]
+fn the_first_rule_without_a_condition_comes_before_the_default() {
+    let rules = "use_backend b\nuse_backend c\ndefault_backend a\n";
+    let backends = "backend a\nbackend b\nbackend c\n";
+    let plan = self::plan(&format!("frontend f\n{rules}listen l\n{rules}{backends}"));
+    for proxy in &plan.proxies[..2] {
+        let front = proxy.front.as_ref().unwrap();
+        assert_eq!(front.default_backend, Some(ProxyId(3)), "{}", proxy.name);
     }
 }
 
@@ -1244,13 +1256,14 @@ fn words_that_do_nothing_say_so() {
         let (_, messages) = load(text);
         let severity = match standing {
             Standing::Works => return,
-            Standing::NoEffect(_) | Standing::Later => Severity::Warning,
+            Standing::NoEffect(_) | Standing::Later(_) => Severity::Warning,
             Standing::Needed | Standing::Never(_) => Severity::Alert,
         };
         let said = match standing {
             Standing::Works => return,
             Standing::NoEffect(reason) => format!("has no effect: {reason}."),
-            Standing::Later => "is not implemented in Tidegate yet and is left out.".to_owned(),
+            Standing::Later("") => "not implemented in Tidegate yet and is left out.".to_owned(),
+            Standing::Later(meaning) => format!("yet and is left out: {meaning}."),
             Standing::Needed => "is not implemented in Tidegate yet, and without".to_owned(),
             Standing::Never(reason) => format!(" : {reason}."),
         };
@@ -1260,7 +1273,7 @@ fn words_that_do_nothing_say_so() {
                 && message.text.contains(&said)
         });
         assert!(found, "{text}{}", printed(&messages));
-        if matches!(standing, Standing::Later | Standing::Needed) {
+        if matches!(standing, Standing::Later(_) | Standing::Needed) {
             missing.push(name);
         }
     };

@@ -107,6 +107,9 @@ fn conclude(text: &mut String, plan: &Plan, warnings: usize) -> u8 {
         });
         let _ = writeln!(text, "  {} ({kind} {name})", listener.endpoint);
     }
+    for socket in &plan.global.stats_sockets {
+        let _ = writeln!(text, "  {} (runtime socket)", socket.address);
+    }
     0
 }
 

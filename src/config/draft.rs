@@ -64,6 +64,8 @@ pub(super) struct Settings {
     pub(super) balance: Option<BalanceWord>,
     pub(super) hash_type: Option<HashType>,
     pub(super) default_backend: Option<(String, Place)>,
+    /// The first `use_backend` without a condition.
+    pub(super) use_backend: Option<(String, Place)>,
     pub(super) logs: Vec<LogEntry>,
     pub(super) server: ServerSettings,
     pub(super) disabled: bool,
@@ -221,6 +223,8 @@ pub(super) struct ServerSettings {
     pub(super) init_addr: Vec<InitAddr>,
     /// `id`.
     pub(super) sid: Option<u32>,
+    /// Whether the file has it resolved by `resolvers`.
+    pub(super) has_resolvers: bool,
 }
 
 /// A way to a server's first address.
@@ -259,6 +263,7 @@ impl Default for ServerSettings {
             congestion: None,
             init_addr: Vec::new(),
             sid: None,
+            has_resolvers: false,
         }
     }
 }

@@ -59,6 +59,14 @@ fn check_says_2_without_a_listener() {
     assert!(output.contains("no listener"), "{output}");
 }
 
+/// A runtime socket is a listener, so that a distribution's file without proxies is fine.
+#[test]
+fn check_says_0_with_a_runtime_socket_alone() {
+    let _turn = turn::shared();
+    let (code, output) = check("global\n    stats socket /run/none.sock level admin\n");
+    assert_eq!(code, Some(0), "{output}");
+}
+
 /// A directory stands for its files, in the order of their names; what one sets holds in the next.
 #[test]
 fn a_directory_of_configs_is_read_as_one() {

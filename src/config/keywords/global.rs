@@ -122,6 +122,7 @@ pub(super) static GLOBAL: &[Keyword] = &[
     later("set-var-fmt", Global, "<name> <format>", "Sets a variable of rules."),
     later("busy-polling", Global, "", "Shards poll without sleeping."),
     never("nbproc", Global, "<number>", "one process runs all shards; use 'nbthread'"),
+    no_effect("lua-prepend-path", Global, "<path> [<type>]", NO_LUA),
     never("lua-*", Global, "", NO_LUA),
     no_effect("nosplice", Global, "", "splice(2) is not used yet"),
     no_effect("maxsslrate", Global, "<number>", TLS_ONLY),

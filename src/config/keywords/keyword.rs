@@ -63,6 +63,12 @@ impl Keyword {
         Keyword { origin, ..self }
     }
 
+    /// Says what it means that a word is left out.
+    pub(super) const fn meaning(self, meaning: &'static str) -> Keyword {
+        let status = Status::Later(meaning);
+        Keyword { status, ..self }
+    }
+
     /// Keeps the word out of `defaults`.
     pub(super) const fn not_in_defaults(self) -> Keyword {
         let in_defaults = false;
@@ -126,7 +132,7 @@ pub(super) const fn later(
     syntax: &'static str,
     help: &'static str,
 ) -> Keyword {
-    idle(name, side, syntax, help, Status::Later)
+    idle(name, side, syntax, help, Status::Later(""))
 }
 
 /// A keyword that isn't there yet and can't be left out.

@@ -57,8 +57,9 @@ pub(super) enum Status<F> {
     Works(F),
     /// It can't change anything here, for the reason given: a warning.
     NoEffect(&'static str),
-    /// Not implemented yet: a warning, and the line is left out.
-    Later,
+    /// Not implemented yet: a warning, and the line is left out. With what that means, where it
+    /// isn't clear from the word.
+    Later(&'static str),
     /// Not implemented yet, and an error: left out, connections or bytes would pass, or go
     /// elsewhere, against what the file says.
     Needed,
@@ -73,8 +74,9 @@ pub enum Standing {
     Works,
     /// Accepted with a warning: it can't change anything, for the reason given.
     NoEffect(&'static str),
-    /// Not implemented yet: a warning, and it is left out.
-    Later,
+    /// Not implemented yet: a warning, and it is left out, with what that means where it isn't
+    /// empty.
+    Later(&'static str),
     /// Not implemented yet: an error, because the file would mean something else without it.
     Needed,
     /// An error, for the reason given.
@@ -90,10 +92,12 @@ impl Standing {
                 Severity::Warning,
                 format!("{thing} is accepted and has no effect: {reason}."),
             ),
-            Standing::Later => (
-                Severity::Warning,
-                format!("{thing} is not implemented in Tidegate yet and is left out."),
-            ),
+            Standing::Later(meaning) => {
+                let colon = if meaning.is_empty() { "" } else { ": " };
+                let end = format!("is left out{colon}{meaning}.");
+                let text = format!("{thing} is not implemented in Tidegate yet and {end}");
+                (Severity::Warning, text)
+            }
             Standing::Needed => (
                 Severity::Alert,
                 format!(
@@ -112,7 +116,7 @@ impl<F> Status<F> {
         match self {
             Status::Works(_) => Standing::Works,
             Status::NoEffect(reason) => Standing::NoEffect(reason),
-            Status::Later => Standing::Later,
+            Status::Later(meaning) => Standing::Later(meaning),
             Status::Needed => Standing::Needed,
             Status::Never(reason) => Standing::Never(reason),
         }
@@ -127,6 +131,8 @@ const TLS_ONLY: &str = "it concerns TLS only, which is not terminated here";
 const QUIC_ONLY: &str = "it concerns QUIC only, which is not supported";
 const CHOSEN: &str = "Tidegate chooses this by itself";
 const NO_CHILDREN: &str = "no process is started";
+/// What it means that a health check of a protocol is left out.
+const CONNECTS: &str = "checks only connect, and a server that accepts connections counts as up";
 
 /// The keywords of all sections.
 pub fn keywords() -> impl Iterator<Item = &'static Keyword> + Clone {

@@ -80,7 +80,7 @@ impl<T> Parameter<T> {
         syntax: &'static str,
         help: &'static str,
     ) -> Parameter<T> {
-        Parameter::new(name, syntax, help, Standing::Later, Status::Later)
+        Parameter::new(name, syntax, help, Standing::Later(""), Status::Later(""))
     }
 
     /// One that isn't there yet and can't be left out.
@@ -115,6 +115,13 @@ impl<T> Parameter<T> {
     /// Sets what holds where the parameter is absent.
     pub(super) const fn default(mut self, default: &'static str) -> Parameter<T> {
         self.help.default = default;
+        self
+    }
+
+    /// Says what it means that a parameter is left out.
+    pub(super) const fn meaning(mut self, meaning: &'static str) -> Parameter<T> {
+        self.help.standing = Standing::Later(meaning);
+        self.status = Status::Later(meaning);
         self
     }
 

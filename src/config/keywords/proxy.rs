@@ -2,7 +2,7 @@
 
 use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
-use super::{HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
+use super::{CONNECTS, HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
 use crate::config::parse::{bind, proxy, server, source};
 
 const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
@@ -35,6 +35,8 @@ pub(super) static PROXY: &[Keyword] = &[
     works("clitcpka-intvl", Front, 1, "<time>", "Time between keep-alive probes to a client, in seconds.", proxy::keepalive_value)
         .default("the kernel's"),
     works("default_backend", Front, 1, "<backend>", "Where connections go.", proxy::default_backend),
+    works("use_backend", Front, MANY, "<backend>", "Where connections go, whatever 'default_backend' says. A condition after it is an error: there are none yet.", proxy::use_backend)
+        .not_in_defaults(),
     works("option clitcpka", Front, 0, "", "TCP keep-alive towards clients.", proxy::option)
         .default("off"),
     works("option dontlog-normal", Front, 0, "", "Log only sessions that went wrong or needed another attempt to connect; with 'option tcplog'.", proxy::option)
@@ -43,7 +45,7 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off"),
     works("option log-separate-errors", Front, 0, "", "Log sessions that went wrong with the level 'err' instead of 'info'.", proxy::option)
         .default("off"),
-    works("option tcplog", Front, 0, "", "Log a full line at the end of a session.", proxy::option)
+    works("option tcplog", Front, 1, "[clf]", "Log a full line at the end of a session.", proxy::option)
         .default("off: a short line when it begins").lacks(&["clf"]),
     works("option httplog", Front, 1, "[clf]", "Means 'option tcplog', as it does with HAProxy in a proxy that isn't in 'mode http'; a notice says so.", proxy::http_log)
         .default("off"),
@@ -105,8 +107,6 @@ pub(super) static PROXY: &[Keyword] = &[
 
     later("option socket-stats", Front, "", "Statistics of each listener."),
     later("acl", Both, "<name> <criterion> [<flag>...] [<operator>] <value>...", "Names a condition."),
-    needed("use_backend", Front, "<backend> [if|unless <condition>]", "Where connections go that meet a condition.")
-        .not_in_defaults(),
     needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")
         .not_in_defaults(),
     needed("tcp-request", Both, "connection|session|content|inspect-delay ...", "Rules for new connections."),
@@ -116,8 +116,10 @@ pub(super) static PROXY: &[Keyword] = &[
         .not_in_defaults(),
     needed("stick", Back, "on|match|store-request|store-response ...", "Keeps clients on the server that a table names.")
         .not_in_defaults(),
-    later("hash-balance-factor", Back, "<percent>", "Bound of a server's load under a consistent hash."),
-    later("log-format", Front, "<format>", "Form of the lines of sessions."),
+    later("hash-balance-factor", Back, "<percent>", "Bound of a server's load under a consistent hash.")
+        .meaning("a server gets what the hash gives it"),
+    later("log-format", Front, "<format>", "Form of the lines of sessions.")
+        .meaning("lines have the form of 'option tcplog' or the short one"),
     later("log-format-sd", Front, "<format>", "Structured data of RFC 5424 lines."),
     later("error-log-format", Front, "<format>", "Form of the lines of failed sessions."),
     later("log-tag", Both, "<tag>", "Program name in a proxy's log lines."),
@@ -125,30 +127,43 @@ pub(super) static PROXY: &[Keyword] = &[
     later("unique-id-format", Front, "<format>", "Makes an id for each session."),
     later("guid", Both, "<text>", "Identity of the proxy over restarts."),
     needed("persist", Back, "rdp-cookie[(<name>)]", "Keeps RDP clients on their server."),
-    later("load-server-state-from-file", Back, "global|local|none", "Takes the state of servers from a file."),
+    later("load-server-state-from-file", Back, "global|local|none", "Takes the state of servers from a file.")
+        .meaning("servers start as the file says"),
     later("server-state-file-name", Back, "[use-backend-name|<path>]", "File with the state of servers."),
     needed("be-unpublished", Back, "", "Keeps traffic away from a backend."),
     later("email-alert", Both, "from|to|mailers|level|myhostname ...", "Mail about servers that change."),
     later("external-check", Back, "command|path ...", "Program of a check."),
-    later("filter", Both, "<name> ...", "A filter of streams, such as a bandwidth limit."),
+    later("filter", Both, "<name> ...", "A filter of streams, such as a bandwidth limit.")
+        .meaning("nothing is filtered or limited"),
     later("http-check", Back, "connect|send|expect ...", "Steps of an HTTP check."),
     needed("transparent", Both, "", "Connects to where the client wanted to go."),
     later("udp-requests", Front, "<number>", "Datagrams of a client after which its flow ends.").ours(),
     later("udp-responses", Front, "<number>", "Answers after which a flow ends.").ours(),
-    later("option external-check", Back, "", "Checks by a program."),
-    later("option httpchk", Back, "[<method>] [<uri>] [<version>]", "Checks by an HTTP request."),
-    later("option ldap-check", Back, "", "Checks an LDAP server."),
-    later("option logasap", Front, "", "Logs a session when it is connected."),
-    later("option mysql-check", Back, "[user <name>]", "Checks a MySQL server."),
-    later("option pgsql-check", Back, "user <name>", "Checks a PostgreSQL server."),
-    later("option redis-check", Back, "", "Checks a Redis server."),
-    later("option smtpchk", Back, "[<hello> <domain>]", "Checks an SMTP server."),
+    later("option external-check", Back, "", "Checks by a program.")
+        .meaning(CONNECTS),
+    later("option httpchk", Back, "[<method>] [<uri>] [<version>]", "Checks by an HTTP request.")
+        .meaning(CONNECTS),
+    later("option ldap-check", Back, "", "Checks an LDAP server.")
+        .meaning(CONNECTS),
+    later("option logasap", Front, "", "Logs a session when it is connected.")
+        .meaning("lines come at the end of sessions"),
+    later("option mysql-check", Back, "[user <name>]", "Checks a MySQL server.")
+        .meaning(CONNECTS),
+    later("option pgsql-check", Back, "user <name>", "Checks a PostgreSQL server.")
+        .meaning(CONNECTS),
+    later("option redis-check", Back, "", "Checks a Redis server.")
+        .meaning(CONNECTS),
+    later("option smtpchk", Back, "[<hello> <domain>]", "Checks an SMTP server.")
+        .meaning(CONNECTS),
     later("option splice-auto", Both, "", "Moves bytes by splice(2) where it seems best."),
     later("option splice-request", Both, "", "Moves clients' bytes by splice(2)."),
     later("option splice-response", Both, "", "Moves servers' bytes by splice(2)."),
-    later("option spop-check", Back, "", "Checks an SPOP agent."),
-    later("option ssl-hello-chk", Back, "", "Checks by a TLS hello."),
-    later("option tcp-check", Back, "", "Checks by the steps of 'tcp-check' lines."),
+    later("option spop-check", Back, "", "Checks an SPOP agent.")
+        .meaning(CONNECTS),
+    later("option ssl-hello-chk", Back, "", "Checks by a TLS hello.")
+        .meaning(CONNECTS),
+    later("option tcp-check", Back, "", "Checks by the steps of 'tcp-check' lines.")
+        .meaning(CONNECTS),
     needed("option transparent", Both, "", "Connects to where the client wanted to go."),
     no_effect("option contstats", Front, "", "counters are always current"),
     no_effect("option prefer-last-server", Back, "", HTTP_ONLY),

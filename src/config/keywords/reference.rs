@@ -77,7 +77,8 @@ fn standing(standing: Standing) -> String {
     match standing {
         Standing::Works => "works".to_owned(),
         Standing::NoEffect(reason) => format!("accepted, no effect (warning): {reason}"),
-        Standing::Later => "not yet (warning, left out)".to_owned(),
+        Standing::Later("") => "not yet (warning, left out)".to_owned(),
+        Standing::Later(meaning) => format!("not yet (warning, left out): {meaning}"),
         Standing::Needed => "not yet (error: it can't be left out)".to_owned(),
         Standing::Never(reason) => format!("never (error): {reason}"),
     }
@@ -168,7 +169,7 @@ pub fn missing() -> String {
             let _ = writeln!(text, "{}: {} {argument}", entry.place, entry.help.name);
         }
         let end = match entry.help.standing {
-            Standing::Later => "",
+            Standing::Later(_) => "",
             Standing::Needed => " (error)",
             Standing::Works | Standing::NoEffect(_) | Standing::Never(_) => continue,
         };
@@ -219,7 +220,8 @@ fn row(text: &mut String, entry: &Entry) {
             format!("{} **Not yet**: {}.", help.help, lacks.join(", "))
         }
         Standing::NoEffect(reason) => format!("no effect: {reason}"),
-        Standing::Later => format!("**not yet**: {}", help.help),
+        Standing::Later("") => format!("**not yet**: {}", help.help),
+        Standing::Later(meaning) => format!("**not yet**: {} Until then {meaning}.", help.help),
         Standing::Needed => format!("**not yet** (error): {}", help.help),
         Standing::Never(reason) => format!("**never**: {reason}"),
     };

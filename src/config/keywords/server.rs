@@ -1,6 +1,6 @@
 //! The parameters of `server` and `default-server` lines.
 
-use super::{HTTP_ONLY, Parameter, QUIC_ONLY, TLS_ONLY};
+use super::{CONNECTS, HTTP_ONLY, Parameter, QUIC_ONLY, TLS_ONLY};
 use crate::config::draft::ServerSettings;
 use crate::config::parse::bind::{number, positive_delay};
 use crate::config::parse::server::{
@@ -102,41 +102,53 @@ pub(in crate::config) static SERVER: &[P] = &[
     already("strict-maxconn", "'maxconn' bounds connections; it always does here."),
 
     P::later("agent-addr", "<address>", "Address of the agent."),
-    P::later("agent-check", "", "Asks an agent for the server's state."),
+    P::later("agent-check", "", "Asks an agent for the server's state.")
+        .meaning("the server's state and weight stay as they are"),
     P::later("agent-inter", "<time>", "Time between such questions."),
     P::later("agent-port", "<port>", "Port of the agent."),
     P::later("agent-send", "<text>", "What the agent is asked."),
-    P::later("check-proto", "<name>", "Protocol of the check."),
-    P::later("check-send-proxy", "", "The check sends a PROXY header."),
+    P::later("check-proto", "<name>", "Protocol of the check.")
+        .meaning(CONNECTS),
+    P::later("check-send-proxy", "", "The check sends a PROXY header.")
+        .meaning(CONNECTS),
     P::later("check-sni", "<name>", "Server name of a TLS check."),
-    P::later("check-ssl", "", "The check speaks TLS."),
-    P::later("check-via-socks4", "", "The check goes through the SOCKS4 proxy."),
+    P::later("check-ssl", "", "The check speaks TLS.")
+        .meaning(CONNECTS),
+    P::later("check-via-socks4", "", "The check goes through the SOCKS4 proxy.")
+        .meaning(CONNECTS),
     P::later("error-limit", "<number>", "Errors of traffic after which 'on-error' acts."),
     P::later("fail-timeout", "<time>", "Time in which 'max-fails' counts, and for which a server then rests.").ours(),
     P::later("from", "<name>", "A named 'default-server' to start from."),
     P::later("guid", "<text>", "Identity over restarts."),
     P::later("hash-key", "id|addr|addr-port|guid", "What a server's place under a consistent hash comes from."),
-    P::later("init-state", "fully-up|up|down|fully-down|none", "State before the first check."),
+    P::later("init-state", "fully-up|up|down|fully-down|none", "State before the first check.")
+        .meaning("the server counts as up until checks have failed"),
     P::later("max-fails", "<number>", "Failed connections after which a server rests.").ours(),
     P::later("name", "<name>", "Names a 'default-server' line, for 'from'."),
     P::needed("namespace", "<name>", "Network namespace to connect in."),
-    P::later("observe", "layer4|layer7", "Counts errors of traffic."),
+    P::later("observe", "layer4|layer7", "Counts errors of traffic.")
+        .meaning("errors of traffic mark no server down"),
     P::later("on-error", "<action>", "What such errors do."),
-    P::later("on-marked-down", "shutdown-sessions", "What happens to sessions of a server that goes down."),
-    P::later("on-marked-up", "shutdown-backup-sessions", "What happens to sessions of backup servers."),
+    P::later("on-marked-down", "shutdown-sessions", "What happens to sessions of a server that goes down.")
+        .meaning("sessions of a server that goes down go on"),
+    P::later("on-marked-up", "shutdown-backup-sessions", "What happens to sessions of backup servers.")
+        .meaning("sessions of backup servers go on"),
     P::later("resolve-net", "<network>,...", "Networks preferred in DNS answers."),
     P::later("resolve-opts", "<option>,...", "How DNS answers are used."),
-    P::later("resolvers", "<section>", "Resolves the name at run time."),
+    P::later("resolvers", "<section>", "Resolves the name at run time.")
+        .meaning("the name is resolved once, at the start"),
     P::needed("proxy-v2-options", "<option>,...", "What a PROXY header says beyond addresses."),
     P::needed("send-proxy", "", "Sends a PROXY header, version 1."),
     P::needed("send-proxy-v2", "", "Sends a PROXY header, version 2."),
     P::needed("send-proxy-v2-ssl", "", "The same with what is known of TLS."),
     P::needed("send-proxy-v2-ssl-cn", "", "The same with the client certificate's name."),
     P::needed("set-proxy-v2-tlv-fmt", "(<id>) <format>", "Adds a field to the PROXY header.").values(2),
-    P::later("slowstart", "<time>", "Time in which a returning server reaches its weight."),
+    P::later("slowstart", "<time>", "Time in which a returning server reaches its weight.")
+        .meaning("a returning server gets its full share at once"),
     P::needed("socks4", "<address>", "Connects through a SOCKS4 proxy."),
     P::needed("tcp-md5sig", "<password>", "Signed segments (RFC 2385)."),
-    P::later("track", "[<backend>/]<server>", "Takes the state of another server."),
+    P::later("track", "[<backend>/]<server>", "Takes the state of another server.")
+        .meaning("the server's state doesn't follow the other's"),
     P::needed("usesrc", "<address>", "Whose address to connect from."),
     P::never("ssl", "", "TLS towards servers is not implemented"),
     P::no_effect("tfo", "", "a client's bytes leave once the server is connected, so that an attempt that fails can be repeated"),

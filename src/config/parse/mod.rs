@@ -167,9 +167,16 @@ impl<'a> Parser<'a> {
         let (place, name) = (&section.header.place, &self.current.name);
         let kind = self.kind.name();
         let first = |line: &Line, words: &[&str]| words.contains(&line.words[0].text.as_str());
-        let has_pages = |line: &Line| {
-            first(line, &["stats", "monitor-uri"])
-                || line.words.iter().any(|word| word.text == "use-service")
+        let answers = |line: &Line| {
+            if first(line, &["stats"]) {
+                Some("shows statistics")
+            } else if first(line, &["monitor-uri"]) {
+                Some("answers 'monitor-uri'")
+            } else {
+                let mut words = line.words.iter();
+                let serves = words.any(|word| word.text == "use-service");
+                serves.then_some("answers by a service")
+            }
         };
         let has_traffic = |line: &Line| {
             first(
@@ -194,10 +201,12 @@ impl<'a> Parser<'a> {
                 self.report.alert(&line.place, Some(word), text);
             }
         }
-        if lines.iter().any(has_pages) && !lines.iter().any(has_traffic) {
+        if let Some(answers) = lines.iter().find_map(answers)
+            && !lines.iter().any(has_traffic)
+        {
             let text = format!(
-                "{kind} '{name}' shows statistics in 'mode http', which is not implemented in \
-                 Tidegate yet: it is not started."
+                "{kind} '{name}' {answers} in 'mode http', which is not implemented in Tidegate \
+                 yet: it is not started, and its address is not listened on."
             );
             self.report.warning(place, None, text);
         } else {

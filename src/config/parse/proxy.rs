@@ -5,6 +5,7 @@ use super::{Call, Complaint, Outcome, Parser};
 use crate::base::rate::RATE_MAX;
 use crate::config::diagnostics::Severity;
 use crate::config::draft::{BalanceWord, Mode};
+use crate::config::keywords::Standing;
 use crate::config::plan::{HashType, KeepAlive};
 use crate::config::raw::{Prefix, SectionKind};
 use crate::config::values::units::{self, Unit, UnitFault};
@@ -135,6 +136,35 @@ pub(in crate::config) fn default_backend(parser: &mut Parser<'_>, call: &Call<'_
     Ok(())
 }
 
+/// What is said of a thing that can't be left out.
+fn needed(thing: &str) -> String {
+    let message = Standing::Needed.message(thing);
+    message.map_or_else(String::new, |(_, text)| text)
+}
+
+/// Without a condition it takes every connection that no rule before it has taken.
+pub(in crate::config) fn use_backend(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let needed = |what: &str| needed(&format!("'use_backend' with {what}"));
+    match call.arg(0) {
+        "" | "if" | "unless" => return Err("'use_backend' expects a backend name.".into()),
+        name if name.contains("%[") => return Err(needed("a name that is made up").into()),
+        _ => {}
+    }
+    match call.arg(1) {
+        "" => {}
+        "if" | "unless" => return Err(call.complain(1, needed("a condition"))),
+        other => {
+            let text =
+                format!("'use_backend' expects 'if' or 'unless' after the name, not '{other}'.");
+            return Err(call.complain(1, text));
+        }
+    }
+    let place = call.line.place.clone();
+    let rule = (call.arg(0).to_owned(), place);
+    parser.current.settings.use_backend.get_or_insert(rule);
+    Ok(())
+}
+
 pub(in crate::config) fn timeout(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let name = call.keyword.name;
     if call.args.is_empty() {
@@ -168,7 +198,22 @@ pub(in crate::config) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
     let on = call.line.prefix == Prefix::Set;
     let settings = &mut parser.current.settings;
     match call.keyword.name {
-        "option tcplog" => settings.tcplog = on,
+        "option tcplog" => {
+            settings.tcplog = on;
+            if call.arg(0) == "clf" {
+                let text = "'option tcplog clf' : the form 'clf' is not implemented in Tidegate \
+                            yet: lines have the usual form.";
+                parser
+                    .report
+                    .warning(&call.line.place, call.args.first(), text);
+            } else if let Some(word) = call.args.first() {
+                let text = format!(
+                    "'option tcplog' cannot handle unexpected argument '{}'.",
+                    word.text
+                );
+                return Err(Complaint::about(word, text));
+            }
+        }
         "option dontlognull" => settings.dontlognull = on,
         "option dontlog-normal" => settings.dontlog_normal = on,
         "option log-separate-errors" => settings.log_separate_errors = on,
@@ -255,12 +300,26 @@ pub(in crate::config) fn balance(parser: &mut Parser<'_>, call: &Call<'_>) -> Ou
     let word = call.arg(0);
     let bare = word.split('(').next().unwrap_or(word);
     let value = match bare {
+        // As if there were no such line, whatever is inherited.
+        "" if call.args.is_empty() => {
+            parser.current.settings.balance = None;
+            return Ok(());
+        }
         "roundrobin" => BalanceWord::RoundRobin,
         "leastconn" => BalanceWord::LeastConn,
         "source" => BalanceWord::Source,
-        "static-rr" | "first" | "random" | "hash" | "rdp-cookie" | "sticky" | "log-hash" => {
-            let text = format!("'balance {bare}' is not implemented in Tidegate yet.");
-            return Err(call.complain(0, text));
+        // They spread connections alike, and keep no client on its server.
+        "random" | "static-rr" => {
+            let text = format!(
+                "'balance {bare}' is not implemented in Tidegate yet: 'roundrobin' is used."
+            );
+            let place = &call.line.place;
+            parser.report.warning(place, call.args.first(), text);
+            parser.current.settings.balance = Some(BalanceWord::RoundRobin);
+            return Ok(());
+        }
+        "first" | "hash" | "rdp-cookie" | "sticky" | "log-hash" => {
+            return Err(call.complain(0, needed(&format!("'balance {bare}'"))));
         }
         "uri" | "url_param" | "hdr" => {
             let text = format!("'balance {bare}' needs 'mode http', which is not supported.");

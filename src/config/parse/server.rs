@@ -1,10 +1,12 @@
 //! `server` and `default-server` lines.
 
+use std::borrow::Cow;
+
 use super::parameters;
 use super::{Call, Complaint, Outcome, Parser, name_fault};
 use crate::base::source::ShortName;
 use crate::config::diagnostics::Severity;
-use crate::config::draft::{ServerDraft, ServerSettings};
+use crate::config::draft::{InitAddr, ServerDraft, ServerSettings};
 use crate::config::environment::Environment;
 use crate::config::keywords::SERVER;
 use crate::config::raw::token::Word;
@@ -103,12 +105,9 @@ fn add_servers(
         let text = format!("{what} : 'id' : several servers can't have one id.");
         return Err(Complaint::from(text));
     }
-    let methods = match settings.init_addr.as_slice() {
-        [] => default_methods(parser.environment),
-        methods => methods,
-    };
+    let methods = first_address(parser.environment, &settings);
     let (target, note) = form
-        .resolve(parser.environment, methods, settings.family_preferred)
+        .resolve(parser.environment, &methods, settings.family_preferred)
         .map_err(fault)?;
     let (place, word) = (&call.line.place, Some(address));
     match note {
@@ -133,6 +132,23 @@ fn add_servers(
         });
     }
     Ok(())
+}
+
+/// Where the first address comes from. A server that waits for its `resolvers` would wait for ever:
+/// its name is looked up at the start.
+fn first_address<'a>(
+    environment: &dyn Environment,
+    settings: &'a ServerSettings,
+) -> Cow<'a, [InitAddr]> {
+    let methods = match settings.init_addr.as_slice() {
+        [] => return Cow::Borrowed(default_methods(environment)),
+        methods => methods,
+    };
+    let ends = |method: &InitAddr| matches!(method, InitAddr::Libc | InitAddr::Ip(_));
+    if !settings.has_resolvers || methods.iter().any(ends) {
+        return Cow::Borrowed(methods);
+    }
+    Cow::Owned([&[InitAddr::Libc], methods].concat())
 }
 
 pub(in crate::config) fn default_server(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
@@ -161,6 +177,7 @@ fn read_parameters(
         missing: |name, syntax| format!("'{name}' expects {syntax} as argument."),
     };
     parameters::read(parser, call, &owner, SERVER, words, &mut settings)?;
+    settings.has_resolvers |= words.iter().any(|word| word.text == "resolvers");
     Ok(settings)
 }
 

@@ -33,7 +33,8 @@ pub(in crate::config) fn source(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
                 source.interface = Some(named);
             }
             "usesrc" => {
-                let text = "'source' : 'usesrc' is not implemented in Tidegate yet.";
+                let text = "'source' : 'usesrc' is not implemented in Tidegate yet, and without it servers \
+                            would see other addresses than the file says.";
                 return Err(Complaint::about(word, text));
             }
             _ => {

@@ -31,8 +31,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether anything would listen.
+    /// Whether anything would listen. As for HAProxy, a runtime socket is enough: a file that only
+    /// prepares for proxies starts.
     pub fn has_listener(&self) -> bool {
-        !self.listeners.is_empty()
+        !self.listeners.is_empty() || !self.global.stats_sockets.is_empty()
     }
 }

@@ -65,12 +65,12 @@ pub(in crate::config) static SECTIONS: &[ParameterHelp] = &[
     section("http-errors", "<name>", "", HTTP_ONLY),
     // It has listeners of its own.
     section("log-forward", "<name>", "Listeners for log lines.", Standing::Needed),
-    section("log-profile", "<name>", "Forms of log lines.", Standing::Later),
-    section("mailers", "<name>", "Where alerts are mailed.", Standing::Later),
-    section("peers", "<name>", "Processes that share stick tables.", Standing::Later),
+    section("log-profile", "<name>", "Forms of log lines.", Standing::Later("")),
+    section("mailers", "<name>", "Where alerts are mailed.", Standing::Later("")),
+    section("peers", "<name>", "Processes that share stick tables.", Standing::Later("")),
     section("program", "<name>", "", Standing::Never("HAProxy removed it; let the service manager start the program")),
-    section("resolvers", "<name>", "Name servers to follow changes of addresses with.", Standing::Later),
-    section("ring", "<name>", "Log lines kept in memory.", Standing::Later),
+    section("resolvers", "<name>", "Name servers to follow changes of addresses with.", Standing::Later("names are resolved once, at the start")),
+    section("ring", "<name>", "Log lines kept in memory.", Standing::Later("")),
     section("traces", "", "", Standing::NoEffect("it concerns HAProxy's own debugging")),
     section("userlist", "<name>", "", HTTP_ONLY),
 ];

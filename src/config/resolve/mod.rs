@@ -20,6 +20,8 @@ use crate::base::ids::{ListenerId, ProxyId, ServerId};
 const IID_FIRST: u32 = 2;
 /// `retries` where it isn't set.
 const RETRIES_DEFAULT: u16 = 3;
+/// Of a frontend and a backend with one name.
+const ONCE_ALLOWED: &str = " Older versions of HAProxy allowed that; please rename one of them.";
 
 /// Makes the plan. Its alerts, as those before, make it useless; the caller looks at the report.
 pub(in crate::config) fn plan(
@@ -71,11 +73,20 @@ fn names<'a>(draft: &'a Draft, report: &mut Report) -> Names<'a> {
             }
             Some((_, first)) => {
                 let (kind, name) = (kind_word(proxy.kind), &proxy.name);
-                let text = format!(
+                let mut text = format!(
                     "{kind} '{name}' has the same name as {} '{name}' declared at {}.",
                     kind_word(first.kind),
                     first.place
                 );
+                match (first.kind, proxy.kind) {
+                    (ProxyKind::Frontend, ProxyKind::Backend) => {
+                        text.push_str(ONCE_ALLOWED);
+                        // Who refers to the backend has made no mistake.
+                        names.insert(&proxy.name, (ProxyId(index), proxy));
+                    }
+                    (ProxyKind::Backend, ProxyKind::Frontend) => text.push_str(ONCE_ALLOWED),
+                    _ => {}
+                }
                 report.alert(&proxy.place, None, text);
             }
         }
@@ -136,10 +147,16 @@ fn kind_word(kind: ProxyKind) -> &'static str {
 /// Where the connections of a proxy go: a `listen` without `default_backend` is its own backend.
 fn backend_of(names: &Names<'_>, draft: &Draft, index: usize) -> Option<usize> {
     let proxy = draft.proxies.get(index)?;
-    match &proxy.settings.default_backend {
+    match leads_to(&proxy.settings) {
         Some((wanted, _)) => names.get(wanted.as_str()).map(|(id, _)| usize::from(id.0)),
         None => Some(index).filter(|_| proxy.kind == ProxyKind::Listen),
     }
+}
+
+/// Which backend is asked for, and where: rules come before the default.
+fn leads_to(settings: &Settings) -> Option<&(String, Place)> {
+    let rule = settings.use_backend.as_ref();
+    rule.or(settings.default_backend.as_ref())
 }
 
 /// The plan in the making.
@@ -184,7 +201,7 @@ impl Builder<'_, '_> {
                  was intended."
             ));
         }
-        if draft.kind == ProxyKind::Frontend && draft.settings.default_backend.is_none() {
+        if draft.kind == ProxyKind::Frontend && leads_to(&draft.settings).is_none() {
             warning(format!(
                 "{kind} '{name}' has no 'default_backend': its connections will be closed."
             ));
@@ -210,6 +227,12 @@ impl Builder<'_, '_> {
 
     fn front(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) -> Front {
         let settings = &draft.settings;
+        let rule = settings.use_backend.as_ref();
+        let rule = rule.and_then(|rule| self.backend("use_backend", rule, draft));
+        let default = settings.default_backend.as_ref();
+        let default = default.and_then(|rule| self.backend("default_backend", rule, draft));
+        // A `listen` that names no other is its own backend.
+        let own = draft.kind == ProxyKind::Listen && leads_to(settings).is_none();
         let built = listeners::build(proxy_id, draft, self.draft, self.report);
         let mut listeners = Vec::new();
         for mut listener in built {
@@ -221,7 +244,7 @@ impl Builder<'_, '_> {
         }
         Front {
             listeners,
-            default_backend: self.default_backend(proxy_id, draft),
+            default_backend: rule.or(default).or(own.then_some(proxy_id)),
             maxconn: settings.maxconn.or(self.proxy_maxconn).unwrap_or(0),
             session_rate: settings.session_rate,
             timeout_client_ms: settings.timeouts.client.unwrap_or(0),
@@ -236,17 +259,19 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn default_backend(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) -> Option<ProxyId> {
-        let Some((wanted, place)) = &draft.settings.default_backend else {
-            // A `listen` without one is its own backend.
-            return (draft.kind == ProxyKind::Listen).then_some(proxy_id);
-        };
+    /// The backend that a keyword of a proxy names.
+    fn backend(
+        &mut self,
+        keyword: &str,
+        (wanted, place): &(String, Place),
+        draft: &ProxyDraft,
+    ) -> Option<ProxyId> {
         match self.names.get(wanted.as_str()) {
             Some((id, proxy)) if proxy.kind != ProxyKind::Frontend => {
                 let (own, other) = (draft.settings.mode, proxy.settings.mode);
                 if own != other {
                     let text = format!(
-                        "{} '{}' is in mode {} and its default_backend '{wanted}' ({}) in mode {}.",
+                        "{} '{}' is in mode {} and its {keyword} '{wanted}' ({}) in mode {}.",
                         kind_word(draft.kind),
                         draft.name,
                         own.name(),
@@ -260,7 +285,7 @@ impl Builder<'_, '_> {
             _ => {
                 let name = &draft.name;
                 let text =
-                    format!("Proxy '{name}': unable to find required default_backend: '{wanted}'.");
+                    format!("Proxy '{name}': unable to find required {keyword}: '{wanted}'.");
                 self.report.bare(Severity::Alert, place, text);
                 None
             }

@@ -22,7 +22,7 @@ use output::{Names, Output, Section};
 use server::{Mode, Server};
 use settings::{Fate, Settings};
 use syntax::Directive;
-use upstream::{Target, Upstream};
+use upstream::{SERVER_PORT, Target, Upstream};
 
 /// How much of a file is looked at to guess its format.
 const GUESS_BYTES_MAX: usize = 1 << 20;
@@ -228,14 +228,15 @@ impl<'a> Conversion<'a> {
         let Some(pass) = server.pass else {
             let mut section = Section::new(&["frontend", &name]);
             server.write_front(mode, outer, &mut section);
-            section.comment("There is no 'proxy_pass': every connection is refused.");
+            section.comment("There is no 'proxy_pass': every connection is closed.");
             return self.sections.push(section);
         };
         let target = pass.arg(0);
         let parameters = server.server_parameters();
         let lines = server.back_lines(outer);
         let is_address = target.starts_with("unix:") || target.contains(':');
-        if !self.upstreams.contains_key(target) && is_address && !target.contains('$') {
+        let is_variable = target.trim_end_matches(SERVER_PORT).contains('$');
+        if !self.upstreams.contains_key(target) && is_address && !is_variable {
             let mut section = Section::new(&["listen", &name]);
             server.write_front(mode, outer, &mut section);
             add_all(&mut section, &lines);
@@ -250,9 +251,9 @@ impl<'a> Conversion<'a> {
         }
         let mut section = Section::new(&["frontend", &name]);
         server.write_front(mode, outer, &mut section);
-        if target.contains('$') {
-            let what = "not carried over: the target is a variable; every connection is refused";
-            section.comment(&self.output.note(Severity::Warning, pass, what));
+        if is_variable {
+            let what = "not carried over: the target is a variable; every connection is closed";
+            section.comment(&self.output.note(Severity::Alert, pass, what));
             return self.sections.push(section);
         }
         if !self.upstreams.contains_key(target) {
@@ -290,7 +291,7 @@ impl<'a> Conversion<'a> {
             }
             Some(upstream) => {
                 self.backend_lines_left -= upstream.len();
-                upstream.write(parameters, &mut section);
+                upstream.write(*mode, parameters, &mut section);
             }
             None => section.add(&["balance", "roundrobin"]),
         }

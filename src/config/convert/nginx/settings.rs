@@ -71,6 +71,11 @@ const LEFT_OUT: &[(&str, Severity, &str)] = &[
         Severity::Notice,
         "not needed: buffers are managed by the program",
     ),
+    (
+        "preread_*",
+        Severity::Notice,
+        "not needed: nothing is read before a server is chosen",
+    ),
     ("proxy_download_rate", Severity::Warning, RATES),
     (
         "proxy_next_upstream_timeout",
@@ -151,8 +156,9 @@ impl Settings {
 }
 
 fn left_out(name: &str, value: &str) -> Fate {
-    // What is switched off is missed by nobody.
-    if value == "off" {
+    // What is switched off is missed by nobody, nor is a limit of 0, which is none.
+    let is_limit = ["_rate", "_timeout"].iter().any(|end| name.ends_with(end));
+    if value == "off" || (is_limit && value == "0") {
         return Fate::Kept;
     }
     let stands_for = |known: &str| match known.strip_suffix('*') {

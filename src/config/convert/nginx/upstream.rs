@@ -1,12 +1,17 @@
 //! An `upstream` block: what stands in the backends that are made of it.
 
 use super::output::{Names, Output, Section};
+use super::server::Mode;
 use super::syntax::Directive;
 use super::units;
 use crate::config::diagnostics::Severity;
 
 /// Largest weight of HAProxy's language.
 const WEIGHT_MAX: u32 = 256;
+/// The words of a server line before its parameters: the keyword, a name, an address.
+const SERVER_WORDS: usize = 3;
+/// What ends an address whose port is the one that the client has connected to.
+pub(super) const SERVER_PORT: &str = ":$server_port";
 
 /// A line of a backend.
 #[derive(Debug)]
@@ -71,13 +76,29 @@ impl Upstream {
         self.lines.len()
     }
 
+    /// Whether some of its servers stand in for the others.
+    fn has_backup(&self) -> bool {
+        self.lines.iter().any(|line| {
+            let Line::Server(words) = line else {
+                return false;
+            };
+            words.iter().skip(SERVER_WORDS).any(|word| word == "backup")
+        })
+    }
+
     /// Writes the lines into a backend.
-    pub(super) fn write(&self, parameters: &[String], section: &mut Section) {
+    pub(super) fn write(&self, mode: Mode, parameters: &[String], section: &mut Section) {
+        let mut parameters = parameters.to_vec();
+        // A check connects, which says nothing about datagrams.
+        if mode == Mode::Tcp && self.has_backup() {
+            section.comment("nginx takes a backup server when connections fail, here checks tell.");
+            parameters.push("check".to_owned());
+        }
         for line in &self.lines {
             match line {
                 Line::Comment(comment) => section.comment(comment),
                 Line::Words(words) => add(section, words, &[]),
-                Line::Server(words) => add(section, words, parameters),
+                Line::Server(words) => add(section, words, &parameters),
             }
         }
     }
@@ -226,6 +247,14 @@ impl Target {
         }
         if text.is_empty() || text.starts_with('$') {
             return None;
+        }
+        if let Some(host) = text.strip_suffix(SERVER_PORT) {
+            return Some(Target {
+                address: format!("{host}:"),
+                host: host.trim_matches(['[', ']']).to_owned(),
+                port: String::new(),
+                port_missing: false,
+            });
         }
         let numeric = |port: &&str| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit());
         let split = text.rsplit_once(':').filter(|(_, port)| numeric(port));
