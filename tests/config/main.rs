@@ -1,0 +1,13 @@
+//! The configuration layer from outside: texts and files in, plans and exact messages out.
+
+mod bounds;
+mod convert;
+mod convert_bounds;
+mod keywords;
+mod listeners;
+mod messages;
+mod plans;
+mod servers;
+mod text;
+mod toml;
+mod world;

@@ -1,0 +1,214 @@
+//! `server` lines, where they lead and how they are checked.
+
+use tidegate::base::address::Address;
+use tidegate::base::ids::ServerId;
+use tidegate::base::source::{ShortName, Source};
+use tidegate::config::plan::{PortRule, Target};
+use tidegate::config::{self, Options};
+
+use crate::world::{World, back, plan, printed};
+
+#[test]
+fn servers() {
+    let back = back(
+        "default-server weight 5 check inter 3s\nserver a app1:80\n\
+         default-server rise 7\nserver b [::1]:81 weight 0 no-check maxconn 4 tcp-ut 1s disabled\n\
+         server c unix@/run/c enabled fall 9\nserver d 10.0.0.9:82 port 83 addr 10.0.0.8",
+    );
+    let address = |text: &str| Address::Ip(text.parse().unwrap());
+    let [a, b, c, d] = back.servers.as_slice() else {
+        panic!("four servers")
+    };
+    assert_eq!((a.server_id, a.sid, &*a.name), (ServerId(0), 1, "a"));
+    assert_eq!(
+        (&a.address, a.address_text.as_str()),
+        (&Target::Fixed(address("10.0.0.1:80")), "app1:80")
+    );
+    assert_eq!(
+        (a.weight, a.maxconn, a.disabled, a.place.as_str()),
+        (5, 0, false, "t.cfg:3")
+    );
+    let check = a.check.clone().unwrap();
+    assert_eq!(
+        (check.address, check.inter_ms),
+        (address("10.0.0.1:80"), 3_000)
+    );
+    assert_eq!((check.fall, check.rise), (3, 2));
+    assert_eq!(
+        (b.server_id, b.sid, b.check.clone()),
+        (ServerId(1), 2, None)
+    );
+    assert_eq!((b.weight, b.maxconn, b.disabled), (0, 4, true));
+    assert_eq!(b.tcp_user_timeout_ms, 1_000);
+    let check = c.check.clone().unwrap();
+    assert_eq!(
+        (check.address, check.fall, check.rise),
+        (Address::Unix("/run/c".into()), 9, 7)
+    );
+    assert_eq!(d.check.clone().unwrap().address, address("10.0.0.8:83"));
+}
+
+#[test]
+fn servers_at_the_clients_destination() {
+    let back = back("server a app1\nserver b 1.1.1.1:-5\nserver c *:80\nserver d [::]:+1");
+    let of = |ip: Option<&str>, port| Target::OfClient {
+        ip: ip.map(|ip| ip.parse().unwrap()),
+        port,
+    };
+    let targets: Vec<&Target> = back.servers.iter().map(|server| &server.address).collect();
+    assert_eq!(*targets[0], of(Some("10.0.0.1"), PortRule::Offset(0)));
+    assert_eq!(*targets[1], of(Some("1.1.1.1"), PortRule::Offset(-5)));
+    assert_eq!(*targets[2], of(None, PortRule::Fixed(80)));
+    assert_eq!(*targets[3], of(None, PortRule::Offset(1)));
+}
+
+#[test]
+fn checks_of_servers_without_a_fixed_address() {
+    let back = back(
+        "server a app1 check port 81\nserver b * check port 82\nserver c *:83 check\n\
+         server d * check addr 1.1.1.1:84\nserver e no.such.invalid:1 init-addr none check",
+    );
+    let checks = back.servers.iter().map(|server| {
+        let check = server.check.as_ref();
+        check.map(|check| check.address.to_string())
+    });
+    let expected = ["10.0.0.1:81", "0.0.0.0:82", "0.0.0.0:83", "1.1.1.1:84"].map(Some);
+    let checks: Vec<Option<String>> = checks.collect();
+    let checks: Vec<Option<&str>> = checks.iter().map(Option::as_deref).collect();
+    assert_eq!(checks[..4], expected);
+    assert_eq!(checks[4], None, "nothing to check");
+    assert_eq!(back.servers[4].address, Target::Unresolved);
+}
+
+#[test]
+fn the_bound_of_a_check() {
+    let bound = |lines: &str| {
+        let back = back(&format!("{lines}\nserver a 1.1.1.1:80 check inter 2s"));
+        back.servers[0].check.clone().unwrap().timeout_ms
+    };
+    assert_eq!(bound(""), 2_000);
+    assert_eq!(bound("timeout connect 1s"), 1_000);
+    assert_eq!(bound("timeout connect 5s"), 2_000);
+    assert_eq!(bound("timeout connect 1s\ntimeout check 4s"), 4_000);
+}
+
+#[test]
+fn intervals_of_checks() {
+    let plan = plan(
+        "global\nspread-checks 20\nmax-spread-checks 2s\nbackend b\n\
+         server a 10.0.0.1:80 check inter 3s\n\
+         server b 10.0.0.1:80 check inter 3s fastinter 200ms downinter 9s\n",
+    );
+    let back = plan.proxies[0].back.as_ref().unwrap();
+    let intervals = back.servers.iter().map(|server| {
+        let check = server.check.as_ref().unwrap();
+        [check.inter_ms, check.fast_inter_ms, check.down_inter_ms]
+    });
+    let expected = [[3_000, 3_000, 3_000], [3_000, 200, 9_000]];
+    assert_eq!(intervals.collect::<Vec<_>>(), expected);
+    let global = plan.global;
+    assert_eq!(global.spread_checks_percent, 20);
+    assert_eq!(global.max_spread_checks_ms, Some(2_000));
+}
+
+#[test]
+fn backup_servers_and_dynamic_limits() {
+    let back = back(
+        "option allbackups\nfullconn 70\noption log-health-checks\ndefault-server backup\n\
+         server a 10.0.0.1:80\nserver b 10.0.0.2:80 no-backup minconn 2 maxconn 9 maxqueue 4\n\
+         server c 10.0.0.3:80 minconn 5\nserver d 10.0.0.4:80 minconn 6 maxconn 3\n\
+         no option log-health-checks",
+    );
+    let backups: Vec<bool> = back.servers.iter().map(|server| server.backup).collect();
+    assert_eq!(backups, [true, false, true, true]);
+    let limits = back
+        .servers
+        .iter()
+        .map(|s| (s.minconn, s.maxconn, s.maxqueue));
+    // A limit that can't move is a plain one.
+    let expected = [(0, 0, 0), (2, 9, 4), (0, 5, 0), (0, 6, 0)];
+    assert_eq!(limits.collect::<Vec<_>>(), expected);
+    assert_eq!((back.allbackups, back.fullconn), (true, 70));
+    assert!(!back.log_health_checks);
+}
+
+#[test]
+fn sources_of_backend_and_server() {
+    let back = back(
+        "source 10.0.0.5:1000 interface eth0\nserver a 1.1.1.1:80 check\n\
+         server b 1.1.1.1:80 source 10.0.0.6:2000-3000\nserver c 1.1.1.1:80 source *\n\
+         default-server source 10.0.0.7 interface eth1\nserver d 1.1.1.1:80",
+    );
+    let source = |ip: Option<&str>, ports, interface: Option<&str>| {
+        Some(Source {
+            ip: ip.map(|ip| ip.parse().unwrap()),
+            ports,
+            interface: interface.and_then(ShortName::new),
+        })
+    };
+    let backends = source(Some("10.0.0.5"), Some((1000, 1000)), Some("eth0"));
+    assert_eq!(back.servers[0].source, backends);
+    assert_eq!(back.servers[0].check.as_ref().unwrap().source, backends);
+    let own = source(Some("10.0.0.6"), Some((2000, 3000)), None);
+    assert_eq!(back.servers[1].source, own);
+    assert_eq!(back.servers[2].source, source(None, None, None));
+    let inherited = source(Some("10.0.0.7"), None, Some("eth1"));
+    assert_eq!(back.servers[3].source, inherited);
+}
+
+#[test]
+fn a_template_numbers_its_servers() {
+    let back = back(
+        "server-template web 2-3 app1:80 weight 9\nserver x 1.1.1.1:80 id 1\n\
+         server-template api 2 1.1.1.2:80",
+    );
+    let servers: Vec<(&str, u32, u16)> = back
+        .servers
+        .iter()
+        .map(|server| (&*server.name, server.sid, server.weight))
+        .collect();
+    let expected = [
+        ("web2", 2, 9),
+        ("web3", 3, 9),
+        ("x", 1, 1),
+        ("api1", 5, 1),
+        ("api2", 6, 1),
+    ];
+    // HAProxy counts on at a server that has a number of its own.
+    assert_eq!(servers, expected);
+}
+
+#[test]
+fn resolution_failures_can_be_ignored_where_no_init_addr_says_otherwise() {
+    let options = Options {
+        ignore_resolution_failures: true,
+        ..Options::default()
+    };
+    let world = World {
+        options,
+        ..World::new()
+    };
+    let load = |line: &str| {
+        let text = format!("backend b\ntimeout connect 1s\ntimeout server 1s\n{line}\n");
+        let (plan, messages) = config::load_text("t.cfg", text, &world);
+        let proxies = plan.map(|plan| plan.proxies);
+        let server = proxies.map(|proxies| proxies[0].back.as_ref().unwrap().servers[0].clone());
+        (server, printed(&messages))
+    };
+    let (server, messages) = load("server a no.such.invalid:80");
+    assert_eq!(server.unwrap().address, Target::Unresolved);
+    assert!(messages.contains("[NOTICE]") && messages.contains("disabling server."));
+    let (server, messages) = load("server a no.such.invalid:80 init-addr libc");
+    assert!(server.is_none() && messages.contains("could not resolve address"));
+}
+
+#[test]
+fn a_name_with_both_families_gives_the_preferred_one() {
+    let addresses = |parameters: &str| {
+        let back = back(&format!("server a both:80 {parameters}"));
+        back.servers[0].address.to_string()
+    };
+    assert_eq!(addresses(""), "[2001:db8::1]:80");
+    assert_eq!(addresses("resolve-prefer ipv4"), "10.0.0.2:80");
+    assert_eq!(addresses("resolve-prefer ipv6"), "[2001:db8::1]:80");
+}
