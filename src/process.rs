@@ -29,7 +29,7 @@ use crate::control::messages::{Console, Severity};
 use crate::control::runtime_api::ApiSockets;
 use crate::control::{self, Facts, Shared};
 use crate::limits;
-use crate::ring::Caps;
+use crate::ring::{self, Caps};
 use crate::shard::{FrontCounter, LogQueue, Message, ShardPort, World};
 use crate::sys::process::{Daemon, ReadyReport};
 use crate::sys::{cgroup, clock, process as system};
@@ -170,6 +170,9 @@ impl Running {
         let memory = budget::memory(memory, system::memory_total(), cgroup);
 
         let signals = system::block_signals().map_err(text("block signals"))?;
+        // Before anything listens: it takes a while, in which clients would wait.
+        let caps = Caps::probe(plan.global.receive_step, plan.global.ring_buffers)
+            .map_err(|error| error.to_string())?;
         let adopted = match &settings.take_over {
             Some(from) => from.sockets(settings.worker, console)?,
             None => Vec::new(),
@@ -190,9 +193,8 @@ impl Running {
         }
         privileges::give_up(&plan.global.process, console)?;
 
-        // By the user that the shards run as, because rings may be denied to some.
-        let caps = Caps::probe(plan.global.receive_step, plan.global.ring_buffers)
-            .map_err(|error| error.to_string())?;
+        ring::rings_allowed().map_err(|error| error.to_string())?;
+
         let world = world(plan, shards, &budget, memory).map_err(text("make the shards' ports"))?;
         let shared = Arc::new(Shared::new(world, facts(&budget)));
         let on_console = !console.is_quiet() && report.is_none() && !settings.silent;

@@ -80,6 +80,16 @@ impl Caps {
     }
 }
 
+/// Whether the process, as who it is now, may make a ring: what was probed before it gave up its
+/// privileges may not hold any more. Takes microseconds, a probe with its buffers takes 0.2 s.
+pub fn rings_allowed() -> Result<(), SetupError> {
+    let ring = io_uring::IoUring::new(8).map(drop);
+    ring.map_err(|error| {
+        let text = error.raw_os_error().and_then(explain);
+        SetupError(text.map_or_else(|| format!("no ring can be made: {error}"), str::to_owned))
+    })
+}
+
 /// What an error of ring set-up means and how to allow it; `None` = try a lower step.
 fn explain(errno: i32) -> Option<&'static str> {
     match errno {

@@ -18,7 +18,7 @@ mod token;
 mod uring;
 
 pub use buffers::{BufferGroup, BufferLayout, Piece};
-pub use caps::{Caps, SetupError};
+pub use caps::{Caps, SetupError, rings_allowed};
 pub use errno::{AcceptError, ConnectError, Errno, ReceiveError, SendError};
 pub use token::{Op, Token};
 pub use uring::Uring;
