@@ -187,7 +187,8 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("tune.bufsize.*", Global, "<bytes>", "buffers belong to the rings; see 'tune.ring.buffers'"),
     no_effect("tune.buffers.*", Global, "<number>", "see 'tune.memory'"),
     no_effect("tune.maxpollevents", Global, "<number>", CHOSEN),
-    later("tune.pipesize", Global, "<bytes>", "Size of the pipes of spliced connections."),
+    works("tune.pipesize", Global, 1, "<size>", "Size of the pipes of spliced connections; checked only (a notice), as none is spliced yet.", global::pipe_size)
+        .default("the kernel's"),
     no_effect("tune.recv_enough", Global, "<bytes>", CHOSEN),
     no_effect("tune.pool-*", Global, "", CHOSEN),
     no_effect("tune.memory.*", Global, "", CHOSEN),

@@ -144,6 +144,19 @@ pub(in crate::config) fn memory(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
     Ok(())
 }
 
+/// Nothing is spliced yet, so a good size is only acknowledged: it can't change what passes.
+pub(in crate::config) fn pipe_size(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let size = units::size(call.arg(0)).ok();
+    if size.is_none_or(|size| size > SOCKET_BUFFER_MAX) {
+        let text = "'tune.pipesize' expects a size in bytes, at most 2147483647.";
+        return Err(call.complain(0, text));
+    }
+    let text = "'tune.pipesize' has no effect before splice(2) is used, which it isn't yet.";
+    let (place, word) = (&call.line.place, call.line.words.first());
+    parser.report.about(Severity::Notice, place, word, text);
+    Ok(())
+}
+
 /// `maxconnrate` and `maxsessrate`.
 pub(in crate::config) fn rate(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let name = call.keyword.name;
