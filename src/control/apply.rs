@@ -11,6 +11,7 @@ use super::lines::{self, Effect, Subject};
 use super::messages::Severity;
 use super::probe::ProbeResult;
 use crate::config::plan::ProxyKind;
+use crate::health::{Transition, Witness};
 use crate::lb::{Backend, Grant, Health, Server};
 use crate::shard::Message;
 use crate::sys::clock;
@@ -38,28 +39,51 @@ pub(super) fn probe_result(shared: &Shared, result: &ProbeResult) {
         report_check(shared, backend, server, result);
     }
     if let Some(health) = result.transition {
-        let bound = backend.queued_for(server.id);
-        server.set_health(health);
-        let grants = backend.publish();
-        backend.note_availability(clock::unix_ms() / 1000);
-        let requeued = match health {
-            Health::Down => bound,
-            Health::Up | Health::NotChecked => {
-                let to_it = |grant: &&Grant| Arc::ptr_eq(&grant.server, server);
-                grants.iter().filter(to_it).count()
-            }
-        };
-        send_grants(shared, grants);
-        report_transition(
-            shared,
-            backend,
-            server,
-            result,
-            health,
-            logs_checks,
-            requeued,
-        );
+        let up = health != Health::Down;
+        if let Some(change) = hear(shared, backend, server, Witness::Check, up) {
+            let reason = if logs_checks {
+                String::new()
+            } else {
+                lines::reason(result)
+            };
+            report_change(shared, backend, server, change, &reason);
+        }
     }
+}
+
+/// A change of a server that is in force.
+struct Applied {
+    to: Transition,
+    /// Waiting sessions that were given to it, or that no longer wait for it alone.
+    requeued: usize,
+}
+
+/// Takes a witness's word about a server. If that makes it go up or down, the balancer knows when
+/// this returns.
+fn hear(
+    shared: &Shared,
+    backend: &Backend,
+    server: &Arc<Server>,
+    witness: Witness,
+    says_up: bool,
+) -> Option<Applied> {
+    let to = shared.verdicts_of(server.id, |verdicts| verdicts.hear(witness, says_up))?;
+    let bound = backend.queued_for(server.id);
+    server.set_health(match to {
+        Transition::Up => Health::Up,
+        Transition::Down => Health::Down,
+    });
+    let grants = backend.publish();
+    backend.note_availability(clock::unix_ms() / 1000);
+    let requeued = match to {
+        Transition::Down => bound,
+        Transition::Up => {
+            let to_it = |grant: &&Grant| Arc::ptr_eq(&grant.server, server);
+            grants.iter().filter(to_it).count()
+        }
+    };
+    send_grants(shared, grants);
+    Some(Applied { to, requeued })
 }
 
 /// Enters a result into the server's report; true if it is news: another status than the last one,
@@ -131,35 +155,32 @@ fn report_check(shared: &Shared, backend: &Backend, server: &Server, result: &Pr
         .for_proxy(proxy, NOTICE, Severity::Warning, line);
 }
 
-fn report_transition(
+/// Writes that a server went up or down; `reason` is empty or begins with a comma.
+fn report_change(
     shared: &Shared,
     backend: &Backend,
     server: &Server,
-    result: &ProbeResult,
-    to: Health,
-    reason_was_said: bool,
-    requeued: usize,
+    change: Applied,
+    reason: &str,
 ) {
     let usable = backend.usable_servers();
     let effect = Effect {
         usable,
         sessions: server.active(),
-        requeued,
+        requeued: change.requeued,
         queued: backend.queued(),
     };
-    let line = lines::transition(
-        subject(backend, server),
-        result,
-        to,
-        reason_was_said,
-        effect,
-    );
+    let line = lines::transition(subject(backend, server), change.to, reason, effect);
     let proxy = backend.proxy.proxy_id;
-    let level = if to == Health::Down { ALERT } else { NOTICE };
+    let level = if change.to == Transition::Down {
+        ALERT
+    } else {
+        NOTICE
+    };
     shared
         .messages
         .for_proxy(proxy, level, Severity::Warning, line);
-    if to == Health::Down && usable.is_none() {
+    if change.to == Transition::Down && usable.is_none() {
         let kind = match backend.proxy.kind {
             ProxyKind::Listen => "proxy",
             ProxyKind::Backend | ProxyKind::Frontend => "backend",

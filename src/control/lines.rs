@@ -2,7 +2,8 @@
 
 use super::probe::ProbeResult;
 use crate::config::plan::Check;
-use crate::lb::{Health, Usable};
+use crate::health::Transition;
+use crate::lb::Usable;
 
 /// What the lines say of a server.
 #[derive(Clone, Copy, Debug)]
@@ -25,23 +26,18 @@ pub(super) struct Effect {
     pub(super) queued: usize,
 }
 
-/// A server came up or went down. The reason is left out where a line of the check has said it.
+/// A server came up or went down. The reason begins with a comma, or is empty where another line
+/// has said it.
 pub(super) fn transition(
     subject: Subject<'_>,
-    result: &ProbeResult,
-    to: Health,
-    reason_was_said: bool,
+    to: Transition,
+    reason: &str,
     effect: Effect,
 ) -> String {
     let Subject {
         backend, server, ..
     } = subject;
     let kind = if subject.is_backup { "Backup " } else { "" };
-    let reason = if reason_was_said {
-        String::new()
-    } else {
-        reason(result)
-    };
     let Effect {
         usable,
         sessions,
@@ -57,7 +53,7 @@ pub(super) fn transition(
         "{} active and {} backup servers",
         usable.active, usable.backup
     );
-    if to == Health::Down {
+    if to == Transition::Down {
         format!(
             "{kind}Server {backend}/{server} is DOWN{reason}. {counts} left.{on_backup} {sessions} \
              sessions active, {requeued} requeued, {queued} remaining in queue."
@@ -100,7 +96,7 @@ pub(super) fn check(
 }
 
 /// `, reason: ..., check duration: ...ms`
-fn reason(result: &ProbeResult) -> String {
+pub(super) fn reason(result: &ProbeResult) -> String {
     let info = match result.description.as_str() {
         "" => String::new(),
         text => format!(", info: \"{text}\""),
@@ -155,8 +151,14 @@ mod tests {
 
     #[test]
     fn a_change_of_a_server() {
-        let down =
-            |subject, said, effect| transition(subject, &refused(0), Health::Down, said, effect);
+        let down = |subject, said: bool, effect| {
+            let reason = if said {
+                String::new()
+            } else {
+                reason(&refused(0))
+            };
+            transition(subject, Transition::Down, &reason, effect)
+        };
         assert_eq!(
             down(subject(false), false, effect(1, 0)),
             "Server bk/s1 is DOWN, reason: Layer4 connection problem, info: \"Connection \
@@ -173,7 +175,8 @@ mod tests {
             "Backup Server bk/s1 is DOWN. 0 active and 0 backup servers left. 4 sessions active, \
              2 requeued, 3 remaining in queue."
         );
-        let up = |subject, effect| transition(subject, &connected(4), Health::Up, false, effect);
+        let up =
+            |subject, effect| transition(subject, Transition::Up, &reason(&connected(4)), effect);
         assert_eq!(
             up(subject(false), effect(2, 0)),
             "Server bk/s1 is UP, reason: Layer4 check passed, check duration: 0ms. 2 active and \
@@ -189,16 +192,7 @@ mod tests {
 
     #[test]
     fn a_check() {
-        let plan = Check {
-            address: Address::Ip("127.0.0.1:1".parse().unwrap()),
-            inter_ms: 2000,
-            fast_inter_ms: 2000,
-            down_inter_ms: 2000,
-            fall: 3,
-            rise: 2,
-            timeout_ms: 0,
-            source: None,
-        };
+        let plan = Check::of(Address::Ip("127.0.0.1:1".parse().unwrap()));
         let line = |backup, result, weight| check(subject(backup), &result, &plan, weight);
         assert_eq!(
             line(false, connected(4), 1),

@@ -20,7 +20,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::base::ids::ServerId;
 use crate::base::time::Moment;
+use crate::health::Verdicts;
 use crate::limits;
 use crate::shard::World;
 use crate::sys::clock;
@@ -53,6 +55,8 @@ pub struct Shared {
     pub facts: Facts,
     /// Sessions per second.
     pub rates: Rates,
+    /// Who says what of each server, by `ServerId`.
+    verdicts: Mutex<Vec<Verdicts>>,
     stopping: AtomicBool,
 }
 
@@ -63,10 +67,20 @@ impl Shared {
         Shared {
             messages: Messages::new(Arc::clone(&world.log_queue)),
             rates: Rates::default(),
+            verdicts: Mutex::new(vec![Verdicts::default(); world.plan.servers_count as usize]),
             world,
             facts,
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Looks at, or changes, what is said of a server. Only the control thread changes it.
+    fn verdicts_of<T>(&self, server: ServerId, f: impl FnOnce(&mut Verdicts) -> T) -> T {
+        let mut verdicts = self
+            .verdicts
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        f(&mut verdicts[server.0 as usize])
     }
 
     /// Whether the process is draining or ending.

@@ -3,6 +3,7 @@
 
 mod close;
 mod half;
+pub mod proxy_protocol;
 pub mod transform;
 
 pub use close::{Cause, Close, Phase, Who};

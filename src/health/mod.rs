@@ -5,6 +5,8 @@
 
 mod rules;
 mod schedule;
+mod verdicts;
 
 pub use rules::{Outcome, Rules, Transition};
 pub use schedule::{first_after, interval_ms, spread_ms};
+pub use verdicts::{Verdicts, Witness};

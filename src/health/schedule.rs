@@ -42,14 +42,10 @@ mod tests {
     #[test]
     fn a_state_that_may_change_is_probed_sooner() {
         let check = Check {
-            address: Address::Ip("127.0.0.1:1".parse().unwrap()),
-            inter_ms: 2000,
             fast_inter_ms: 300,
             down_inter_ms: 5000,
             fall: 2,
-            rise: 2,
-            timeout_ms: 0,
-            source: None,
+            ..Check::of(Address::Ip("127.0.0.1:1".parse().unwrap()))
         };
         let mut rules = Rules::of(&check);
         assert_eq!(interval_ms(rules, &check), 300, "not checked yet");

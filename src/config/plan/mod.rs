@@ -3,6 +3,7 @@
 //! Identity is by name (proxy, server) and address, never by the position in a file: positions
 //! (`ProxyId`, `ListenerId`, `ServerId`) only index this one plan.
 
+mod check;
 mod global;
 mod listener;
 mod log;
@@ -11,11 +12,12 @@ mod server;
 
 use std::sync::Arc;
 
+pub use check::Check;
 pub use global::{Global, Jail, Level, ProcessSettings, StatsSocket};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};
 pub use proxy::{Back, Balance, Front, HashType, KeepAlive, Proxy, ProxyKind};
-pub use server::{Check, PortRule, Server, Target};
+pub use server::{PortRule, Server, Target};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]
