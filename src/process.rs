@@ -2,8 +2,8 @@
 //!
 //! Order matters: descriptors are counted before anything is opened, the fork comes before any
 //! thread, privileges go when everything is bound and before threads and rings that would keep
-//! them, signals are blocked before threads that would inherit them unblocked, and READY is said
-//! only when every address listens. The main thread then waits for signals and for shards that end.
+//! them, signals are blocked before threads that would inherit them unblocked, clients wait for the
+//! first checks, and READY is said only when every address listens. The main thread then waits for signals and for shards that end.
 
 pub mod budget;
 mod descriptors;
@@ -36,7 +36,7 @@ use crate::sys::{cgroup, clock, process as system};
 use budget::Budget;
 use pidfile::PidFile;
 pub use take_over::TakeOver;
-use threads::{start_shard, start_signals, wait_for_shards};
+use threads::{start_shard, start_signals, wait_for_first_checks, wait_for_shards};
 
 /// How the command line wants the process to run; it wins over the configuration.
 #[derive(Clone, Debug, Default)]
@@ -201,6 +201,10 @@ impl Running {
         let log = LogThread::start(Arc::clone(&shared), on_console, report.is_none())
             .map_err(text("start the log thread"))?;
         let (sender, events) = bounded(usize::from(limits::SHARDS_MAX) + 16);
+        start_signals(signals, sender.clone()).map_err(text("start the signal thread"))?;
+        let control = control::start(&shared).map_err(text("start the control threads"))?;
+        let mut early = Vec::new();
+        wait_for_first_checks(&shared, &events, &mut early);
         for (index, cpus) in (0..shards).zip(pinning.cpus) {
             start_shard(
                 &shared,
@@ -212,13 +216,11 @@ impl Running {
             )
             .map_err(text("start a shard"))?;
         }
-        wait_for_shards(&shared, &events)?;
+        wait_for_shards(&shared, &events, &mut early)?;
         pidfile.as_mut().map_or(Ok(()), PidFile::write)?;
         // Last, so that whoever can reach the runtime socket sees a process that is complete.
         let registry = Arc::new(Mutex::new(registry));
-        control::start(&shared, api.take(), &registry)
-            .map_err(text("start the control threads"))?;
-        start_signals(signals, sender.clone()).map_err(text("start the signal thread"))?;
+        control.serve(api.take(), &registry);
         let ready = format!("READY=1\nMAINPID={}\nSTATUS=Ready.", std::process::id());
         system::notify_service(&ready);
         if settings.worker {
@@ -227,6 +229,10 @@ impl Running {
         take_over.end_old(console);
         if let Some(report) = report {
             report.ready();
+        }
+        for event in early {
+            // There is room: they came through it.
+            let _ = sender.try_send(event);
         }
         Ok(Running {
             shared,

@@ -4,9 +4,12 @@
 //! it inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
 
 use super::diagnostics::Place;
-use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind, Sockets, Target};
+use super::plan::{
+    Endpoint, Global, HashType, InitState, KeepAlive, LogTarget, ProxyKind, Sockets, Target,
+};
 use super::values::address::Family;
 use super::values::threads::ThreadSet;
+use crate::base::address::Address;
 use crate::base::source::{ShortName, Source};
 
 /// Everything read so far.
@@ -211,7 +214,17 @@ pub(super) struct ServerSettings {
     pub(super) fall: u16,
     pub(super) rise: u16,
     pub(super) check_port: Option<u16>,
-    pub(super) check_address: Option<std::net::IpAddr>,
+    pub(super) check_address: Option<Address>,
+    /// The port of `addr`, which `port` overrules.
+    pub(super) check_address_port: Option<u16>,
+    pub(super) init_state: InitState,
+    pub(super) agent: AgentSettings,
+    /// `track`: the backend, if it is named, and the server.
+    pub(super) tracks: Option<(Option<String>, String)>,
+    /// `on-marked-down shutdown-sessions`
+    pub(super) ends_sessions: bool,
+    /// `on-marked-up shutdown-backup-sessions`
+    pub(super) ends_backup_sessions: bool,
     pub(super) tcp_user_timeout_ms: u32,
     /// Its own `source`; the proxy's holds where it has none.
     pub(super) source: Option<Source>,
@@ -225,6 +238,16 @@ pub(super) struct ServerSettings {
     pub(super) sid: Option<u32>,
     /// Whether the file has it resolved by `resolvers`.
     pub(super) has_resolvers: bool,
+}
+
+/// `agent-check` and its like.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AgentSettings {
+    pub(super) asked: bool,
+    pub(super) address: Option<std::net::IpAddr>,
+    pub(super) port: Option<u16>,
+    pub(super) inter_ms: Option<u32>,
+    pub(super) question: String,
 }
 
 /// A way to a server's first address.
@@ -257,6 +280,12 @@ impl Default for ServerSettings {
             rise: 2,
             check_port: None,
             check_address: None,
+            check_address_port: None,
+            init_state: InitState::Up,
+            agent: AgentSettings::default(),
+            tracks: None,
+            ends_sessions: false,
+            ends_backup_sessions: false,
             tcp_user_timeout_ms: 0,
             source: None,
             family_preferred: None,

@@ -1,66 +1,77 @@
 //! Changes to shared state, applied by the control thread alone.
 //!
 //! A probe's result becomes the server's report, and on a transition its health: the backend's
-//! table is published anew, waiting sessions that can now be served are told, and the line is
-//! written.
+//! table is published anew, waiting sessions that can now be served are told, the line is written,
+//! and what follows from it is done.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 
-use super::Shared;
 use super::lines::{self, Effect, Subject};
 use super::messages::Severity;
-use super::probe::ProbeResult;
+use super::probe::{Finding, ProbeResult};
+use super::{Shared, admin, agent, followers};
 use crate::config::plan::ProxyKind;
 use crate::health::{Transition, Witness};
-use crate::lb::{Backend, Grant, Health, Server};
+use crate::lb::{Admin, Backend, CheckReport, Grant, Health, Server};
 use crate::shard::Message;
 use crate::sys::clock;
 
 /// Syslog levels of the lines.
 const EMERGENCY: u8 = 0;
-const ALERT: u8 = 1;
-const NOTICE: u8 = 5;
+pub(super) const ALERT: u8 = 1;
+pub(super) const NOTICE: u8 = 5;
+
+/// Applies what the probe thread has found.
+pub(super) fn finding(shared: &Shared, finding: Finding) {
+    match finding {
+        Finding::Probe(result) => probe_result(shared, &result),
+        Finding::Agent(result) => agent::agent_result(shared, &result),
+        Finding::First => shared.first_checks.one_is_over(),
+    }
+}
 
 /// Applies one probe result.
-pub(super) fn probe_result(shared: &Shared, result: &ProbeResult) {
-    let Some(backend) = shared.world.backend(result.proxy) else {
+fn probe_result(shared: &Shared, result: &ProbeResult) {
+    let Some((backend, server)) = shared.world.server(result.proxy, result.server_index) else {
         return;
     };
-    let Some(server) = backend.servers.get(result.server_index) else {
+    let is_stale = result.restarts != server.restarts();
+    if is_stale || server.admin() == Admin::Maintenance {
         return;
-    };
+    }
     let changed = note_result(server, result);
-    let logs_checks = backend
-        .proxy
-        .back
-        .as_ref()
-        .is_some_and(|back| back.log_health_checks);
+    let logs_checks = logs_checks(backend);
     if changed && logs_checks {
         report_check(shared, backend, server, result);
     }
-    if let Some(health) = result.transition {
-        let up = health != Health::Down;
-        if let Some(change) = hear(shared, backend, server, Witness::Check, up) {
-            let reason = if logs_checks {
-                String::new()
-            } else {
-                lines::reason(result)
-            };
-            report_change(shared, backend, server, change, &reason);
-        }
+    if let Some(change) = hear(shared, backend, server, Witness::Check, result.up) {
+        let reason = if logs_checks {
+            String::new()
+        } else {
+            lines::reason(result)
+        };
+        report_change(shared, backend, server, change, &reason);
     }
 }
 
+/// Whether `option log-health-checks` says why servers change in lines of its own.
+pub(super) fn logs_checks(backend: &Backend) -> bool {
+    let back = backend.proxy.back.as_ref();
+    back.is_some_and(|back| back.log_health_checks)
+}
+
 /// A change of a server that is in force.
-struct Applied {
-    to: Transition,
+pub(super) struct Applied {
+    pub(super) to: Transition,
     /// Waiting sessions that were given to it, or that no longer wait for it alone.
-    requeued: usize,
+    pub(super) requeued: usize,
+    /// The backend's last server is gone.
+    pub(super) was_last: bool,
 }
 
 /// Takes a witness's word about a server. If that makes it go up or down, the balancer knows when
-/// this returns.
-fn hear(
+/// this returns. What happens to a server in maintenance shows when it leaves it.
+pub(super) fn hear(
     shared: &Shared,
     backend: &Backend,
     server: &Arc<Server>,
@@ -68,13 +79,35 @@ fn hear(
     says_up: bool,
 ) -> Option<Applied> {
     let to = shared.verdicts_of(server.id, |verdicts| verdicts.hear(witness, says_up))?;
-    let bound = backend.queued_for(server.id);
-    server.set_health(match to {
+    let health = match to {
         Transition::Up => Health::Up,
         Transition::Down => Health::Down,
-    });
+    };
+    if server.admin() == Admin::Maintenance {
+        server.set_health(health);
+        return None;
+    }
+    Some(put_in_force(shared, backend, server, to, |server| {
+        server.set_health(health);
+    }))
+}
+
+/// Changes a server's state, and has the balancer and the statistics know of it.
+pub(super) fn put_in_force(
+    shared: &Shared,
+    backend: &Backend,
+    server: &Arc<Server>,
+    to: Transition,
+    change: impl FnOnce(&Server),
+) -> Applied {
+    let now_s = clock::unix_ms() / 1000;
+    let bound = backend.queued_for(server.id);
+    let had_servers = !backend.usable_servers().is_none();
+    let served = serves(server);
+    change(server);
+    note_change(server, served, now_s);
     let grants = backend.publish();
-    backend.note_availability(clock::unix_ms() / 1000);
+    backend.note_availability(now_s);
     let requeued = match to {
         Transition::Down => bound,
         Transition::Up => {
@@ -83,39 +116,53 @@ fn hear(
         }
     };
     send_grants(shared, grants);
-    Some(Applied { to, requeued })
+    Applied {
+        to,
+        requeued,
+        was_last: had_servers && backend.usable_servers().is_none(),
+    }
+}
+
+/// Has the balancer know of weights and bounds that were changed.
+pub(super) fn publish(shared: &Shared, backend: &Backend) {
+    let grants = backend.publish();
+    backend.note_availability(clock::unix_ms() / 1000);
+    send_grants(shared, grants);
+}
+
+/// Whether a server counts as there; one in drain does.
+fn serves(server: &Server) -> bool {
+    server.health() != Health::Down && server.admin() != Admin::Maintenance
+}
+
+/// Enters a change into the server's report. `served` is how it was before.
+fn note_change(server: &Server, served: bool, now_s: u64) {
+    let mut report = report_of(server);
+    if !served && report.changed_at_s > 0 {
+        report.downtime_s += now_s.saturating_sub(report.changed_at_s);
+    }
+    report.downs += u64::from(served && !serves(server));
+    report.changed_at_s = now_s;
+}
+
+/// A server's report, locked.
+pub(super) fn report_of(server: &Server) -> MutexGuard<'_, CheckReport> {
+    server
+        .check
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
 }
 
 /// Enters a result into the server's report; true if it is news: another status than the last one,
 /// or another position between up and down.
 fn note_result(server: &Server, result: &ProbeResult) -> bool {
-    let now_s = clock::unix_ms() / 1000;
-    let mut report = server
-        .check
-        .lock()
-        .unwrap_or_else(|poisoned| poisoned.into_inner());
+    let mut report = report_of(server);
     let changed = report.status != result.status || report.health != result.health;
     report.status = result.status;
     report.duration_ms = result.duration_ms;
     report.description.clone_from(&result.description);
     report.health = result.health;
     report.failures += u64::from(result.counted_failure);
-    match result.transition {
-        Some(Health::Down) => {
-            report.downs += 1;
-            report.changed_at_s = now_s;
-        }
-        Some(_) => {
-            let since = if report.changed_at_s > 0 {
-                report.changed_at_s
-            } else {
-                now_s
-            };
-            report.downtime_s += now_s.saturating_sub(since);
-            report.changed_at_s = now_s;
-        }
-        None => {}
-    }
     changed
 }
 
@@ -136,7 +183,7 @@ fn send_grants(shared: &Shared, grants: Vec<Grant>) {
     }
 }
 
-fn subject<'a>(backend: &'a Backend, server: &'a Server) -> Subject<'a> {
+pub(super) fn subject<'a>(backend: &'a Backend, server: &'a Server) -> Subject<'a> {
     Subject {
         backend: &backend.proxy.name,
         server: &server.plan.name,
@@ -149,47 +196,65 @@ fn report_check(shared: &Shared, backend: &Backend, server: &Server, result: &Pr
         return;
     };
     let line = lines::check(subject(backend, server), result, check, server.weight());
-    let proxy = backend.proxy.proxy_id;
-    shared
-        .messages
-        .for_proxy(proxy, NOTICE, Severity::Warning, line);
+    say(shared, backend, NOTICE, line);
 }
 
-/// Writes that a server went up or down; `reason` is empty or begins with a comma.
-fn report_change(
+/// Writes that a server went up or down, and lets follow what follows from it; `reason` is empty or
+/// begins with what parts it from the line.
+pub(super) fn report_change(
     shared: &Shared,
     backend: &Backend,
     server: &Server,
     change: Applied,
     reason: &str,
 ) {
-    let usable = backend.usable_servers();
-    let effect = Effect {
-        usable,
+    let line = lines::transition(
+        subject(backend, server),
+        change.to,
+        reason,
+        effect(backend, server, &change),
+    );
+    // A server that gets no connections anyway is nobody's alarm.
+    let is_alarm = change.to == Transition::Down && server.admin() == Admin::Ready;
+    let level = if is_alarm { ALERT } else { NOTICE };
+    say(shared, backend, level, line);
+    admin::remind_of_drain(shared, backend, server);
+    report_last(shared, backend, &change);
+    followers::after_change(shared, backend, server, change.to);
+}
+
+/// What a change that is in force means to sessions.
+pub(super) fn effect(backend: &Backend, server: &Server, change: &Applied) -> Effect {
+    Effect {
+        usable: backend.usable_servers(),
         sessions: server.active(),
         requeued: change.requeued,
         queued: backend.queued(),
-    };
-    let line = lines::transition(subject(backend, server), change.to, reason, effect);
+    }
+}
+
+/// Writes a line about a server.
+pub(super) fn say(shared: &Shared, backend: &Backend, level: u8, line: String) {
     let proxy = backend.proxy.proxy_id;
-    let level = if change.to == Transition::Down {
-        ALERT
-    } else {
-        NOTICE
-    };
     shared
         .messages
         .for_proxy(proxy, level, Severity::Warning, line);
-    if change.to == Transition::Down && usable.is_none() {
-        let kind = match backend.proxy.kind {
-            ProxyKind::Listen => "proxy",
-            ProxyKind::Backend | ProxyKind::Frontend => "backend",
-        };
-        let name = &backend.proxy.name;
-        // HAProxy quotes the name for people and not for log tools.
-        let line = format!("{kind} {name} has no server available!");
-        shared.messages.for_logs(proxy, EMERGENCY, line);
-        let line = format!("{kind} '{name}' has no server available!");
-        shared.messages.console(Severity::Alert, &line);
+}
+
+/// Writes that the last server is gone, if it is.
+pub(super) fn report_last(shared: &Shared, backend: &Backend, change: &Applied) {
+    if !change.was_last {
+        return;
     }
+    let proxy = backend.proxy.proxy_id;
+    let kind = match backend.proxy.kind {
+        ProxyKind::Listen => "proxy",
+        ProxyKind::Backend | ProxyKind::Frontend => "backend",
+    };
+    let name = &backend.proxy.name;
+    // HAProxy quotes the name for people and not for log tools.
+    let line = format!("{kind} {name} has no server available!");
+    shared.messages.for_logs(proxy, EMERGENCY, line);
+    let line = format!("{kind} '{name}' has no server available!");
+    shared.messages.console(Severity::Alert, &line);
 }

@@ -1,6 +1,6 @@
 //! The lines about checks and changes of servers, in the words that HAProxy's users search for.
 
-use super::probe::ProbeResult;
+use super::probe::{AgentResult, ProbeResult, status_text};
 use crate::config::plan::Check;
 use crate::health::Transition;
 use crate::lb::Usable;
@@ -26,44 +26,158 @@ pub(super) struct Effect {
     pub(super) queued: usize,
 }
 
-/// A server came up or went down. The reason begins with a comma, or is empty where another line
-/// has said it.
+impl Subject<'_> {
+    /// How lines about it begin.
+    fn named(self) -> String {
+        let kind = if self.is_backup { "Backup " } else { "" };
+        format!("{kind}Server {}/{}", self.backend, self.server)
+    }
+}
+
+impl Effect {
+    fn counts(self) -> String {
+        let Usable { active, backup } = self.usable;
+        format!("{active} active and {backup} backup servers")
+    }
+
+    fn on_backup(self) -> &'static str {
+        if self.usable.on_backup() {
+            " Running on backup."
+        } else {
+            ""
+        }
+    }
+
+    /// What a server that is gone leaves.
+    fn left(self) -> String {
+        let (counts, on_backup) = (self.counts(), self.on_backup());
+        let Effect {
+            sessions,
+            requeued,
+            queued,
+            ..
+        } = self;
+        format!(
+            "{counts} left.{on_backup} {sessions} sessions active, {requeued} requeued, {queued} \
+             remaining in queue."
+        )
+    }
+
+    /// What there is beside a server that is there.
+    fn online(self) -> String {
+        let (counts, on_backup) = (self.counts(), self.on_backup());
+        let Effect {
+            requeued, queued, ..
+        } = self;
+        format!(
+            "{counts} online.{on_backup} {requeued} sessions requeued, {queued} total in queue."
+        )
+    }
+}
+
+/// A server came up or went down. The reason begins with a comma, or with ` via `, or is empty
+/// where another line has said it.
 pub(super) fn transition(
     subject: Subject<'_>,
     to: Transition,
     reason: &str,
     effect: Effect,
 ) -> String {
+    let named = subject.named();
+    match to {
+        Transition::Down => format!("{named} is DOWN{reason}. {}", effect.left()),
+        Transition::Up => format!("{named} is UP{reason}. {}", effect.online()),
+    }
+}
+
+/// A server that is up goes into maintenance; `via` is empty or ` via ` and a server.
+pub(super) fn maintenance(subject: Subject<'_>, via: &str, effect: Effect) -> String {
+    let (named, left) = (subject.named(), effect.left());
+    format!("{named} is going DOWN for maintenance{via}. {left}")
+}
+
+/// The same for one that is down.
+pub(super) fn was_down_now_maintenance(subject: Subject<'_>, via: &str) -> String {
+    let named = subject.named();
+    format!("{named} was DOWN and now enters maintenance{via}.")
+}
+
+/// A server leaves maintenance, that of its own (`forced`) or of the server that it tracks.
+pub(super) fn left_maintenance(
+    subject: Subject<'_>,
+    is_up: bool,
+    drains: bool,
+    forced: bool,
+) -> String {
+    let (named, state) = (subject.named(), up_or_down(is_up));
+    let admin = if drains { "DRAIN" } else { "READY" };
+    let forced = if forced { "forced " } else { "" };
+    format!("{named} is {state}/{admin} (leaving {forced}maintenance).")
+}
+
+/// A server stays in maintenance although the one that it tracks has left it.
+pub(super) fn still_maintenance(subject: Subject<'_>) -> String {
+    format!("{} remains in forced maintenance.", subject.named())
+}
+
+/// A server takes no new connections from now on.
+pub(super) fn drain(subject: Subject<'_>, via: &str, effect: Effect) -> String {
+    let (named, online) = (subject.named(), effect.online());
+    format!("{named} enters drain state{via}. {online}")
+}
+
+/// A server is no longer in drain.
+pub(super) fn left_drain(subject: Subject<'_>, is_up: bool) -> String {
+    let (named, state) = (subject.named(), up_or_down(is_up));
+    format!("{named} is {state} (leaving forced drain).")
+}
+
+/// A server stays in drain, by its own state or because of the one that it tracks.
+pub(super) fn still_drain(subject: Subject<'_>, via: Option<&str>) -> String {
+    let named = subject.named();
+    match via {
+        None => format!("{named} remains in forced drain mode."),
+        Some(via) => {
+            format!("{named} is leaving forced drain but remains in drain mode via {via}.")
+        }
+    }
+}
+
+fn up_or_down(is_up: bool) -> &'static str {
+    if is_up { "UP" } else { "DOWN" }
+}
+
+/// What an agent has said or not (`option log-health-checks`).
+pub(super) fn agent(subject: Subject<'_>, result: &AgentResult, is_up: bool) -> String {
     let Subject {
         backend, server, ..
     } = subject;
-    let kind = if subject.is_backup { "Backup " } else { "" };
-    let Effect {
-        usable,
-        sessions,
-        requeued,
-        queued,
-    } = effect;
-    let on_backup = if usable.on_backup() {
-        " Running on backup."
+    let kind = if subject.is_backup { "backup " } else { "" };
+    let outcome = if result.status == "L7OK" {
+        "succeeded"
     } else {
-        ""
+        "failed"
     };
-    let counts = format!(
-        "{} active and {} backup servers",
-        usable.active, usable.backup
-    );
-    if to == Transition::Down {
-        format!(
-            "{kind}Server {backend}/{server} is DOWN{reason}. {counts} left.{on_backup} {sessions} \
-             sessions active, {requeued} requeued, {queued} remaining in queue."
-        )
-    } else {
-        format!(
-            "{kind}Server {backend}/{server} is UP{reason}. {counts} online.{on_backup} {requeued} \
-             sessions requeued, {queued} total in queue."
-        )
-    }
+    let reason = agent_reason(result);
+    let (position, state) = (u8::from(is_up), up_or_down(is_up));
+    format!(
+        "Agent check for {kind}server {backend}/{server} {outcome}{reason}, status: {position}/1 \
+         {state}."
+    )
+}
+
+/// `, reason: ..., check duration: ...ms` of an agent; its own words have the code 0.
+pub(super) fn agent_reason(result: &AgentResult) -> String {
+    let code = match result.status {
+        "L7OK" | "L7STS" => ", code: 0",
+        _ => "",
+    };
+    let info = match result.description.as_str() {
+        "" => String::new(),
+        text => format!(", info: \"{text}\""),
+    };
+    let (reason, duration) = (status_text(result.status), result.duration_ms);
+    format!(", reason: {reason}{code}{info}, check duration: {duration}ms")
 }
 
 /// A check that changed something (`option log-health-checks`).
@@ -128,7 +242,8 @@ mod tests {
             description: "Connection refused".to_owned(),
             counted_failure: true,
             health,
-            transition: None,
+            up: health >= 2,
+            restarts: 0,
         }
     }
 
@@ -207,5 +322,71 @@ mod tests {
         assert!(line(false, refused(0), 1).ends_with(", status: 0/2 DOWN."));
         assert!(line(false, connected(1), 1).ends_with(", status: 1/2 DOWN."));
         assert!(line(false, connected(4), 0).ends_with(", status: 3/3 DRAIN."));
+    }
+
+    #[test]
+    fn operators_and_tracked_servers() {
+        let server = subject(false);
+        assert_eq!(
+            transition(server, Transition::Down, " via chk/a", effect(1, 0)),
+            "Server bk/s1 is DOWN via chk/a. 1 active and 0 backup servers left. 4 sessions \
+             active, 2 requeued, 3 remaining in queue."
+        );
+        assert_eq!(
+            maintenance(server, " via chk/a", effect(0, 1)),
+            "Server bk/s1 is going DOWN for maintenance via chk/a. 0 active and 1 backup servers \
+             left. Running on backup. 4 sessions active, 2 requeued, 3 remaining in queue."
+        );
+        assert_eq!(
+            was_down_now_maintenance(subject(true), ""),
+            "Backup Server bk/s1 was DOWN and now enters maintenance."
+        );
+        assert_eq!(
+            left_maintenance(server, true, false, true),
+            "Server bk/s1 is UP/READY (leaving forced maintenance)."
+        );
+        assert_eq!(
+            left_maintenance(server, false, true, false),
+            "Server bk/s1 is DOWN/DRAIN (leaving maintenance)."
+        );
+        assert_eq!(
+            drain(server, "", effect(1, 0)),
+            "Server bk/s1 enters drain state. 1 active and 0 backup servers online. 2 sessions \
+             requeued, 3 total in queue."
+        );
+        assert_eq!(
+            left_drain(server, true),
+            "Server bk/s1 is UP (leaving forced drain)."
+        );
+        assert_eq!(
+            still_drain(server, Some("chk/a")),
+            "Server bk/s1 is leaving forced drain but remains in drain mode via chk/a."
+        );
+        assert!(still_drain(server, None).ends_with(" remains in forced drain mode."));
+        assert!(still_maintenance(server).ends_with(" remains in forced maintenance."));
+    }
+
+    #[test]
+    fn an_agent() {
+        let result = |status, description: &str| AgentResult {
+            proxy: ProxyId(0),
+            server_index: 0,
+            status,
+            duration_ms: 1,
+            description: description.to_owned(),
+            answer: None,
+        };
+        let down = result("L7STS", "via agent : down (why)");
+        assert_eq!(
+            agent(subject(false), &down, false),
+            "Agent check for server bk/s1 failed, reason: Layer7 wrong status, code: 0, info: \
+             \"via agent : down (why)\", check duration: 1ms, status: 0/1 DOWN."
+        );
+        let refused = result("L4CON", "Connection refused");
+        assert_eq!(
+            agent(subject(true), &refused, true),
+            "Agent check for backup server bk/s1 failed, reason: Layer4 connection problem, info: \
+             \"Connection refused\", check duration: 1ms, status: 1/1 UP."
+        );
     }
 }

@@ -5,7 +5,13 @@
 //! dead) and `log` (formats and ships; targets are non-blocking). The first two run tokio on a
 //! tokio-uring runtime. They know of `shard` only what it exports.
 
+mod admin;
+mod agent;
 mod apply;
+mod first_checks;
+mod followers;
+#[cfg(test)]
+mod health_simulation;
 mod lines;
 pub mod listeners;
 pub mod log;
@@ -26,6 +32,10 @@ use crate::health::Verdicts;
 use crate::limits;
 use crate::shard::World;
 use crate::sys::clock;
+use admin::Standing;
+use agent::Agents;
+use first_checks::FirstChecks;
+use followers::Followers;
 use listeners::Registry;
 use log::Messages;
 use runtime_api::BoundSocket;
@@ -57,6 +67,14 @@ pub struct Shared {
     pub rates: Rates,
     /// Who says what of each server, by `ServerId`.
     verdicts: Mutex<Vec<Verdicts>>,
+    /// What operators and tracked servers say of each server, by `ServerId`.
+    standings: Mutex<Vec<Standing>>,
+    /// Who tracks each server, by `ServerId`.
+    followers: Followers,
+    /// What agents say.
+    agents: Agents,
+    /// The first round of checks, which clients wait for.
+    pub first_checks: FirstChecks,
     stopping: AtomicBool,
 }
 
@@ -64,10 +82,15 @@ impl Shared {
     /// The shared part of a world.
     pub fn new(world: World, facts: Facts) -> Shared {
         let world = Arc::new(world);
+        let (verdicts, standings, followers) = followers::at_start(&world);
         Shared {
             messages: Messages::new(Arc::clone(&world.log_queue)),
             rates: Rates::default(),
-            verdicts: Mutex::new(vec![Verdicts::default(); world.plan.servers_count as usize]),
+            verdicts: Mutex::new(verdicts),
+            standings: Mutex::new(standings),
+            followers,
+            agents: Agents::default(),
+            first_checks: FirstChecks::new(probe::first_attempts(&world)),
             world,
             facts,
             stopping: AtomicBool::new(false),
@@ -83,6 +106,15 @@ impl Shared {
         f(&mut verdicts[server.0 as usize])
     }
 
+    /// The same for what operators and tracked servers say.
+    fn standing_of<T>(&self, server: ServerId, f: impl FnOnce(&mut Standing) -> T) -> T {
+        let mut standings = self
+            .standings
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        f(&mut standings[server.0 as usize])
+    }
+
     /// Whether the process is draining or ending.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Relaxed)
@@ -94,37 +126,57 @@ impl Shared {
     }
 }
 
-/// Starts the control and the probe thread and returns when both have their runtimes.
-/// `registry` holds the listening sockets that a successor may ask for.
-pub fn start(
-    shared: &Arc<Shared>,
-    api: Vec<BoundSocket>,
-    registry: &Arc<Mutex<Registry>>,
-) -> io::Result<()> {
-    let (changes, results) = tokio::sync::mpsc::channel(limits::CHANGES_MAX);
+/// What the runtime API needs: its sockets, and the listening sockets that a successor may ask for.
+type Api = (Vec<BoundSocket>, Arc<Mutex<Registry>>);
+
+/// The control thread, before its runtime sockets are served.
+#[derive(Debug)]
+pub struct Control {
+    api: tokio::sync::oneshot::Sender<Api>,
+}
+
+impl Control {
+    /// Serves the runtime sockets from now on. `registry` holds the listening sockets that a
+    /// successor may ask for.
+    pub fn serve(self, api: Vec<BoundSocket>, registry: &Arc<Mutex<Registry>>) {
+        // The control thread waits for it as long as the process runs.
+        let _ = self.api.send((api, Arc::clone(registry)));
+    }
+}
+
+/// Starts the control and the probe thread and returns when both have their runtimes: the first
+/// checks are under way.
+pub fn start(shared: &Arc<Shared>) -> io::Result<Control> {
+    let (changes, findings) = tokio::sync::mpsc::channel(limits::CHANGES_MAX);
+    let (api, api_comes) = tokio::sync::oneshot::channel();
     let world = Arc::clone(&shared.world);
     start_runtime("probe", move || probe::run(world, changes))?;
-    let (shared, registry) = (Arc::clone(shared), Arc::clone(registry));
-    start_runtime("control", move || run(shared, api, registry, results))
+    let shared = Arc::clone(shared);
+    start_runtime("control", move || run(shared, api_comes, findings))?;
+    Ok(Control { api })
 }
 
 /// The control thread's work.
 async fn run(
     shared: Arc<Shared>,
-    api: Vec<BoundSocket>,
-    registry: Arc<Mutex<Registry>>,
-    mut results: tokio::sync::mpsc::Receiver<probe::ProbeResult>,
+    mut api_comes: tokio::sync::oneshot::Receiver<Api>,
+    mut findings: tokio::sync::mpsc::Receiver<probe::Finding>,
 ) {
-    runtime_api::serve(&shared, api, &registry);
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut probing = true;
+    let (mut probing, mut serving) = (true, false);
     loop {
         tokio::select! {
-            result = results.recv(), if probing => match result {
-                Some(result) => apply::probe_result(&shared, &result),
+            finding = findings.recv(), if probing => match finding {
+                Some(finding) => apply::finding(&shared, finding),
                 None => probing = false,
             },
+            api = &mut api_comes, if !serving => {
+                serving = true;
+                if let Ok((api, registry)) = api {
+                    runtime_api::serve(&shared, api, &registry);
+                }
+            }
             _ = second.tick() => {
                 shared.rates.tick(&shared.world, clock::now());
                 // The wall clock may have been set since.

@@ -17,6 +17,10 @@ pub enum Who {
     Internal,
     /// An operator's command or the end of the process.
     Killed,
+    /// The proxy, because the server was marked down.
+    MarkedDown,
+    /// The proxy, because a server came up that this backup server stood in for.
+    MarkedUp,
 }
 
 /// How far it had come.
@@ -75,11 +79,15 @@ impl Close {
             Who::Resource => b'R',
             Who::Internal => b'I',
             Who::Killed => b'K',
+            Who::MarkedDown => b'D',
+            Who::MarkedUp => b'U',
         };
         let second = match self.phase {
             Phase::Request => b'R',
             Phase::Queue => b'Q',
             Phase::Connect => b'C',
+            // As HAProxy has it: nothing was wrong with the transfer.
+            Phase::Data if matches!(self.who, Who::MarkedDown | Who::MarkedUp) => b'-',
             Phase::Data => b'D',
         };
         [first, second]
@@ -107,5 +115,11 @@ mod tests {
         assert_eq!(letters(Who::Server, Phase::Data, Cause::TimedOut), "sD");
         assert_eq!(letters(Who::Resource, Phase::Connect, Cause::Aborted), "RC");
         assert_eq!(letters(Who::Killed, Phase::Data, Cause::Aborted), "KD");
+        assert_eq!(letters(Who::MarkedDown, Phase::Data, Cause::Aborted), "D-");
+        assert_eq!(
+            letters(Who::MarkedDown, Phase::Connect, Cause::Aborted),
+            "DC"
+        );
+        assert_eq!(letters(Who::MarkedUp, Phase::Data, Cause::Aborted), "U-");
     }
 }

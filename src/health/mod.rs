@@ -3,10 +3,12 @@
 //! Nothing here probes, waits or tells the balancer: the probe thread feeds outcomes in and acts on
 //! the transitions that come out.
 
+mod agent;
 mod rules;
 mod schedule;
 mod verdicts;
 
+pub use agent::{AgentWeight, Answer};
 pub use rules::{Outcome, Rules, Transition};
 pub use schedule::{first_after, interval_ms, spread_ms};
 pub use verdicts::{Verdicts, Witness};

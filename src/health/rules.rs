@@ -5,13 +5,14 @@
 //! `fall` failures in a row to go down. A failed probe moves one step down, and falling below
 //! `rise` jumps to 0: it then takes `rise` successes in a row to come back. A server starts at
 //! `rise`: up, but a single failure takes it down, because nothing is known in its favour yet.
+//! `init-state` lets it start elsewhere.
 //!
 //! The machine is pure: it knows no clock and no probe, only outcomes. The whole table is in
 //! `tests/data/health.snap`.
 
 use std::fmt;
 
-use crate::config::plan::Check;
+use crate::config::plan::{Check, InitState};
 
 /// What a probe found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +57,14 @@ impl Rules {
 
     /// The machine of a configured check.
     pub fn of(check: &Check) -> Rules {
-        Rules::new(check.rise, check.fall)
+        let rules = Rules::new(check.rise, check.fall);
+        let health = match check.init_state {
+            InitState::FullyUp => rules.top(),
+            InitState::Up => rules.rise,
+            InitState::Down => rules.rise - 1,
+            InitState::FullyDown => 0,
+        };
+        Rules { health, ..rules }
     }
 
     /// The same server under new counts: settled as it was, or as near to its position as they
@@ -152,6 +160,7 @@ impl fmt::Display for Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::address::Address;
     use crate::base::hash;
     use std::fmt::Write;
 
@@ -222,6 +231,27 @@ mod tests {
         assert_eq!(rules.carried_to(4, 1).to_string(), "DOWN 1/4");
         assert_eq!(rules.carried_to(1, 1).to_string(), "DOWN");
         assert_eq!(Rules::new(0, 0), Rules::new(1, 1));
+    }
+
+    #[test]
+    fn a_server_starts_as_it_is_told() {
+        let outcomes = |init_state, outcome| {
+            let address = Address::Ip("127.0.0.1:1".parse().unwrap());
+            let mut rules = Rules::of(&Check {
+                init_state,
+                ..Check::of(address)
+            });
+            assert_eq!(rules.is_up(), init_state.is_up());
+            let mut count = 1;
+            while rules.observe(outcome).is_none() {
+                count += 1;
+            }
+            count
+        };
+        assert_eq!(outcomes(InitState::FullyUp, Outcome::Failed), 3);
+        assert_eq!(outcomes(InitState::Up, Outcome::Failed), 1);
+        assert_eq!(outcomes(InitState::Down, Outcome::Passed), 1);
+        assert_eq!(outcomes(InitState::FullyDown, Outcome::Passed), 2);
     }
 
     /// Against the definition: up after `rise` successes in a row while down, down after `fall`

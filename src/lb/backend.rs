@@ -177,11 +177,16 @@ impl Backend {
             servers,
             proxy,
         };
-        let grants = backend.publish();
+        backend.begin();
+        backend
+    }
+
+    /// Publishes the first table: again where servers were given their states before anybody came.
+    pub fn begin(&self) {
+        let grants = self.publish();
         debug_assert!(grants.is_empty(), "nobody waits yet");
         // To begin without a server is not to lose one.
-        backend.availability_locked().is_down = backend.usable_servers().is_none();
-        backend
+        self.availability_locked().is_down = self.usable_servers().is_none();
     }
 
     /// A session came: called once before its first `pick`.

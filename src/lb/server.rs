@@ -70,7 +70,7 @@ pub enum Health {
 }
 
 /// What the operator says of a server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 #[repr(u8)]
 pub enum Admin {
     /// In service.
@@ -131,6 +131,8 @@ pub struct Server {
     weight: AtomicU32,
     health: AtomicU8,
     admin: AtomicU8,
+    /// How often its checks have begun anew.
+    restarts: AtomicU32,
     /// Counters by shard.
     pub counters: ShardCounters<{ ServerCounter::COUNT }>,
     /// Connect times, microseconds.
@@ -152,10 +154,10 @@ impl Server {
         shards: usize,
         occupancy: Option<Arc<Occupancy>>,
     ) -> Server {
-        let health = if plan.check.is_some() {
-            Health::Up
-        } else {
-            Health::NotChecked
+        let health = match &plan.check {
+            Some(check) if check.init_state.is_up() => Health::Up,
+            Some(_) => Health::Down,
+            None => Health::NotChecked,
         };
         let admin = if plan.disabled {
             Admin::Maintenance
@@ -175,6 +177,7 @@ impl Server {
             weight: AtomicU32::new(u32::from(plan.weight)),
             health: AtomicU8::new(health as u8),
             admin: AtomicU8::new(admin as u8),
+            restarts: AtomicU32::new(0),
             counters: ShardCounters::new(shards),
             connect_us: Histogram::new(shards),
             last_session_ms: CachePadded::new(AtomicU64::new(0)),
@@ -230,6 +233,16 @@ impl Server {
     /// Sets what the operator says. The caller publishes the backend's table afterwards.
     pub fn set_admin(&self, admin: Admin) {
         self.admin.store(admin as u8, Relaxed);
+    }
+
+    /// How often its checks have begun anew: a probe of an earlier time says nothing any more.
+    pub fn restarts(&self) -> u32 {
+        self.restarts.load(Relaxed)
+    }
+
+    /// Has its checks begin anew, as at the start.
+    pub fn restart_checks(&self) {
+        self.restarts.fetch_add(1, Relaxed);
     }
 
     /// Sets the weight, at most 256. The caller publishes the backend's table afterwards.

@@ -7,7 +7,7 @@ use super::{Backend, Outcome, Pick, PickRequest};
 use crate::base::address::Address;
 use crate::base::hash;
 use crate::base::ids::{ProxyId, ServerId, SessionKey};
-use crate::config::plan::{Back, Balance, HashType, Proxy, ProxyKind, Server, Target};
+use crate::config::plan::{Back, Balance, HashType, Proxy, ProxyKind, Server, Target, Watch};
 
 /// Every way to balance.
 pub(super) const ALL: [Balance; 4] = [
@@ -103,6 +103,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         backup: false,
         disabled: false,
         check: None,
+        watch: Watch::default(),
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,

@@ -44,16 +44,49 @@ pub(super) fn start_shard(
         .map(drop)
 }
 
-/// Waits until every shard has its ring and its listeners armed.
-pub(super) fn wait_for_shards(shared: &Shared, events: &Receiver<Event>) -> Result<(), String> {
+/// Waits until every server that can be checked was checked once, or as long as the configuration
+/// allows. Clients wait meanwhile, in the queues of the sockets: none goes to a server that is dead
+/// from the start. What comes through `events` is left in `early`; a signal ends the waiting.
+pub(super) fn wait_for_first_checks(
+    shared: &Shared,
+    events: &Receiver<Event>,
+    early: &mut Vec<Event>,
+) {
+    let bound_ms = u64::from(shared.world.plan.global.first_checks_wait_ms);
+    if bound_ms == 0 {
+        return;
+    }
+    crossbeam::select! {
+        recv(shared.first_checks.over()) -> _ => {}
+        recv(events) -> event => early.extend(event),
+        default(Duration::from_millis(bound_ms)) => {
+            let left = shared.first_checks.left();
+            let text = format!(
+                "The first checks take longer than {bound_ms} ms ('tune.first-checks-wait'): {left} \
+                 are not over, clients are let in."
+            );
+            shared.messages.console(Severity::Warning, &text);
+        }
+    }
+}
+
+/// Waits until every shard has its ring and its listeners armed. Signals are left in `early`.
+pub(super) fn wait_for_shards(
+    shared: &Shared,
+    events: &Receiver<Event>,
+    early: &mut Vec<Event>,
+) -> Result<(), String> {
     let started = |shared: &Shared| {
         let mut ports = shared.world.ports.iter();
         ports.all(|port| port.gauges.turns.load(Relaxed) > 0)
     };
     while !started(shared) {
-        let event = events.recv_timeout(Duration::from_millis(1));
-        if let Ok(Event::ShardEnded(shard, Err(error))) = event {
-            return Err(format!("Shard {} can't start: {error}", shard.0));
+        match events.recv_timeout(Duration::from_millis(1)) {
+            Ok(Event::ShardEnded(shard, Err(error))) => {
+                return Err(format!("Shard {} can't start: {error}", shard.0));
+            }
+            Ok(event) => early.push(event),
+            Err(_) => {}
         }
     }
     Ok(())

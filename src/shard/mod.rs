@@ -378,7 +378,7 @@ impl<K: Kernel> Shard<K> {
                 Message::Grant(grant) => self.on_grant(grant),
                 Message::Drain => self.drain_acceptors(),
                 Message::Stop => self.stop(),
-                Message::EndSessions(server) => self.end_sessions_of(server),
+                Message::EndSessions(server, who) => self.end_sessions_of(server, who),
             }
         }
     }

@@ -292,8 +292,8 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    /// Ends every session of a server.
-    pub(super) fn end_sessions_of(&mut self, server: ServerId) {
+    /// Ends every session of a server, because somebody wants it.
+    pub(super) fn end_sessions_of(&mut self, server: ServerId, who: Who) {
         let mut slot = self
             .server_heads
             .get(server.0 as usize)
@@ -309,7 +309,7 @@ impl<K: Kernel> Shard<K> {
             self.begin_close(
                 slot,
                 Close {
-                    who: Who::Killed,
+                    who,
                     phase,
                     cause: Cause::Aborted,
                 },

@@ -4,6 +4,7 @@ use crossbeam::queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 use crate::base::ids::{ServerId, ShardId};
+use crate::flow::Who;
 use crate::lb::Grant;
 use crate::sys::EventFd;
 
@@ -16,8 +17,8 @@ pub enum Message {
     Drain,
     /// End every session and the thread.
     Stop,
-    /// End the sessions of a server (kill, mark-down).
-    EndSessions(ServerId),
+    /// End the sessions of a server (kill, mark-down); who wants it.
+    EndSessions(ServerId, Who),
 }
 
 /// Numbers a shard writes once per turn for `show activity`.

@@ -10,7 +10,7 @@ use crate::base::ids::ProxyId;
 use crate::base::limits::{LimitId, LimitKey, LimitTable};
 use crate::base::rate::Rate;
 use crate::config::plan::{Plan, Proxy};
-use crate::lb::Backend;
+use crate::lb::{Backend, Server};
 
 /// Counters of a frontend, indices of [`Frontend::counters`]. A backend has the same ones, in
 /// [`World::back_counters`].
@@ -176,6 +176,12 @@ impl World {
     /// The counters of a backend.
     pub fn counters_of(&self, backend: &Backend) -> &ProxyCounters {
         &self.back_counters[usize::from(backend.proxy.proxy_id.0)]
+    }
+
+    /// A server by its place, with its backend.
+    pub fn server(&self, proxy: ProxyId, index: usize) -> Option<(&Arc<Backend>, &Arc<Server>)> {
+        let backend = self.backend(proxy)?;
+        Some((backend, backend.servers.get(index)?))
     }
 
     /// The backend of a proxy.

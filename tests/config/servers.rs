@@ -212,3 +212,85 @@ fn a_name_with_both_families_gives_the_preferred_one() {
     assert_eq!(addresses("resolve-prefer ipv4"), "10.0.0.2:80");
     assert_eq!(addresses("resolve-prefer ipv6"), "[2001:db8::1]:80");
 }
+
+#[test]
+fn where_checks_and_agents_go() {
+    let back = back(
+        "default-server check\nserver a 1.1.1.1:80 addr :90\nserver b 1.1.1.1:80 addr 2.2.2.2\n\
+         server c 1.1.1.1:80 port 90 addr 2.2.2.2:91\nserver d 1.1.1.1:80 addr 2.2.2.2:91\n\
+         server e /run/e addr 2.2.2.2:91\nserver f /run/f port 91\nserver g 1.1.1.1:80 addr /run/g\n\
+         server h 1.1.1.1:80 agent-check agent-port 5\n\
+         server i 1.1.1.1:80 agent-check agent-port 5 agent-addr app1 agent-inter 1s agent-send x",
+    );
+    let check = |index: usize| {
+        back.servers[index]
+            .check
+            .clone()
+            .unwrap()
+            .address
+            .to_string()
+    };
+    let checks: Vec<_> = (0..7).map(check).collect();
+    let expected = [
+        "1.1.1.1:90",
+        "2.2.2.2:80",
+        "2.2.2.2:90",
+        "2.2.2.2:91",
+        "2.2.2.2:91",
+        "unix@/run/f",
+        "unix@/run/g",
+    ];
+    assert_eq!(checks, expected);
+    let agent = |index: usize| back.servers[index].watch.agent.clone().unwrap();
+    let (h, i) = (agent(7), agent(8));
+    assert_eq!(
+        (h.address.to_string().as_str(), h.inter_ms),
+        ("1.1.1.1:5", 2_000)
+    );
+    assert_eq!(
+        (i.address.to_string().as_str(), i.inter_ms),
+        ("10.0.0.1:5", 1_000)
+    );
+    assert_eq!((&*h.question, &*i.question), ("", "x"));
+}
+
+#[test]
+fn servers_track_others_of_any_backend() {
+    let plan = plan(
+        "listen a\nbind :80\nserver a1 1.1.1.1:80 track b/b2\nserver a2 1.1.1.1:80 track a1\n\
+         frontend f\nbind :81\ndefault_backend a\n\
+         backend b\nserver b1 1.1.1.1:80\nserver b2 1.1.1.1:80 check\n",
+    );
+    let tracked = |index: usize| {
+        let back = plan.proxies[0].back.as_ref().unwrap();
+        back.servers[index].watch.tracks.clone().unwrap()
+    };
+    let (first, second) = (tracked(0), tracked(1));
+    assert_eq!(
+        (first.server_id, first.index, &*first.name),
+        (ServerId(3), 1, "b/b2")
+    );
+    assert_eq!(
+        (second.server_id, second.index, &*second.name),
+        (ServerId(0), 0, "a/a1")
+    );
+    let ids = plan.proxies[2].back.as_ref().unwrap().servers.iter();
+    assert_eq!(
+        ids.map(|server| server.server_id.0).collect::<Vec<_>>(),
+        [2, 3]
+    );
+    let mut row = "backend c\nserver s0 1.1.1.1:80 check\n".to_owned();
+    for index in 1..=101 {
+        row.push_str(&format!(
+            "server s{index} 1.1.1.1:80 track s{}\n",
+            index - 1
+        ));
+    }
+    let (refused, messages) = crate::world::load(&row);
+    assert!(refused.is_none());
+    let text = printed(&messages);
+    assert!(
+        text.contains("s101' : unable to track c/s100: more than 100 servers"),
+        "{text}"
+    );
+}

@@ -158,13 +158,20 @@ fn intervals_are_spread_at_random_where_told() {
     balancer.settle();
 }
 
+/// Clients wait for the first checks, so those come at once; the second ones are spread.
 #[test]
-fn first_checks_share_the_smallest_interval() {
+fn first_checks_come_at_once_and_the_next_share_the_smallest_interval() {
     let _turn = turn::shared();
     if skip(UNSEEN) {
         return;
     }
-    for (bound, least, most) in [("", 400, 1_100), ("max-spread-checks 40", 0, 250)] {
+    let cases = [
+        ("", 0, 400, 1_100),
+        ("max-spread-checks 40", 0, 0, 250),
+        // Nobody waits: the first ones are spread.
+        ("tune.first-checks-wait 0", 400, 400, 1_100),
+    ];
+    for (setting, first_least, second_least, second_most) in cases {
         let watch = Stopwatch::start();
         let (servers, moments): (Vec<_>, Vec<_>) = (0..4).map(|_| noting(watch)).unzip();
         let inter = [900, 2000, 800, 3000];
@@ -180,16 +187,29 @@ fn first_checks_share_the_smallest_interval() {
         let port = free_port();
         let body = format!("listen l\n    bind 127.0.0.1:{port}\n{lines}");
         let mut setup = Setup::new(body);
-        if !bound.is_empty() {
-            setup = setup.global(bound);
+        if !setting.is_empty() {
+            setup = setup.global(setting);
         }
         let balancer = setup.start();
-        eventually("all are checked", || {
-            moments.iter().all(|m| !noted(m).is_empty())
+        eventually("all are checked twice", || {
+            moments.iter().all(|m| noted(m).len() >= 2)
         });
-        let firsts: Vec<u64> = moments.iter().map(|m| noted(m)[0]).collect();
-        let spread = firsts.iter().max().unwrap() - firsts.iter().min().unwrap();
-        assert!((least..=most).contains(&spread), "{bound}: {firsts:?}");
+        let spread = |turn: usize| {
+            let of_turn: Vec<u64> = moments.iter().map(|m| noted(m)[turn]).collect();
+            let spread = of_turn.iter().max().unwrap() - of_turn.iter().min().unwrap();
+            (spread, of_turn)
+        };
+        let (first, all) = spread(0);
+        let first_most = if first_least > 0 { 1_100 } else { 250 };
+        assert!(
+            (first_least..=first_most).contains(&first),
+            "{setting}: {all:?}"
+        );
+        if first_least == 0 {
+            let (second, all) = spread(1);
+            let range = second_least..=second_most;
+            assert!(range.contains(&second), "{setting}: {all:?}");
+        }
         balancer.settle();
     }
 }

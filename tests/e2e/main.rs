@@ -4,6 +4,7 @@
 //! if anything of a past session is left. Set `TIDEGATE_BIN` to run them against another program
 //! that reads the same config; see `support::balancer`.
 
+mod agent;
 mod backups;
 mod checks;
 mod cli;
@@ -11,6 +12,7 @@ mod closing;
 mod endings;
 mod endpoints;
 mod failover;
+mod health;
 mod integrity;
 mod kernel;
 mod lifecycle;

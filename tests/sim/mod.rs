@@ -16,8 +16,8 @@ use plan::Scenario;
 use tidegate::base::ids::{ListenerId, ShardId};
 use tidegate::base::time::Moment;
 use tidegate::config::plan::Endpoint;
-use tidegate::flow::Direction;
 use tidegate::flow::transform::Transform;
+use tidegate::flow::{Direction, Who};
 use tidegate::lb::{Admin, Backend, Health};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
@@ -374,7 +374,8 @@ impl Simulation {
         }
         if self.random.chance(400) {
             for port in &self.world.ports {
-                port.send(Message::EndSessions(server.id)).expect("room");
+                port.send(Message::EndSessions(server.id, Who::Killed))
+                    .expect("room");
             }
         }
         self.publish(backend);

@@ -79,6 +79,8 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("0: any number"),
     works("maxsessrate", Global, 1, "<number>", "New sessions of the process per second; each connection is one.", global::rate)
         .default("0: any number"),
+    works("tune.first-checks-wait", Global, 1, "<time>", "How long clients wait at the start for the first check of every server; 0 = not at all.", global::first_checks_wait)
+        .default("1s").ours(),
     works("tune.idletimer", Global, 1, "<time>", "Rest after which a direction is no bulk transfer any more; 0 = never.", global::idle_timer)
         .default("1s"),
     works("tune.memory", Global, 1, "<size>", "Budget of the relay's private memory.", global::memory)

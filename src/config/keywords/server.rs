@@ -3,10 +3,11 @@
 use super::{CONNECTS, HTTP_ONLY, Parameter, QUIC_ONLY, TLS_ONLY};
 use crate::config::draft::ServerSettings;
 use crate::config::parse::bind::{number, positive_delay};
-use crate::config::parse::server::{
-    check_address, check_port, congestion, id, init_addr, interval, positive, resolve_prefer,
-    weight,
+use crate::config::parse::health::{
+    agent_address, agent_send, check_address, init_state, interval, on_marked, port, positive,
+    track,
 };
+use crate::config::parse::server::{congestion, id, init_addr, resolve_prefer, weight};
 use crate::config::parse::source::{server_interface, server_source};
 
 type P = Parameter<ServerSettings>;
@@ -18,7 +19,18 @@ const fn already(name: &'static str, help: &'static str) -> P {
 
 #[rustfmt::skip]
 pub(in crate::config) static SERVER: &[P] = &[
-    P::works("addr", "<address>", "Address to check, if not the server's own.", check_address),
+    P::works("addr", "<address>", "Address to check, if not the server's own: a host, a port or both, or a Unix socket.", check_address),
+    P::works("agent-addr", "<address>", "Address of the agent.", agent_address)
+        .default("the server's"),
+    P::works("agent-check", "", "Ask an agent for the server's state, weight and 'maxconn'.", |_, server, _, _| {
+        server.agent.asked = true;
+        Ok(())
+    }).default("no agent"),
+    P::works("agent-inter", "<time>", "Time between questions to the agent.", interval)
+        .default("2s"),
+    P::works("agent-port", "<port>", "Port of the agent.", port),
+    P::works("agent-send", "<text>", "What the agent is asked; it may have to end with \\n.", agent_send)
+        .default("nothing"),
     P::works("backup", "", "Used only when no server without 'backup' is usable: the first such one, or all with 'option allbackups'.", |_, server, _, _| {
         server.backup = true;
         Ok(())
@@ -50,6 +62,8 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::works("init-addr", "last|libc|none|<ip>,...", "Where the address of a name comes from at the start, in order.", init_addr)
         .default("last,libc"),
     P::works("interface", "<name>", "Interface that the packets of its 'source' leave by.", server_interface),
+    P::works("init-state", "fully-up|up|down|fully-down|none", "What the server is before its first check at the start, and after maintenance: 'up' and 'down' change with that check, 'fully-up' takes 'fall' failures, 'fully-down' takes 'rise' successes.", init_state)
+        .default("up"),
     P::works("inter", "<time>", "Time between checks.", interval)
         .default("2s"),
     P::works("maxconn", "<number>", "Most connections to the server at a time; 0 = no bound.", |_, server, name, value| {
@@ -64,6 +78,10 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.minconn = number(name, value)?;
         Ok(())
     }).default("'maxconn'"),
+    P::works("no-agent-check", "", "Undoes an inherited 'agent-check'.", |_, server, _, _| {
+        server.agent.asked = false;
+        Ok(())
+    }),
     P::works("no-backup", "", "Undoes an inherited 'backup'.", |_, server, _, _| {
         server.backup = false;
         Ok(())
@@ -72,7 +90,11 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.check = false;
         Ok(())
     }),
-    P::works("port", "<port>", "Port to check, if not the server's own.", check_port),
+    P::works("on-marked-down", "shutdown-sessions", "Ends the sessions of the server when it goes down or into maintenance.", on_marked)
+        .default("sessions go on"),
+    P::works("on-marked-up", "shutdown-backup-sessions", "Ends the sessions of backup servers when this one comes up.", on_marked)
+        .default("sessions go on"),
+    P::works("port", "<port>", "Port to check, if not the server's own.", port),
     P::works("resolve-prefer", "ipv4|ipv6", "Family that is taken of a name that has both.", resolve_prefer)
         .default("the system's order"),
     P::works("rise", "<number>", "Passed checks in a row until the server is up.", |_, server, name, value| {
@@ -85,9 +107,9 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.tcp_user_timeout_ms = positive_delay(name, value)?;
         Ok(())
     }).default("the kernel's"),
+    P::works("track", "[<backend>/]<server>", "Takes the state of another server, in place of checks.", track),
     P::works("weight", "<0..256>", "Share of the load.", weight)
         .default("1"),
-    already("no-agent-check", "Undoes an inherited 'agent-check'."),
     already("no-check-send-proxy", "Undoes an inherited 'check-send-proxy'."),
     already("no-check-ssl", "Undoes an inherited 'check-ssl'."),
     already("no-send-proxy", "Undoes an inherited 'send-proxy'."),
@@ -101,12 +123,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     already("stick", "Undoes an inherited 'non-stick'."),
     already("strict-maxconn", "'maxconn' bounds connections; it always does here."),
 
-    P::later("agent-addr", "<address>", "Address of the agent."),
-    P::later("agent-check", "", "Asks an agent for the server's state.")
-        .meaning("the server's state and weight stay as they are"),
-    P::later("agent-inter", "<time>", "Time between such questions."),
-    P::later("agent-port", "<port>", "Port of the agent."),
-    P::later("agent-send", "<text>", "What the agent is asked."),
     P::later("check-proto", "<name>", "Protocol of the check.")
         .meaning(CONNECTS),
     P::later("check-send-proxy", "", "The check sends a PROXY header.")
@@ -121,18 +137,12 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::later("from", "<name>", "A named 'default-server' to start from."),
     P::later("guid", "<text>", "Identity over restarts."),
     P::later("hash-key", "id|addr|addr-port|guid", "What a server's place under a consistent hash comes from."),
-    P::later("init-state", "fully-up|up|down|fully-down|none", "State before the first check.")
-        .meaning("the server counts as up until checks have failed"),
     P::later("max-fails", "<number>", "Failed connections after which a server rests.").ours(),
     P::later("name", "<name>", "Names a 'default-server' line, for 'from'."),
     P::needed("namespace", "<name>", "Network namespace to connect in."),
     P::later("observe", "layer4|layer7", "Counts errors of traffic.")
         .meaning("errors of traffic mark no server down"),
     P::later("on-error", "<action>", "What such errors do."),
-    P::later("on-marked-down", "shutdown-sessions", "What happens to sessions of a server that goes down.")
-        .meaning("sessions of a server that goes down go on"),
-    P::later("on-marked-up", "shutdown-backup-sessions", "What happens to sessions of backup servers.")
-        .meaning("sessions of backup servers go on"),
     P::later("resolve-net", "<network>,...", "Networks preferred in DNS answers."),
     P::later("resolve-opts", "<option>,...", "How DNS answers are used."),
     P::later("resolvers", "<section>", "Resolves the name at run time.")
@@ -147,8 +157,6 @@ pub(in crate::config) static SERVER: &[P] = &[
         .meaning("a returning server gets its full share at once"),
     P::needed("socks4", "<address>", "Connects through a SOCKS4 proxy."),
     P::needed("tcp-md5sig", "<password>", "Signed segments (RFC 2385)."),
-    P::later("track", "[<backend>/]<server>", "Takes the state of another server.")
-        .meaning("the server's state doesn't follow the other's"),
     P::needed("usesrc", "<address>", "Whose address to connect from."),
     P::never("ssl", "", "TLS towards servers is not implemented"),
     P::no_effect("tfo", "", "a client's bytes leave once the server is connected, so that an attempt that fails can be repeated"),

@@ -111,6 +111,14 @@ pub(in crate::config) fn max_spread_checks(parser: &mut Parser<'_>, call: &Call<
     Ok(())
 }
 
+pub(in crate::config) fn first_checks_wait(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if call.args.is_empty() {
+        return Err("'tune.first-checks-wait' expects a time.".into());
+    }
+    parser.draft.global.first_checks_wait_ms = time_argument(call, Unit::Milliseconds)?;
+    Ok(())
+}
+
 pub(in crate::config) fn buffers(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let name = call.keyword.name;
     let value = units::size(call.arg(0))

@@ -7,6 +7,7 @@
 pub(super) mod bind;
 pub(super) mod global;
 mod headers;
+pub(super) mod health;
 pub(super) mod log;
 mod parameters;
 pub(super) mod process;

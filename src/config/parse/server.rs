@@ -10,9 +10,9 @@ use crate::config::draft::{InitAddr, ServerDraft, ServerSettings};
 use crate::config::environment::Environment;
 use crate::config::keywords::SERVER;
 use crate::config::raw::token::Word;
-use crate::config::values::address::{Family, Port, Written};
+use crate::config::values::address::Family;
 use crate::config::values::server_address::{self, Form, Note, default_methods};
-use crate::config::values::units::{self, Unit, UnitFault};
+use crate::config::values::units;
 
 /// The largest `weight`, HAProxy's.
 const WEIGHT_MAX: u64 = 256;
@@ -181,46 +181,6 @@ fn read_parameters(
     Ok(settings)
 }
 
-pub(in crate::config) fn check_address(
-    environment: &dyn Environment,
-    server: &mut ServerSettings,
-    _: &str,
-    value: &str,
-) -> Result<(), String> {
-    let (host, port) = match Written::parse(value)? {
-        Written::Ip(host, port) if !host.is_any() => (host, port),
-        _ => {
-            return Err(format!(
-                "'addr' expects an IP address or a name (got '{value}')."
-            ));
-        }
-    };
-    match port {
-        Port::None => {}
-        Port::One(port) if port > 0 => server.check_port = Some(port),
-        Port::One(_) | Port::Range(..) | Port::Relative(_) => {
-            return Err(format!("'addr' : invalid port in '{value}'."));
-        }
-    }
-    server.check_address = Some(
-        host.resolve(environment)
-            .map_err(|t| format!("'addr' : {t}."))?,
-    );
-    Ok(())
-}
-
-pub(in crate::config) fn check_port(
-    _: &dyn Environment,
-    server: &mut ServerSettings,
-    _: &str,
-    value: &str,
-) -> Result<(), String> {
-    let port = units::integer(value, 65_535).filter(|port| *port > 0);
-    let port = port.and_then(|port| u16::try_from(port).ok());
-    server.check_port = Some(port.ok_or("'port' expects a port number as argument.")?);
-    Ok(())
-}
-
 pub(in crate::config) fn weight(
     _: &dyn Environment,
     server: &mut ServerSettings,
@@ -230,27 +190,6 @@ pub(in crate::config) fn weight(
     let weight = units::integer(value, WEIGHT_MAX).and_then(|weight| u16::try_from(weight).ok());
     server.weight =
         weight.ok_or_else(|| format!("'weight' is not within 0 and {WEIGHT_MAX} ({value})."))?;
-    Ok(())
-}
-
-pub(in crate::config) fn interval(
-    _: &dyn Environment,
-    server: &mut ServerSettings,
-    name: &str,
-    value: &str,
-) -> Result<(), String> {
-    let time = units::time(value, Unit::Milliseconds).map_err(|fault| match fault {
-        UnitFault::Character(_) => format!("{fault} in '{name}' argument."),
-        UnitFault::Overflow => super::global::overflow(name, value, Unit::Milliseconds),
-    })?;
-    if time == 0 {
-        return Err(format!("invalid value 0 for argument '{name}'."));
-    }
-    match name {
-        "fastinter" => server.fast_inter_ms = Some(time),
-        "downinter" => server.down_inter_ms = Some(time),
-        _ => server.inter_ms = time,
-    }
     Ok(())
 }
 
@@ -299,11 +238,4 @@ pub(in crate::config) fn congestion(
     let name = ShortName::new(value);
     server.congestion = Some(name.ok_or_else(|| format!("'cc' : '{value}' is no algorithm."))?);
     Ok(())
-}
-
-/// `rise` and `fall`.
-pub(in crate::config) fn positive(name: &str, value: &str) -> Result<u16, String> {
-    let value = units::integer(value, u64::from(u16::MAX)).filter(|value| *value > 0);
-    let value = value.and_then(|value| u16::try_from(value).ok());
-    value.ok_or_else(|| format!("'{name}' has to be > 0."))
 }

@@ -1,6 +1,9 @@
-//! How a server is checked.
+//! How a server is checked, and what else decides about its state.
+
+use std::sync::Arc;
 
 use crate::base::address::Address;
+use crate::base::ids::{ProxyId, ServerId};
 use crate::base::source::Source;
 
 /// An active TCP-connect check.
@@ -24,6 +27,8 @@ pub struct Check {
     pub timeout_ms: u32,
     /// The server's `source`.
     pub source: Option<Source>,
+    /// `init-state`.
+    pub init_state: InitState,
 }
 
 impl Check {
@@ -38,6 +43,70 @@ impl Check {
             rise: 2,
             timeout_ms: 2000,
             source: None,
+            init_state: InitState::Up,
         }
     }
+}
+
+/// `init-state`: what a server is before its first check, and before the first one after
+/// maintenance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum InitState {
+    /// Up, and down after `fall` failures.
+    FullyUp,
+    /// Up, and down after one failure.
+    #[default]
+    Up,
+    /// Down, and up after one success.
+    Down,
+    /// Down, and up after `rise` successes.
+    FullyDown,
+}
+
+impl InitState {
+    /// Whether clients may go to a server that nothing is known of yet.
+    pub fn is_up(self) -> bool {
+        matches!(self, InitState::FullyUp | InitState::Up)
+    }
+}
+
+/// What decides about a server's state beside its checks, and what follows from a change of it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Watch {
+    /// `agent-check` with its settings.
+    pub agent: Option<Agent>,
+    /// `track`: the server whose state this one takes.
+    pub tracks: Option<Tracked>,
+    /// `on-marked-down shutdown-sessions`.
+    pub ends_sessions: bool,
+    /// `on-marked-up shutdown-backup-sessions`.
+    pub ends_backup_sessions: bool,
+}
+
+/// A program beside a server that is asked for the server's state.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Agent {
+    /// Where it listens.
+    pub address: Address,
+    /// `agent-inter`: time between questions.
+    pub inter_ms: u32,
+    /// `agent-send`: what it is asked; often nothing.
+    pub question: Arc<str>,
+    /// Bound of one question with its answer.
+    pub timeout_ms: u32,
+    /// The server's `source`.
+    pub source: Option<Source>,
+}
+
+/// A server that others track.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Tracked {
+    /// Its slot.
+    pub server_id: ServerId,
+    /// Its backend.
+    pub proxy_id: ProxyId,
+    /// Its place there.
+    pub index: usize,
+    /// `backend/server`.
+    pub name: Arc<str>,
 }

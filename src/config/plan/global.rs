@@ -68,6 +68,9 @@ pub struct Global {
     pub spread_checks_percent: u8,
     /// `max-spread-checks`: longest time between the first and the last of the first checks.
     pub max_spread_checks_ms: Option<u32>,
+    /// Ours, `tune.first-checks-wait TIME`: how long clients wait for the first checks at the start,
+    /// 1,000 by default; 0 = not at all.
+    pub first_checks_wait_ms: u32,
     /// `log-send-hostname`: the host in the headers of log lines.
     pub log_host: LogHost,
     /// What the process is and may do.
@@ -158,6 +161,7 @@ impl Default for Global {
             hash_seed: 0,
             spread_checks_percent: 0,
             max_spread_checks_ms: None,
+            first_checks_wait_ms: 1_000,
             log_host: LogHost::None,
             process: ProcessSettings::default(),
         }

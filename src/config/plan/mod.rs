@@ -12,7 +12,7 @@ mod server;
 
 use std::sync::Arc;
 
-pub use check::Check;
+pub use check::{Agent, Check, InitState, Tracked, Watch};
 pub use global::{Global, Jail, Level, ProcessSettings, StatsSocket};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};

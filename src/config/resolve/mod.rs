@@ -6,6 +6,7 @@
 mod listeners;
 mod loops;
 mod server;
+mod track;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -42,10 +43,12 @@ pub(in crate::config) fn plan(
     let iids = iids(draft, report);
     let goes_to = |index| backend_of(&names, draft, index);
     loops::check(draft, goes_to, environment, report);
+    let tracks = track::resolve(draft, &names, report);
     let mut builder = Builder {
         plan: Plan::default(),
         draft,
         names,
+        tracks,
         report,
         whole,
         proxy_maxconn: environment.options().proxy_maxconn,
@@ -164,6 +167,8 @@ pub(in crate::config) struct Builder<'a, 'r> {
     plan: Plan,
     draft: &'a Draft,
     names: Names<'a>,
+    /// `track`, looked up.
+    tracks: track::Tracks,
     pub(in crate::config) report: &'r mut Report,
     /// Whether every line was understood.
     whole: bool,

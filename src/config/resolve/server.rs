@@ -8,8 +8,10 @@ use crate::base::address::Address;
 use crate::base::ids::ServerId;
 use crate::config::diagnostics::Severity;
 use crate::config::draft::{ProxyDraft, ServerDraft, ServerSettings, Settings};
-use crate::config::plan::{Check, PortRule, Server, Target};
+use crate::config::plan::{Agent, Check, PortRule, Server, Target, Watch};
 
+/// `agent-inter` where it isn't set.
+const AGENT_INTER_MS: u32 = 2_000;
 /// HAProxy numbers the servers of a backend from 1.
 const SID_FIRST: u32 = 1;
 
@@ -67,6 +69,24 @@ impl Builder<'_, '_> {
             );
             self.report.bare(Severity::Alert, &draft.place, text);
         }
+        // As an unresolved server: there is nothing to ask.
+        let asked = settings.agent.asked && !proxy.settings.disabled;
+        let asked = asked && draft.address != Target::Unresolved;
+        let agent = asked.then(|| agent(draft, proxy));
+        if agent == Some(None) {
+            let text = format!(
+                "'server {}/{}' : server {} does not have agent port. Agent check has been \
+                 disabled.",
+                proxy.name, draft.name, draft.name
+            );
+            self.report.alert(&draft.place, None, text);
+        }
+        let watch = Watch {
+            agent: agent.flatten(),
+            tracks: self.tracks.remove(&server_id),
+            ends_sessions: settings.ends_sessions,
+            ends_backup_sessions: settings.ends_backup_sessions,
+        };
         let (minconn, maxconn) = limits(settings);
         Server {
             server_id,
@@ -89,7 +109,9 @@ impl Builder<'_, '_> {
                 rise: settings.rise,
                 timeout_ms: check_timeout_ms(settings.inter_ms, &proxy.settings),
                 source,
+                init_state: settings.init_state,
             }),
+            watch,
             tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
             congestion: settings.congestion,
             source,
@@ -121,28 +143,45 @@ fn ip(target: &Target) -> Option<IpAddr> {
 /// has no port to apply.
 fn check_address(draft: &ServerDraft) -> Option<Address> {
     let settings = &draft.settings;
-    let (ip, port) = match &draft.address {
-        Target::Fixed(Address::Ip(address)) => (Some(address.ip()), Some(address.port())),
+    let own_ip = match &settings.check_address {
+        Some(Address::Ip(address)) => Some(address.ip()),
+        Some(unix) => return Some(unix.clone()),
+        None => None,
+    };
+    let own_port = settings.check_port.or(settings.check_address_port);
+    let port = match &draft.address {
+        Target::Fixed(Address::Ip(address)) => Some(address.port()),
         Target::Fixed(unix @ (Address::Unix(_) | Address::Abstract(_))) => {
-            return Some(match (settings.check_address, settings.check_port) {
+            return Some(match (own_ip, own_port) {
                 (Some(ip), Some(port)) => Address::Ip((ip, port).into()),
                 _ => unix.clone(),
             });
         }
-        Target::OfClient { ip, port } => (
-            *ip,
-            match port {
-                PortRule::Fixed(port) => Some(*port),
-                PortRule::Offset(_) => None,
-            },
-        ),
+        Target::OfClient { port, .. } => match port {
+            PortRule::Fixed(port) => Some(*port),
+            PortRule::Offset(_) => None,
+        },
         Target::Unresolved => return None,
     };
     // Without any address it is this machine that is checked, as HAProxy has it.
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let ip = settings.check_address.or(ip).unwrap_or(any);
-    let port = settings.check_port.or(port)?;
-    Some(Address::Ip((ip, port).into()))
+    let ip = own_ip.or(ip(&draft.address)).unwrap_or(any);
+    Some(Address::Ip((ip, own_port.or(port)?).into()))
+}
+
+/// The server's agent; `None` if no port is known.
+fn agent(draft: &ServerDraft, proxy: &ProxyDraft) -> Option<Agent> {
+    let settings = &draft.settings;
+    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let ip = settings.agent.address.or(ip(&draft.address));
+    let inter_ms = settings.agent.inter_ms.unwrap_or(AGENT_INTER_MS);
+    Some(Agent {
+        address: Address::Ip((ip.unwrap_or(any), settings.agent.port?).into()),
+        inter_ms,
+        question: settings.agent.question.as_str().into(),
+        timeout_ms: check_timeout_ms(inter_ms, &proxy.settings),
+        source: settings.source.or(proxy.settings.source),
+    })
 }
 
 fn check_timeout_ms(inter_ms: u32, proxy: &Settings) -> u32 {

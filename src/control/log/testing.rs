@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId, ServerId, ShardId};
 use crate::config::plan::{
-    Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server, Target,
+    Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server, Target, Watch,
 };
 use crate::shard::{LogQueue, SessionRecord, ShardPort, World};
 
@@ -30,6 +30,7 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         backup: false,
         disabled: false,
         check: None,
+        watch: Watch::default(),
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,

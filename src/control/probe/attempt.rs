@@ -106,7 +106,7 @@ async fn connect(check: &Check, ports: Option<&Ports>) -> io::Result<()> {
 }
 
 /// Errors of this side: no descriptor, no memory, no port left.
-fn is_local(error: &io::Error) -> bool {
+pub(super) fn is_local(error: &io::Error) -> bool {
     use nix::libc::{EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
     let local = [
         EMFILE,

@@ -1,90 +1,135 @@
-//! The probe thread: TCP-connect checks and nothing else.
+//! The probe thread: checks and agents, and nothing else.
 //!
-//! One task per checked server. Sockets are tokio's, not tokio-uring's: a future of the latter goes
+//! One task per checked server, and one per agent. The first round comes at once, because clients
+//! wait for it; the later ones are spread over the interval. Sockets are tokio's, not tokio-uring's: a future of the latter goes
 //! on in the kernel after it was dropped, so its timeout would keep the descriptor. A probe's
 //! connection is closed by a reset, which leaves no TIME_WAIT on either side.
 //!
 //! What is not the server's fault never counts: a timeout that is seen late, because this thread
 //! was not running, and a lack of local resources lead to another probe instead of a failure.
 
+mod agent;
 mod attempt;
 mod result;
 
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::hash;
 use crate::base::ids::ProxyId;
 use crate::base::time::Moment;
 use crate::config::plan::Check;
 use crate::health::Outcome::{Failed, Passed};
-use crate::health::{Rules, Transition, first_after, interval_ms, spread_ms};
-use crate::lb::{Admin, Health, Server};
+use crate::health::{Rules, first_after, interval_ms, spread_ms};
+use crate::lb::{Admin, Server};
 use crate::shard::World;
 use crate::sys::clock;
 use attempt::{Outcome, probe};
-pub use result::{ProbeResult, status_text};
+pub use result::{AgentResult, Finding, ProbeResult, status_text};
 
-/// Probes every checked server until the process ends.
-pub async fn run(world: Arc<World>, results: Sender<ProbeResult>) {
+/// Attempts of the first round that run at a time: each takes a descriptor.
+const FIRST_ROUND_MAX: usize = 256;
+
+/// A server and what is found out about it.
+struct Target<T> {
+    proxy: ProxyId,
+    server_index: usize,
+    server: Arc<Server>,
+    settings: T,
+}
+
+/// What is asked of the servers of a world.
+fn targets<T>(world: &World, settings: impl Fn(&Server) -> Option<T>) -> Vec<Target<T>> {
     let mut targets = Vec::new();
     for backend in world.backends.iter().flatten() {
-        for (index, server) in backend.servers.iter().enumerate() {
-            if let Some(check) = &server.plan.check {
-                targets.push((
-                    backend.proxy.proxy_id,
-                    index,
-                    Arc::clone(server),
-                    check.clone(),
-                ));
+        for (server_index, server) in backend.servers.iter().enumerate() {
+            if let Some(settings) = settings(server) {
+                targets.push(Target {
+                    proxy: backend.proxy.proxy_id,
+                    server_index,
+                    server: Arc::clone(server),
+                    settings,
+                });
             }
         }
     }
-    let smallest_ms = targets
+    targets
+}
+
+/// How many first attempts there will be: one for each [`Finding::First`].
+pub fn first_attempts(world: &World) -> usize {
+    targets(world, |server| server.plan.check.clone()).len()
+        + targets(world, |server| server.plan.watch.agent.clone()).len()
+}
+
+/// Probes every checked server, and asks every agent, until the process ends.
+pub async fn run(world: Arc<World>, findings: Sender<Finding>) {
+    let checks = targets(&world, |server| server.plan.check.clone());
+    let agents = targets(&world, |server| server.plan.watch.agent.clone());
+    let of_checks = checks
         .iter()
-        .map(|(_, _, _, check)| interval_ms(Rules::of(check), check))
-        .min()
-        .unwrap_or(0);
-    let count = u64::try_from(targets.len()).unwrap_or(u64::MAX);
+        .map(|target| interval_ms(Rules::of(&target.settings), &target.settings));
+    let of_agents = agents.iter().map(|target| target.settings.inter_ms);
+    let smallest_ms = of_checks.chain(of_agents).min().unwrap_or(0);
+    let count = u64::try_from(checks.len() + agents.len()).unwrap_or(u64::MAX);
     let global = &world.plan.global;
     let started = clock::now();
     // Not the same for two balancers that probe the same servers.
     let seed = hash::mix(clock::unix_ms() ^ u64::from(std::process::id()) << 48);
-    for (position, (proxy, server_index, server, check)) in (0u64..).zip(targets) {
+    let first_round =
+        (global.first_checks_wait_ms > 0).then(|| Arc::new(Semaphore::new(FIRST_ROUND_MAX)));
+    let rhythm = |position: u64| {
         let after = first_after(position, count, smallest_ms, global.max_spread_checks_ms);
-        let rhythm = Rhythm {
-            check: check.clone(),
+        Rhythm {
             due: started + after,
+            // Where clients wait for the first round, it is the second one that is spread, and none
+            // of it comes later than an interval.
+            second: started + Duration::from_millis(u64::from(smallest_ms)).saturating_sub(after),
             spread_percent: global.spread_checks_percent,
             seed: hash::sequence(seed, position),
             turns: 0,
-        };
-        let results = results.clone();
-        tokio_uring::spawn(async move {
-            probe_server(proxy, server_index, server, rhythm, results).await;
-        });
+            first_round: first_round.clone(),
+        }
+    };
+    let mut positions = 0..;
+    let mut next = || rhythm(positions.next().unwrap_or(u64::MAX));
+    for target in checks {
+        tokio_uring::spawn(probe_server(target, next(), findings.clone()));
     }
-    drop(results);
+    for target in agents {
+        tokio_uring::spawn(agent::ask_server(target, next(), findings.clone()));
+    }
+    drop(findings);
     std::future::pending::<()>().await;
 }
 
-async fn probe_server(
-    proxy: ProxyId,
-    server_index: usize,
-    server: Arc<Server>,
-    mut rhythm: Rhythm,
-    results: Sender<ProbeResult>,
-) {
-    let mut rules = Rules::of(&rhythm.check);
+async fn probe_server(target: Target<Check>, mut rhythm: Rhythm, findings: Sender<Finding>) {
+    let Target {
+        proxy,
+        server_index,
+        server,
+        settings: check,
+    } = target;
+    let mut rules = Rules::of(&check);
+    let mut restarts = server.restarts();
     loop {
-        tokio::time::sleep(rhythm.due - clock::now()).await;
+        let permit = rhythm.wait().await;
+        if server.restarts() != restarts {
+            restarts = server.restarts();
+            rules = Rules::of(&check);
+        }
         if server.admin() == Admin::Maintenance {
-            rhythm.next(rules);
+            if !rhythm.next(interval_ms(rules, &check), &findings).await {
+                return;
+            }
             continue;
         }
         let began = clock::now();
-        let outcome = probe(&rhythm.check, server.source_ports()).await;
+        let outcome = probe(&check, server.source_ports()).await;
         let duration_ms = clock::now().ms_since(began);
+        drop(permit);
         if outcome == Outcome::Late {
             // At once, but through the scheduler: whoever else is late gets its turn first.
             tokio::task::yield_now().await;
@@ -94,14 +139,9 @@ async fn probe_server(
         let passed = outcome == Outcome::Connected;
         let counts = !matches!(outcome, Outcome::LocalError(_));
         let failure_counts = rules.counts_failure();
-        let transition = match &outcome {
-            Outcome::LocalError(_) => None,
-            _ => rules.observe(if passed { Passed } else { Failed }),
-        };
-        let transition = transition.map(|transition| match transition {
-            Transition::Up => Health::Up,
-            Transition::Down => Health::Down,
-        });
+        if counts {
+            rules.observe(if passed { Passed } else { Failed });
+        }
         let (status, description) = match outcome {
             Outcome::Connected => ("L4OK", String::new()),
             Outcome::Failed(text) => ("L4CON", text),
@@ -116,33 +156,59 @@ async fn probe_server(
             description,
             counted_failure: counts && !passed && failure_counts,
             health: rules.health(),
-            transition,
+            up: rules.is_up(),
+            restarts,
         };
-        if results.send(result).await.is_err() {
+        if findings.send(Finding::Probe(result)).await.is_err()
+            || !rhythm.next(interval_ms(rules, &check), &findings).await
+        {
             return;
         }
-        rhythm.next(rules);
     }
 }
 
 /// When a server is probed.
 struct Rhythm {
-    check: Check,
     /// Start of the next probe.
     due: Moment,
+    /// Start of the second probe where the first one comes at once.
+    second: Moment,
     spread_percent: u8,
     seed: u64,
     turns: u64,
+    /// Until the first probe is over, where clients wait for it: who may probe at once.
+    first_round: Option<Arc<Semaphore>>,
 }
 
 impl Rhythm {
-    /// Goes on to the next probe of a server in this state.
-    fn next(&mut self, rules: Rules) {
+    /// Waits for the next probe's time. What is returned is held while it runs.
+    async fn wait(&self) -> Option<OwnedSemaphorePermit> {
+        match &self.first_round {
+            // It is never closed.
+            Some(round) if self.turns == 0 => Arc::clone(round).acquire_owned().await.ok(),
+            _ => {
+                tokio::time::sleep(self.due - clock::now()).await;
+                None
+            }
+        }
+    }
+
+    /// Goes on to the next probe, an interval later; false if nobody hears of it any more.
+    async fn next(&mut self, interval_ms: u32, findings: &Sender<Finding>) -> bool {
+        let is_first = self.turns == 0;
         let random = hash::sequence(self.seed, self.turns);
         self.turns += 1;
-        let interval_ms = interval_ms(rules, &self.check);
-        let interval_ms = spread_ms(interval_ms, self.spread_percent, random);
-        self.due = next_due(self.due, interval_ms);
+        if !is_first {
+            let interval_ms = spread_ms(interval_ms, self.spread_percent, random);
+            self.due = next_due(self.due, interval_ms);
+            return true;
+        }
+        if self.first_round.take().is_some() {
+            self.due = self.second;
+        } else {
+            self.due = next_due(self.due, interval_ms);
+        }
+        findings.send(Finding::First).await.is_ok()
     }
 }
 

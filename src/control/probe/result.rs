@@ -1,7 +1,19 @@
 //! What a probe found, in HAProxy's words.
 
 use crate::base::ids::ProxyId;
-use crate::lb::Health;
+use crate::health::Answer;
+
+/// What the probe thread tells the control thread.
+#[derive(Clone, Debug)]
+pub enum Finding {
+    /// A check has ended.
+    Probe(ProbeResult),
+    /// An agent was asked.
+    Agent(AgentResult),
+    /// The first attempt of a server's checks, or of its agent, is over; what it found was told
+    /// before.
+    First,
+}
 
 /// What a probe found, and what follows from it.
 #[derive(Clone, Debug)]
@@ -20,8 +32,27 @@ pub struct ProbeResult {
     pub counted_failure: bool,
     /// Position of the rise/fall machine.
     pub health: u16,
-    /// The server's new health, if it changed.
-    pub transition: Option<Health>,
+    /// Whether the checks say that the server is up.
+    pub up: bool,
+    /// How often the server's checks had begun anew before it.
+    pub restarts: u32,
+}
+
+/// What asking an agent has brought.
+#[derive(Clone, Debug)]
+pub struct AgentResult {
+    /// The backend.
+    pub proxy: ProxyId,
+    /// The server's place in it.
+    pub server_index: usize,
+    /// `L7OK`, `L7STS`, `CHECKED`, `L7RSP`, `L7TOUT`, `L4TOUT`, `L4CON` or `SOCKERR`.
+    pub status: &'static str,
+    /// How long it took.
+    pub duration_ms: u64,
+    /// The error's text, or what the answer says to people.
+    pub description: String,
+    /// What was answered, if it was an answer.
+    pub answer: Option<Answer>,
 }
 
 impl ProbeResult {
@@ -42,6 +73,11 @@ pub fn status_text(status: &str) -> &'static str {
         "L4OK" => "Layer4 check passed",
         "L4TOUT" => "Layer4 timeout",
         "L4CON" => "Layer4 connection problem",
+        "L7OK" => "Layer7 check passed",
+        "L7STS" => "Layer7 wrong status",
+        "L7RSP" => "Layer7 invalid response",
+        "L7TOUT" => "Layer7 timeout",
+        "CHECKED" => "No status change",
         "SOCKERR" => "Socket error",
         "INI" => "Initializing",
         _ => "Unknown",

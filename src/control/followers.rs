@@ -1,0 +1,152 @@
+//! What follows from a change of a server: servers that track it change too, and sessions end where
+//! the configuration says so.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use super::admin::Standing;
+use super::{Shared, admin, apply};
+use crate::base::ids::{ProxyId, ServerId};
+use crate::config::plan::Tracked;
+use crate::flow::Who;
+use crate::health::{Rules, Transition, Verdicts, Witness};
+use crate::lb::{Admin, Backend, Health, Server};
+use crate::shard::{Message, World};
+
+/// Who tracks a server: backends and places in them, by `ServerId`.
+pub(super) type Followers = Vec<Vec<(ProxyId, usize)>>;
+
+/// What is said of every server at the start, and who follows whom. Servers take the state of those
+/// that they track before anybody looks.
+pub(super) fn at_start(world: &World) -> (Vec<Verdicts>, Vec<Standing>, Followers) {
+    let count = world.plan.servers_count as usize;
+    let mut verdicts = vec![Verdicts::default(); count];
+    let mut standings = vec![Standing::of(Admin::Ready); count];
+    let mut followers: Followers = vec![Vec::new(); count];
+    let mut following = Vec::new();
+    // Without an address, as in maintenance.
+    let mut unresolved = HashSet::new();
+    for backend in world.backends.iter().flatten() {
+        for (index, server) in backend.servers.iter().enumerate() {
+            let id = server.id.0 as usize;
+            standings[id] = Standing::of(server.admin());
+            if let Some(check) = &server.plan.check {
+                apply::report_of(server).health = Rules::of(check).health();
+            }
+            if !server.resolved() {
+                unresolved.insert(id);
+            }
+            if server.health() == Health::Down {
+                verdicts[id].hear(Witness::Check, false);
+            }
+            if let Some(tracked) = &server.plan.watch.tracks {
+                followers[tracked.server_id.0 as usize].push((backend.proxy.proxy_id, index));
+                following.push(server);
+            }
+        }
+    }
+    for server in following {
+        let Some(root) = root_of(world, server) else {
+            continue;
+        };
+        if root.health() == Health::Down {
+            verdicts[server.id.0 as usize].hear(Witness::Tracked, false);
+            server.set_health(Health::Down);
+        }
+    }
+    // What is disabled in the middle of a chain takes those behind it along.
+    let stands_out = |id: &usize| standings[*id].own != Admin::Ready || unresolved.contains(id);
+    let mut queue: VecDeque<usize> = (0..count).filter(stands_out).collect();
+    while let Some(id) = queue.pop_front() {
+        let inherited = if unresolved.contains(&id) {
+            Admin::Maintenance
+        } else {
+            standings[id].effective()
+        };
+        for (proxy, index) in &followers[id] {
+            let Some((_, server)) = world.server(*proxy, *index) else {
+                continue;
+            };
+            let follower = server.id.0 as usize;
+            if standings[follower].inherited != inherited {
+                standings[follower].inherited = inherited;
+                server.set_admin(standings[follower].effective());
+                queue.push_back(follower);
+            }
+        }
+    }
+    for backend in world.backends.iter().flatten() {
+        let is_one = |server: &Arc<Server>| server.plan.watch.tracks.is_some();
+        if backend.servers.iter().any(is_one) {
+            backend.begin();
+        }
+    }
+    (verdicts, standings, followers)
+}
+
+/// The server whose checks decide about this one: itself, or the last one that is tracked.
+pub(super) fn root_of<'a>(world: &'a World, server: &'a Arc<Server>) -> Option<&'a Arc<Server>> {
+    let mut server = server;
+    // The configuration has no circles.
+    while let Some(Tracked {
+        proxy_id, index, ..
+    }) = &server.plan.watch.tracks
+    {
+        server = world.server(*proxy_id, *index)?.1;
+    }
+    Some(server)
+}
+
+/// After a server has gone out of service or come back: sessions end where that is wanted, and
+/// servers that track it follow.
+pub(super) fn after_change(shared: &Shared, backend: &Backend, server: &Server, to: Transition) {
+    let watch = &server.plan.watch;
+    if to == Transition::Down && watch.ends_sessions {
+        end_sessions(shared, server.id, Who::MarkedDown);
+    }
+    if to == Transition::Up && watch.ends_backup_sessions && !server.plan.backup {
+        let backups = backend.servers.iter().filter(|server| server.plan.backup);
+        for backup in backups {
+            end_sessions(shared, backup.id, Who::MarkedUp);
+        }
+    }
+    follow(shared, server);
+}
+
+/// Those that track a server take its state. They report it, and so have their own follow.
+pub(super) fn follow(shared: &Shared, server: &Server) {
+    let Some(followers) = shared.followers.get(server.id.0 as usize) else {
+        return;
+    };
+    for (proxy, index) in followers {
+        let Some((backend, follower)) = shared.world.server(*proxy, *index) else {
+            continue;
+        };
+        let admin = server.admin();
+        if admin == Admin::Maintenance {
+            admin::set_inherited(shared, backend, follower, admin);
+            continue;
+        }
+        let says_up = server.health() != Health::Down;
+        let change = apply::hear(shared, backend, follower, Witness::Tracked, says_up);
+        if let (Some(change), Some(tracked)) = (change, &follower.plan.watch.tracks) {
+            let reason = format!(" via {}", tracked.name);
+            apply::report_change(shared, backend, follower, change, &reason);
+        }
+        admin::set_inherited(shared, backend, follower, admin);
+    }
+}
+
+/// Has every shard end its sessions of a server.
+fn end_sessions(shared: &Shared, server: ServerId, who: Who) {
+    // One that has not begun has no sessions.
+    let ports = shared.world.ports.iter();
+    for port in ports.filter(|port| port.gauges.turns.load(Relaxed) > 0) {
+        let mut unsent = port.send(Message::EndSessions(server, who));
+        while let Err(back) = unsent {
+            std::thread::yield_now();
+            unsent = port.send(back);
+        }
+    }
+}
