@@ -1,6 +1,7 @@
 //! What agents say, put in force: state, weight and `maxconn` first, then whether the server is up.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::apply::{self, NOTICE};
@@ -15,6 +16,7 @@ use crate::lb::{Admin, Backend, Server};
 #[derive(Debug, Default)]
 pub(super) struct Agents {
     reports: Mutex<HashMap<ServerId, AgentReport>>,
+    failures: AtomicU64,
 }
 
 /// What was found last of an agent.
@@ -47,6 +49,11 @@ impl Agents {
         self.locked().get(&server).cloned().unwrap_or_default()
     }
 
+    /// Questions without an answer, of all agents.
+    pub(super) fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
     fn locked(&self) -> MutexGuard<'_, HashMap<ServerId, AgentReport>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -54,6 +61,9 @@ impl Agents {
     /// Enters a result: whether its status is another than before, and whether the agent says, now
     /// or last, that the server is up.
     fn note(&self, server: ServerId, result: &AgentResult) -> (bool, bool) {
+        if result.answer.is_none() {
+            self.failures.fetch_add(1, Relaxed);
+        }
         let mut reports = self.locked();
         let report = reports.entry(server).or_default();
         let is_news = report.status != result.status;

@@ -114,9 +114,9 @@ fn fixed_items(plan: &Plan, shards: u16) -> [(&'static str, u64); 8] {
     });
     let shards = u64::from(shards);
     let servers = plan.proxies.iter().filter_map(|proxy| proxy.back.as_ref());
-    let probes = servers
-        .flat_map(|back| &back.servers)
-        .filter(|server| server.check.is_some());
+    let probes = servers.flat_map(|back| &back.servers).map(|server| {
+        count(usize::from(server.check.is_some()) + usize::from(server.watch.agent.is_some()))
+    });
     let targets = plan
         .proxies
         .iter()
@@ -136,7 +136,7 @@ fn fixed_items(plan: &Plan, shards: u16) -> [(&'static str, u64); 8] {
     };
     [
         ("for listening sockets", listening.sum()),
-        ("for probes in flight", count(probes.count())),
+        ("for probes in flight", probes.sum()),
         ("for log targets", count(sinks.len()) + 1),
         ("for runtime sockets", count(api)),
         ("for their clients", api_clients * count(api).max(1)),

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::support::balancer::{Setup, TempDir, program, run};
 use crate::support::client::{self, End, connect_port, local, read_end};
 use crate::support::port::free_port;
-use crate::support::{Balancer, MockServer, eventually, skip, turn, wait_for};
+use crate::support::{Balancer, MockServer, Stopwatch, eventually, skip, turn, wait_for};
 
 fn setup(server: &MockServer, port: u16) -> Setup {
     let line = format!("server s {}", server.address());
@@ -180,6 +180,42 @@ fn a_full_predecessor_leaves_its_queue_to_the_successor() {
     client::echo(&first, b"still there");
     drop((first, queued));
     assert_eq!(old.wait_exit(Duration::from_secs(5)).code(), Some(0));
+    new.settle();
+}
+
+/// The successor lets nobody in before its servers were checked, one of which takes its time.
+#[test]
+fn a_predecessor_serves_until_its_successor_has_checked_its_servers() {
+    let _turn = turn::shared();
+    if skip("it checks while it serves") {
+        return;
+    }
+    let (server, hole, port) = (MockServer::echo(), MockServer::black_hole(), free_port());
+    let dir = TempDir::new();
+    let path = dir.path().join("exposed").display().to_string();
+    let line = format!("stats socket {path} level admin expose-fd listeners");
+    let mut old = setup(&server, port).global(line).start();
+    let body = format!(
+        "listen l\n    bind 127.0.0.1:{port} backlog 64\n    balance roundrobin\n    \
+         server s {} check\n    server hole {} check inter 300\n",
+        server.address(),
+        hole.address()
+    );
+    let pid = old.pid().to_string();
+    let watch = Stopwatch::start();
+    let (new, served, lost) = under_load(port, || {
+        let new = Setup::new(body)
+            .arguments(&["-x", &path, "-sf", &pid])
+            .start();
+        eventually("the old one has ended", || !old.is_running());
+        new
+    });
+    watch.assert_within(300, 10_000, "to check");
+    assert_eq!(lost, 0, "{served} served");
+    assert!(served > 20, "{served} served");
+    let stat = new.stat();
+    assert_eq!(stat.number("l", "hole", "econ"), 0);
+    assert_eq!(stat.number("l", "hole", "lbtot"), 0);
     new.settle();
 }
 

@@ -6,6 +6,7 @@
 
 mod activity;
 mod commands;
+mod condition;
 mod info;
 pub mod sockets;
 mod stat;
