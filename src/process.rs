@@ -3,7 +3,8 @@
 //! Order matters: descriptors are counted before anything is opened, the fork comes before any
 //! thread, privileges go when everything is bound and before threads and rings that would keep
 //! them, signals are blocked before threads that would inherit them unblocked, clients wait for the
-//! first checks, and READY is said only when every address listens. The main thread then waits for signals and for shards that end.
+//! first checks, and READY is said only when every address listens. The main thread then waits for
+//! signals and for shards that end.
 
 pub mod budget;
 mod descriptors;

@@ -280,7 +280,7 @@ fn servers_track_others_of_any_backend() {
         [2, 3]
     );
     let mut row = "backend c\nserver s0 1.1.1.1:80 check\n".to_owned();
-    for index in 1..=101 {
+    for index in 1..=100 {
         row.push_str(&format!(
             "server s{index} 1.1.1.1:80 track s{}\n",
             index - 1
@@ -290,7 +290,7 @@ fn servers_track_others_of_any_backend() {
     assert!(refused.is_none());
     let text = printed(&messages);
     assert!(
-        text.contains("s101' : unable to track c/s100: more than 100 servers"),
+        text.contains("s100' : unable to track c/s99: more than 100 servers"),
         "{text}"
     );
 }

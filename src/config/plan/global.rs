@@ -68,8 +68,8 @@ pub struct Global {
     pub spread_checks_percent: u8,
     /// `max-spread-checks`: longest time between the first and the last of the first checks.
     pub max_spread_checks_ms: Option<u32>,
-    /// Ours, `tune.first-checks-wait TIME`: how long clients wait for the first checks at the start,
-    /// 1,000 by default; 0 = not at all.
+    /// Ours, `tune.first-checks-wait TIME`: how long clients wait at the start for the first
+    /// checks, 1,000 by default; 0 = not at all.
     pub first_checks_wait_ms: u32,
     /// `log-send-hostname`: the host in the headers of log lines.
     pub log_host: LogHost,

@@ -1,9 +1,10 @@
 //! The probe thread: checks and agents, and nothing else.
 //!
 //! One task per checked server, and one per agent. The first round comes at once, because clients
-//! wait for it; the later ones are spread over the interval. Sockets are tokio's, not tokio-uring's: a future of the latter goes
-//! on in the kernel after it was dropped, so its timeout would keep the descriptor. A probe's
-//! connection is closed by a reset, which leaves no TIME_WAIT on either side.
+//! wait for it; the later ones are spread over the interval. Sockets are tokio's, not
+//! tokio-uring's: a future of the latter goes on in the kernel after it was dropped, so its timeout
+//! would keep the descriptor. A probe's connection is closed by a reset, which leaves no TIME_WAIT
+//! on either side.
 //!
 //! What is not the server's fault never counts: a timeout that is seen late, because this thread
 //! was not running, and a lack of local resources lead to another probe instead of a failure.
