@@ -87,9 +87,10 @@ fn the_bound_of_a_check() {
         back.servers[0].check.clone().unwrap().timeout_ms
     };
     assert_eq!(bound(""), 2_000);
-    assert_eq!(bound("timeout connect 1s"), 1_000);
-    assert_eq!(bound("timeout connect 5s"), 2_000);
-    assert_eq!(bound("timeout connect 1s\ntimeout check 4s"), 4_000);
+    assert_eq!(bound("timeout connect 1s"), 2_000);
+    assert_eq!(bound("timeout check 4s"), 2_000);
+    assert_eq!(bound("timeout connect 1s\ntimeout check 4s"), 1_000);
+    assert_eq!(bound("timeout connect 5s\ntimeout check 1s"), 2_000);
 }
 
 #[test]
@@ -252,6 +253,7 @@ fn where_checks_and_agents_go() {
         ("10.0.0.1:5", 1_000)
     );
     assert_eq!((&*h.question, &*i.question), ("", "x"));
+    assert_eq!((h.timeout_ms, i.timeout_ms), (2_000, 1_000));
 }
 
 #[test]

@@ -408,10 +408,7 @@ fn a_flapping_server_fails_no_session() {
 fn a_pause_of_the_balancer_is_no_failure_of_a_server() {
     let _turn = turn::shared();
     let (server, syslog, port) = (MockServer::silent(), Syslog::start(), free_port());
-    let lines = format!(
-        "    timeout check 100ms\n    server a {} check inter 50 fall 1\n",
-        server.address()
-    );
+    let lines = format!("    server a {} check inter 50 fall 1\n", server.address());
     let balancer = Balancer::start(listen(port, &syslog, &lines));
     for _ in 0..3 {
         balancer.signal(Signal::SIGSTOP);

@@ -93,8 +93,8 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("the kernel's"),
     works("srvtcpka-intvl", Back, 1, "<time>", "Time between keep-alive probes to a server, in seconds.", proxy::keepalive_value)
         .default("the kernel's"),
-    works("timeout check", Back, 1, "<time>", "Longest time of a health check.", proxy::timeout)
-        .default("the lesser of 'timeout connect' and 'inter'"),
+    works("timeout check", Back, 1, "<time>", "Longest time of a health check's answer, once it is connected; its connect is then bounded by 'timeout connect', too.", proxy::timeout)
+        .default("'inter' for all of a check"),
     works("timeout connect", Back, 1, "<time>", "Longest time of a connection attempt.", proxy::timeout)
         .default("infinite, with a warning"),
     works("timeout queue", Back, 1, "<time>", "Longest wait for a free server.", proxy::timeout)

@@ -22,8 +22,8 @@ pub struct Check {
     pub fall: u16,
     /// `rise`, 2 by default.
     pub rise: u16,
-    /// Bound of one probe: min(`timeout connect`, `inter`) as HAProxy has it, `timeout check` where
-    /// set.
+    /// Bound of one connect: `inter`, and where there is a `timeout check` the lower one of `inter`
+    /// and `timeout connect`, as HAProxy has it.
     pub timeout_ms: u32,
     /// The server's `source`.
     pub source: Option<Source>,

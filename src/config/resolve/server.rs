@@ -175,20 +175,22 @@ fn agent(draft: &ServerDraft, proxy: &ProxyDraft) -> Option<Agent> {
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let ip = settings.agent.address.or(ip(&draft.address));
     let inter_ms = settings.agent.inter_ms.unwrap_or(AGENT_INTER_MS);
+    let connect_ms = check_timeout_ms(inter_ms, &proxy.settings);
     Some(Agent {
         address: Address::Ip((ip.unwrap_or(any), settings.agent.port?).into()),
         inter_ms,
         question: settings.agent.question.as_str().into(),
-        timeout_ms: check_timeout_ms(inter_ms, &proxy.settings),
+        timeout_ms: connect_ms.saturating_add(proxy.settings.timeouts.check.unwrap_or(0)),
         source: settings.source.or(proxy.settings.source),
     })
 }
 
+/// Longest time of a check's connect. Without `timeout check`, `inter` bounds all of a check;
+/// with it, that bounds the answer alone, and the connect has the bound of clients' connects, too.
 fn check_timeout_ms(inter_ms: u32, proxy: &Settings) -> u32 {
     let set = |timeout: Option<u32>| timeout.filter(|ms| *ms > 0);
     match (set(proxy.timeouts.check), set(proxy.timeouts.connect)) {
-        (Some(check), _) => check,
-        (None, Some(connect)) => connect.min(inter_ms),
-        (None, None) => inter_ms,
+        (Some(_), Some(connect)) => connect.min(inter_ms),
+        (Some(_), None) | (None, _) => inter_ms,
     }
 }
