@@ -1,0 +1,58 @@
+//! Backends to choose from, made of configuration text as any other, and clients that come.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use tidegate::config;
+use tidegate::control::resolve::SystemEnvironment;
+use tidegate::lb::{Backend, PickRequest};
+
+/// Sizes of the backends.
+pub(crate) const SERVERS: [usize; 3] = [3, 100, 1000];
+
+/// Every algorithm by the lines that ask for it.
+pub(crate) const ALGORITHMS: [(&str, &str); 4] = [
+    ("roundrobin", "balance roundrobin"),
+    ("leastconn", "balance leastconn"),
+    ("source", "balance source"),
+    ("source-ring", "balance source\n hash-type consistent"),
+];
+
+/// A running backend with so many equal servers, balanced as `lines` say.
+pub(crate) fn backend(lines: &str, servers: usize) -> Backend {
+    let mut text = format!("backend bench\n mode tcp\n {lines}\n");
+    text.push_str(" timeout connect 1s\n timeout server 1s\n");
+    for n in 0..servers {
+        let (high, low) = (n / 250, n % 250 + 1);
+        text.push_str(&format!(" server s{n} 10.0.{high}.{low}:80\n"));
+    }
+    let file = std::env::temp_dir().join(format!("tidegate-micro-{}.cfg", std::process::id()));
+    std::fs::write(&file, text).expect("the temporary directory takes a file");
+    let (plan, diagnostics) = config::load(&[file.clone()], &SystemEnvironment::new());
+    std::fs::remove_file(&file).expect("the file was written");
+    let plan = plan.unwrap_or_else(|| panic!("{diagnostics:?}"));
+    let proxy = plan.proxies[0].clone();
+    Backend::new(proxy, 1, plan.global.hash_seed, u32::MAX)
+}
+
+/// Clients with addresses that differ, one after the other.
+pub(crate) struct Clients {
+    next: u32,
+}
+
+impl Clients {
+    /// From the first one on.
+    pub(crate) fn new() -> Clients {
+        Clients { next: 0xc612_0000 }
+    }
+
+    /// What the next one asks of a backend.
+    pub(crate) fn next_request(&mut self) -> PickRequest {
+        // A step that visits every address before it repeats one.
+        self.next = self.next.wrapping_add(0x9e37_79b1);
+        let client = IpAddr::V4(Ipv4Addr::from_bits(self.next));
+        PickRequest {
+            client: Some(client),
+            avoid: None,
+        }
+    }
+}
