@@ -4,7 +4,10 @@
 //! it inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
 
 use super::diagnostics::Place;
-use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind, Sockets, Target};
+use super::plan::{
+    Endpoint, Expression, Global, HashMethod, KeepAlive, LogTarget, ProxyKind, ServerKey, Sockets,
+    Target,
+};
 use super::values::address::Family;
 use super::values::threads::ThreadSet;
 use crate::base::source::{ShortName, Source};
@@ -28,6 +31,8 @@ pub(super) struct ProxyDraft {
     pub(super) place: Place,
     /// `id`, and where it was given.
     pub(super) id: Option<(u32, Place)>,
+    /// `guid`, and where it was given.
+    pub(super) guid: Option<(String, Place)>,
     pub(super) description: String,
     pub(super) settings: Settings,
     pub(super) binds: Vec<BindDraft>,
@@ -62,7 +67,9 @@ pub(super) struct Settings {
     pub(super) keepalive_client_values: KeepAlive,
     pub(super) keepalive_server_values: KeepAlive,
     pub(super) balance: Option<BalanceWord>,
-    pub(super) hash_type: Option<HashType>,
+    pub(super) hash_method: Option<HashMethod>,
+    /// `hash-balance-factor`, 0 = none.
+    pub(super) hash_factor: u32,
     pub(super) default_backend: Option<(String, Place)>,
     /// The first `use_backend` without a condition.
     pub(super) use_backend: Option<(String, Place)>,
@@ -126,8 +133,13 @@ pub(super) struct Timeouts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BalanceWord {
     RoundRobin,
+    StaticRr,
     LeastConn,
+    First,
+    /// So many draws.
+    Random(u32),
     Source,
+    Hash(Expression),
 }
 
 /// A `log` line of a proxy.
@@ -223,6 +235,9 @@ pub(super) struct ServerSettings {
     pub(super) init_addr: Vec<InitAddr>,
     /// `id`.
     pub(super) sid: Option<u32>,
+    /// `guid`.
+    pub(super) guid: Option<String>,
+    pub(super) hash_key: ServerKey,
     /// Whether the file has it resolved by `resolvers`.
     pub(super) has_resolvers: bool,
 }
@@ -263,6 +278,8 @@ impl Default for ServerSettings {
             congestion: None,
             init_addr: Vec::new(),
             sid: None,
+            guid: None,
+            hash_key: ServerKey::default(),
             has_resolvers: false,
         }
     }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::maglev::Maglev;
+use super::ring::Ring;
 use super::sequence::Sequence;
 use super::server::Server;
 use super::sets::Set;
-use super::source::Ring;
 use crate::base::ids::ServerId;
 
 /// The servers that may be chosen and how to choose among them.
@@ -13,14 +14,26 @@ use crate::base::ids::ServerId;
 pub(super) struct Table {
     /// The set that its servers are of.
     pub(super) set: Set,
-    /// Usable servers in the order of the config.
+    /// Usable servers in the order of the config; for `first` in that of their numbers.
     pub(super) entries: Box<[Entry]>,
     /// Turns over `entries`.
     pub(super) sequence: Sequence,
     /// Added to a cursor to get a position in the sequence: carries the phase from table to table.
     offset: u64,
-    /// Points over `entries`, for consistent hashing only.
-    pub(super) ring: Option<Ring>,
+    /// Where hashes lead.
+    pub(super) places: Places,
+    weight: u32,
+}
+
+/// Where the hashes of a table lead.
+#[derive(Debug)]
+pub(super) enum Places {
+    /// To the turns of the sequence.
+    Turns,
+    /// To points of a ring.
+    Ring(Ring),
+    /// To slots of a Maglev table.
+    Maglev(Maglev),
 }
 
 /// A server that may be chosen.
@@ -32,24 +45,24 @@ pub(super) struct Entry {
 }
 
 impl Table {
-    /// The table of some servers, which takes up the sequence where `before`, an earlier table of
-    /// the set, stands at `cursor`.
+    /// The table of some servers and their turns, which takes up the sequence where `before`, an
+    /// earlier table of the set, stands at `cursor`.
     pub(super) fn new(
         set: Set,
         entries: Vec<Entry>,
-        ring: Option<Ring>,
+        sequence: Sequence,
+        places: Places,
         before: Option<Phase>,
         cursor: u64,
     ) -> Table {
-        let weights: Vec<u32> = entries.iter().map(|entry| entry.weight).collect();
-        let sequence = Sequence::new(&weights);
         let offset = before.map_or(0, |before| before.offset_for(&sequence, cursor));
         Table {
             set,
+            weight: entries.iter().map(|entry| entry.weight).sum(),
             entries: entries.into_boxed_slice(),
             sequence,
             offset,
-            ring,
+            places,
         }
     }
 
@@ -66,7 +79,7 @@ impl Table {
 
     /// Sum of the weights.
     pub(super) fn weight(&self) -> u32 {
-        self.entries.iter().map(|entry| entry.weight).sum()
+        self.weight
     }
 
     /// Where it stands, for the next table of its set; `None` if it has no turns.

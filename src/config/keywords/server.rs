@@ -4,8 +4,8 @@ use super::{CONNECTS, HTTP_ONLY, Parameter, QUIC_ONLY, TLS_ONLY};
 use crate::config::draft::ServerSettings;
 use crate::config::parse::bind::{number, positive_delay};
 use crate::config::parse::server::{
-    check_address, check_port, congestion, id, init_addr, interval, positive, resolve_prefer,
-    weight,
+    check_address, check_port, congestion, guid, hash_key, id, init_addr, interval, positive,
+    resolve_prefer, weight,
 };
 use crate::config::parse::source::{server_interface, server_source};
 
@@ -45,6 +45,10 @@ pub(in crate::config) static SERVER: &[P] = &[
     }).default("3"),
     P::works("fastinter", "<time>", "Time between checks of a server that is on its way up or down.", interval)
         .default("'inter'"),
+    P::works("guid", "<text>", "Identity of the server over restarts, unique in the file.", guid)
+        .default("none"),
+    P::works("hash-key", "id|id32|addr|addr-port|guid", "What a server's place under 'hash-type consistent' or 'maglev' comes from.", hash_key)
+        .default("addr-port, so that balancers agree whatever the order of their servers; HAProxy's is id"),
     P::works("id", "<number>", "Number of the server in statistics, unique in its backend.", id)
         .default("the next free one, from 1 on"),
     P::works("init-addr", "last|libc|none|<ip>,...", "Where the address of a name comes from at the start, in order.", init_addr)
@@ -119,8 +123,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::later("error-limit", "<number>", "Errors of traffic after which 'on-error' acts."),
     P::later("fail-timeout", "<time>", "Time in which 'max-fails' counts, and for which a server then rests.").ours(),
     P::later("from", "<name>", "A named 'default-server' to start from."),
-    P::later("guid", "<text>", "Identity over restarts."),
-    P::later("hash-key", "id|addr|addr-port|guid", "What a server's place under a consistent hash comes from."),
     P::later("init-state", "fully-up|up|down|fully-down|none", "State before the first check.")
         .meaning("the server counts as up until checks have failed"),
     P::later("max-fails", "<number>", "Failed connections after which a server rests.").ours(),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::Check;
+use super::{Check, ServerKey};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
 use crate::base::source::{ShortName, Source};
@@ -43,6 +43,10 @@ pub struct Server {
     pub congestion: Option<ShortName>,
     /// `source`, its own or its backend's.
     pub source: Option<Source>,
+    /// `hash-key`: what its place under a consistent hash is made of.
+    pub hash_key: ServerKey,
+    /// `guid`: its identity over restarts, unique in the file; empty = none.
+    pub guid: String,
     /// `file:line`, for messages.
     pub place: String,
 }

@@ -93,6 +93,8 @@ impl Builder<'_, '_> {
             tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
             congestion: settings.congestion,
             source,
+            hash_key: settings.hash_key,
+            guid: settings.guid.clone().unwrap_or_default(),
             place: draft.place.to_string(),
         }
     }
