@@ -5,6 +5,7 @@
 //! that reads the same config; see `support::balancer`.
 
 mod backups;
+mod balancing;
 mod checks;
 mod cli;
 mod closing;
