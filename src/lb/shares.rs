@@ -297,9 +297,11 @@ fn a_bounded_load_holds_for_many_threads() {
             });
         }
     });
-    let most = backend.servers.iter().map(|server| server.active()).max();
+    let active = backend.servers.iter().map(|server| server.active());
     assert_eq!(backend.active(), 16_000);
-    assert_eq!(most, Some(5_000), "a quarter more than the mean");
+    // A quarter more than the mean; the last picks may not have seen each other.
+    let most = active.max().unwrap();
+    assert!((4_990..=5_000).contains(&most), "{most}");
 }
 
 /// A retry goes to a server above its bound rather than to the one that failed.
