@@ -222,7 +222,7 @@ fn calculate(calculation: Calculation, value: i64, operand: i64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::plan::HashMethod;
+    use crate::config::plan::{Balance, HashMethod};
 
     fn value(expression: &[Converter], fetch: Fetch, client: &str) -> Option<Value> {
         let mut all = Expression::new(fetch);
@@ -335,5 +335,26 @@ mod tests {
         assert_eq!(place("[1:2:30:40:500:600::8000]:5", false), {
             Some(0x0001_0002 ^ 0x0030_0040 ^ 0x0500_0600 ^ 0x8000)
         });
+    }
+
+    #[test]
+    fn an_ipv4_client_is_the_same_however_it_came() {
+        for kind in [HashKind::MapBased, HashKind::Consistent, HashKind::Maglev] {
+            let place = |client: &str, seed| {
+                let Balance::Hash(hash) = Balance::source(kind) else {
+                    unreachable!("it hashes");
+                };
+                let request = PickRequest {
+                    client: Some(client.parse().unwrap()),
+                    ..PickRequest::default()
+                };
+                super::place(&hash, seed, &request).unwrap()
+            };
+            let plain = place("192.0.2.7:1", 5);
+            assert_eq!(plain, place("[::ffff:192.0.2.7]:2", 5));
+            // The seed is that of places; the map has none.
+            let is_map = kind == HashKind::MapBased;
+            assert_eq!(plain == place("192.0.2.7:1", 6), is_map);
+        }
     }
 }
