@@ -136,6 +136,7 @@ pub(super) enum BalanceWord {
     StaticRr,
     LeastConn,
     First,
+    PeakEwma,
     /// So many draws.
     Random(u32),
     Source,
@@ -222,6 +223,12 @@ pub(super) struct ServerSettings {
     pub(super) down_inter_ms: Option<u32>,
     pub(super) fall: u16,
     pub(super) rise: u16,
+    /// `slowstart`, 0 = none.
+    pub(super) slow_start_ms: u32,
+    /// `slowstart-steps`; empty = not set.
+    pub(super) slow_start_steps: Vec<u8>,
+    /// `slowstart-connrate`, 0 = not set.
+    pub(super) slow_start_rate: u32,
     pub(super) check_port: Option<u16>,
     pub(super) check_address: Option<std::net::IpAddr>,
     pub(super) tcp_user_timeout_ms: u32,
@@ -270,6 +277,9 @@ impl Default for ServerSettings {
             down_inter_ms: None,
             fall: 3,
             rise: 2,
+            slow_start_ms: 0,
+            slow_start_steps: Vec::new(),
+            slow_start_rate: 0,
             check_port: None,
             check_address: None,
             tcp_user_timeout_ms: 0,

@@ -119,8 +119,10 @@ fn note_result(server: &Server, result: &ProbeResult) -> bool {
     changed
 }
 
-/// Hands servers to the sessions that wait for them.
-fn send_grants(shared: &Shared, grants: Vec<Grant>) {
+/// Ends every change: hands servers to the sessions that wait for them, and lets a server that came
+/// up begin its slow start.
+pub(super) fn send_grants(shared: &Shared, grants: Vec<Grant>) {
+    shared.returns.notify_one();
     for grant in grants {
         let shard = usize::from(grant.waiter.shard.0);
         let Some(port) = shared.world.ports.get(shard) else {
@@ -153,6 +155,13 @@ fn report_check(shared: &Shared, backend: &Backend, server: &Server, result: &Pr
     shared
         .messages
         .for_proxy(proxy, NOTICE, Severity::Warning, line);
+}
+
+/// A server has reached its whole weight. HAProxy says of it that it is up, once more.
+pub(super) fn report_arrival(shared: &Shared, backend: &Backend, server: &Server, requeued: usize) {
+    let to = Transition::Up;
+    let change = Applied { to, requeued };
+    report_change(shared, backend, server, change, "");
 }
 
 /// Writes that a server went up or down; `reason` is empty or begins with a comma.

@@ -11,6 +11,7 @@ pub mod listeners;
 pub mod log;
 pub mod messages;
 pub mod probe;
+mod ramp;
 pub mod resolve;
 pub mod runtime_api;
 pub mod stats;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub facts: Facts,
     /// Sessions per second.
     pub rates: Rates,
+    /// Wakes who takes returning servers through their slow start.
+    returns: tokio::sync::Notify,
     /// Who says what of each server, by `ServerId`.
     verdicts: Mutex<Vec<Verdicts>>,
     stopping: AtomicBool,
@@ -67,6 +70,7 @@ impl Shared {
         Shared {
             messages: Messages::new(Arc::clone(&world.log_queue)),
             rates: Rates::default(),
+            returns: tokio::sync::Notify::new(),
             verdicts: Mutex::new(vec![Verdicts::default(); world.plan.servers_count as usize]),
             world,
             facts,
@@ -116,6 +120,7 @@ async fn run(
     mut results: tokio::sync::mpsc::Receiver<probe::ProbeResult>,
 ) {
     runtime_api::serve(&shared, api, &registry);
+    tokio_uring::spawn(ramp::run(Arc::clone(&shared)));
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut probing = true;

@@ -15,12 +15,14 @@ use std::sync::{Arc, Mutex};
 
 use super::bound::Bound;
 use super::builder::Builder;
+use super::peak_ewma::{self, LatencyClock};
 use super::queue::{Locked, QUEUE_MAX, Queue};
 use super::ramp::Occupancy;
 use super::server::Server;
 use super::sets::{Cursors, Set, Usable};
-use super::table::{Phase, Table};
+use super::table::{Entry, Phase, Table};
 use crate::base::ids::{ServerId, SessionKey, ShardId};
+use crate::base::time::Moment;
 use crate::config::plan::{Balance, HashKey, HashKind, Proxy};
 
 /// What a pick depends on.
@@ -108,6 +110,8 @@ pub struct Backend {
     pub(super) cursors: [Cursors; Set::COUNT],
     /// What a server may have of all connections, where a hash is bounded.
     pub(super) bound: Option<Bound>,
+    /// How late it is, as far as connect times tell.
+    pub(super) latency_clock: LatencyClock,
     /// How full it is, where a server's limit depends on it.
     occupancy: Option<Arc<Occupancy>>,
     /// Sessions at which its servers reach their `maxconn`.
@@ -177,6 +181,7 @@ impl Backend {
             published: Mutex::default(),
             cursors,
             bound: bound_of(balance),
+            latency_clock: LatencyClock::default(),
             occupancy,
             fullconn,
             queue: Queue::default(),
@@ -228,8 +233,12 @@ impl Backend {
     #[must_use]
     pub fn release(&self, server: &Arc<Server>, _outcome: Outcome) -> Option<Grant> {
         if self.queue.len() > 0 && server.may_hand_on() {
+            let mut queue = self.queue.lock();
             // The unit stays taken on its way to the next session: no pick can get it in between.
-            if let Some(waiter) = self.queue.lock().pop_for(server.id) {
+            if queue.waits_for(server.id)
+                && server.spend_allowance()
+                && let Some(waiter) = queue.pop_for(server.id)
+            {
                 return Some(Grant {
                     waiter,
                     server: Arc::clone(server),
@@ -336,6 +345,23 @@ impl Backend {
         self.serve_all(&mut queue, &table)
     }
 
+    /// Gives all the room there is to waiting sessions, where no more than limits and allowances
+    /// has changed since the table was published. Only the control thread calls it.
+    pub(super) fn serve_waiting(&self) -> Vec<Grant> {
+        let table = self.table.load();
+        if self.queue.len() == 0 || table.entries.is_empty() {
+            return Vec::new();
+        }
+        self.serve_all(&mut self.queue.lock(), &table)
+    }
+
+    /// Whether the published table has other weights than the servers.
+    pub(super) fn weights_have_changed(&self) -> bool {
+        let table = self.table.load();
+        let mut entries = table.entries.iter();
+        entries.any(|entry| entry.share != Entry::new(&entry.server, self.balance).share)
+    }
+
     /// Notes whether any server is usable now, at this Unix time in seconds. Only the control
     /// thread calls it, after `publish`.
     pub fn note_availability(&self, now_s: u64) {
@@ -370,6 +396,7 @@ impl Backend {
             Balance::RoundRobin => "roundrobin",
             Balance::StaticRr => "static-rr",
             Balance::LeastConn => "leastconn",
+            Balance::PeakEwma => "peak-ewma",
             Balance::First => "first",
             Balance::Random { .. } => "random",
             Balance::Hash(hash) => match hash.key {
@@ -400,6 +427,25 @@ impl Backend {
     /// Sum of the weights of those in use (`weight` of the backend).
     pub fn usable_weight(&self) -> u32 {
         self.table.load().weight()
+    }
+
+    /// The same, slow starts aside (`uweight` of the backend).
+    pub fn usable_user_weight(&self) -> u32 {
+        self.table.load().user_weight()
+    }
+
+    /// A session was connected to a server, in so many microseconds.
+    pub fn note_connect(&self, server: &Server, us: u64, now: Moment) {
+        if self.balance == Balance::PeakEwma {
+            self.latency_clock.note(server, us, now);
+        }
+    }
+
+    /// A connect to a server has failed.
+    pub fn note_connect_failure(&self, server: &Server, now: Moment) {
+        let back = self.proxy.back.as_ref();
+        let timeout_ms = back.map_or(0, |back| back.timeout_connect_ms);
+        self.note_connect(server, peak_ewma::penalty_us(timeout_ms), now);
     }
 
     fn wait(&self, only: Option<ServerId>) -> Pick {

@@ -42,9 +42,9 @@ impl Bound {
     /// Most connections that a server may have once it has the next one.
     pub(super) fn limit(&self, table: &Table, entry: &Entry) -> u32 {
         let all = u64::from(self.total.load(SeqCst)) + 1;
-        // 2^33 connections times 2^16 percent times a weight of 2^9 are below 2^64.
-        let share = all * u64::from(self.percent) * u64::from(entry.weight);
-        let limit = share.div_ceil(100 * u64::from(table.weight()).max(1));
+        // 2^32 connections times 2^16 percent times a share of 2^15 are below 2^64.
+        let share = all * u64::from(self.percent) * u64::from(entry.share);
+        let limit = share.div_ceil(100 * table.shares().max(1));
         u32::try_from(limit).unwrap_or(u32::MAX)
     }
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::maglev::{self, Maglev, Slots};
+use super::maglev::{Maglev, Slots};
 use super::ring::{Ring, RingPlan};
 use super::sequence::Sequence;
 use super::server::Server;
@@ -62,38 +62,20 @@ impl Builder {
         cursors: &[Cursors; Set::COUNT],
     ) -> Table {
         let (set, servers) = sets::in_use(servers, self.allbackups);
-        let entry = |server: Arc<Server>| Entry {
-            weight: self.weight(&server),
-            server,
-        };
-        let mut entries: Vec<Entry> = servers.into_iter().map(entry).collect();
+        let entry = |server: &Arc<Server>| Entry::new(server, self.balance);
+        let mut entries: Vec<Entry> = servers.iter().map(entry).collect();
         if self.balance == Balance::First {
             entries.sort_by_key(|entry| entry.server.plan.sid);
         }
-        let weights: Vec<u32> = entries.iter().map(|entry| entry.weight).collect();
+        let shares: Vec<u32> = entries.iter().map(|entry| entry.share).collect();
         let sequence = if self.balance.is_static() {
-            Sequence::as_map(&weights)
+            Sequence::as_map(&shares)
         } else {
-            Sequence::new(&weights)
+            Sequence::new(&shares)
         };
         let places = self.places(&entries);
         let cursor = cursors[set as usize].first.load(Relaxed);
         Table::new(set, entries, sequence, places, phases[set as usize], cursor)
-    }
-
-    /// What a server weighs in a table, never 0: another thread may set its weight to 0 just now,
-    /// which the next table knows.
-    fn weight(&self, server: &Server) -> u32 {
-        if self.balance.is_static() {
-            return u32::from(server.plan.weight).max(1);
-        }
-        let full = server.weight();
-        let weight = match self.kind() {
-            // Between the two of a server that starts slowly.
-            Some(HashKind::Maglev) => maglev::in_steps(server.weight(), full),
-            Some(HashKind::MapBased | HashKind::Consistent) | None => full,
-        };
-        weight.max(1)
     }
 
     fn kind(&self) -> Option<HashKind> {
@@ -102,13 +84,14 @@ impl Builder {
             Balance::RoundRobin
             | Balance::StaticRr
             | Balance::LeastConn
+            | Balance::PeakEwma
             | Balance::First
             | Balance::Random { .. } => None,
         }
     }
 
     fn places(&self, entries: &[Entry]) -> Places {
-        let known = |entry: &Entry| (self.identities[&entry.server.id], entry.weight);
+        let known = |entry: &Entry| (self.identities[&entry.server.id], entry.share);
         let servers = || entries.iter().map(known).collect::<Vec<_>>();
         match self.kind() {
             Some(HashKind::Consistent) => Places::Ring(Ring::new(&self.points, &servers())),

@@ -3,7 +3,7 @@
 use super::backend::{Backend, PickRequest};
 use super::server::Server;
 use super::table::Table;
-use super::{first, hashed, key, leastconn, random, roundrobin};
+use super::{first, hashed, key, leastconn, peak_ewma, random, roundrobin};
 use crate::base::ids::ServerId;
 use crate::config::plan::Balance;
 
@@ -25,6 +25,10 @@ impl Backend {
         let index = match self.balance {
             Balance::RoundRobin | Balance::StaticRr => roundrobin::choose(table, cursor, avoid),
             Balance::LeastConn => leastconn::choose(table, cursor, self.seeds.draws, avoid),
+            Balance::PeakEwma => {
+                let tick = self.latency_clock.tick();
+                peak_ewma::choose(table, cursor, self.seeds.draws, avoid, tick)
+            }
             Balance::First => first::choose(table, avoid),
             Balance::Random { draws } => {
                 random::choose(table, cursor, self.seeds.draws, draws, avoid)
@@ -88,6 +92,7 @@ impl Backend {
             Balance::RoundRobin
             | Balance::StaticRr
             | Balance::LeastConn
+            | Balance::PeakEwma
             | Balance::First
             | Balance::Random { .. } => None,
         }

@@ -29,7 +29,7 @@ const _: () = assert!(
 /// Times the servers are looked at anew because another shard was quicker, before any with room is
 /// taken: each time means that somebody else got a connection. As long as there are looks left no
 /// server gets more than one above the least loaded of equal weight.
-const LOOKS_MAX: usize = 64;
+pub(super) const LOOKS_MAX: usize = 64;
 
 /// Draws above the exact bound.
 const DRAWS: u32 = 2;
@@ -51,7 +51,7 @@ pub(super) fn choose(
     for _ in 0..LOOKS_MAX {
         let least = Least::of(table, avoid)?;
         // A turn claimed by another shard and a counter that moved are the same to us: look again.
-        if let Some(index) = least.rotate(table, cursor)
+        if let Some(index) = rotate(least.tied, table, cursor)
             && table.entries[index].server.take_seeing(least.seen[index])
         {
             return Some(index);
@@ -80,7 +80,7 @@ impl Least {
                 continue;
             };
             least.seen[index] = active;
-            let load = (active, entry.weight);
+            let load = (active, entry.share);
             if best.is_none_or(|best| lower(load, best)) {
                 best = Some(load);
                 least.tied = 1 << index;
@@ -90,24 +90,24 @@ impl Least {
         }
         best.map(|_| least)
     }
+}
 
-    /// The one of the tied servers whose turn comes next. Among several the turn is claimed by
-    /// moving the cursor past it; `None` if another shard moved it first.
-    fn rotate(&self, table: &Table, cursor: &AtomicU64) -> Option<usize> {
-        if self.tied.is_power_of_two() {
-            return Some(self.tied.trailing_zeros() as usize);
-        }
-        let now = cursor.load(Relaxed);
-        let tied = |index: usize| self.tied >> index & 1 == 1;
-        let mut turns = (0..TURNS_AHEAD_MAX).map(|ahead| (ahead, table.turn(now + ahead)));
-        let (ahead, index) = turns.find(|(_, index)| tied(*index)).unwrap_or_else(|| {
-            let from = table.turn(now) as u32;
-            let index = (self.tied.rotate_right(from).trailing_zeros() + from) % u64::BITS;
-            (0, index as usize)
-        });
-        let claimed = cursor.compare_exchange(now, now + ahead + 1, Relaxed, Relaxed);
-        claimed.ok().map(|_| index)
+/// The one of some tied servers, a set that isn't empty, whose turn comes next. Among several the
+/// turn is claimed by moving the cursor past it; `None` if another shard moved it first.
+pub(super) fn rotate(tied: u64, table: &Table, cursor: &AtomicU64) -> Option<usize> {
+    if tied.is_power_of_two() {
+        return Some(tied.trailing_zeros() as usize);
     }
+    let now = cursor.load(Relaxed);
+    let mut turns = (0..TURNS_AHEAD_MAX).map(|ahead| (ahead, table.turn(now + ahead)));
+    let is_tied = |(_, index): &(u64, usize)| tied >> index & 1 == 1;
+    let (ahead, index) = turns.find(is_tied).unwrap_or_else(|| {
+        let from = table.turn(now) as u32;
+        let index = (tied.rotate_right(from).trailing_zeros() + from) % u64::BITS;
+        (0, index as usize)
+    });
+    let claimed = cursor.compare_exchange(now, now + ahead + 1, Relaxed, Relaxed);
+    claimed.ok().map(|_| index)
 }
 
 /// The least loaded of any number of servers; the turn decides where the look begins, and so who
@@ -122,8 +122,8 @@ pub(super) fn scan(table: &Table, cursor: &AtomicU64, avoid: Option<ServerId>) -
             let Some(active) = room(entry, avoid) else {
                 continue;
             };
-            if best.is_none_or(|(_, best)| lower((active, entry.weight), best)) {
-                best = Some((index, (active, entry.weight)));
+            if best.is_none_or(|(_, best)| lower((active, entry.share), best)) {
+                best = Some((index, (active, entry.share)));
             }
         }
         let (index, (seen, _)) = best?;
@@ -135,7 +135,7 @@ pub(super) fn scan(table: &Table, cursor: &AtomicU64, avoid: Option<ServerId>) -
 }
 
 /// The first server with room.
-fn take_any(table: &Table, from: usize, avoid: Option<ServerId>) -> Option<usize> {
+pub(super) fn take_any(table: &Table, from: usize, avoid: Option<ServerId>) -> Option<usize> {
     let count = table.entries.len();
     (from..from + count)
         .map(|index| index % count)

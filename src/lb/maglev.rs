@@ -11,7 +11,7 @@
 //!
 //! It is built on the control thread when a table is published, in at most 10 ms for up to 655
 //! servers and 140 ms above (a debug build on one core: 3 ms for 3 servers, 7 for 655, 90 for
-//! 1,000, 140 for 6,553). A slow start therefore moves it by whole steps (`in_steps`).
+//! 1,000, 140 for 6,553). A slow start therefore moves it by tenths (`slow_start`).
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -26,9 +26,6 @@ const SLOTS_MANY: u64 = 655_373;
 /// it may be more.
 const SERVERS_FEW: usize = (SLOTS_FEW / 100) as usize;
 
-/// Parts of its weight that a server takes at once while it starts slowly.
-const STEPS: u32 = 10;
-
 /// How many slots a backend's tables have. It depends on the config alone, not on who is up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Slots(u64);
@@ -42,16 +39,6 @@ impl Slots {
             SLOTS_FEW
         })
     }
-}
-
-/// A weight that is on its way to a full one, in steps of a tenth of it, one at least: each change
-/// builds the table anew and moves clients.
-pub(super) fn in_steps(weight: u32, full: u32) -> u32 {
-    if weight >= full {
-        return weight;
-    }
-    let step = full.div_ceil(STEPS);
-    (weight / step * step).max(step)
 }
 
 /// Who has each slot.
@@ -98,8 +85,8 @@ impl Maglev {
     }
 }
 
-/// When a server of some weight has its n-th turn. There are fewer than 2^20 turns, and a weight is
-/// below 2^9: no two times that differ become equal.
+/// When a server of some weight has its n-th turn. There are fewer than 2^20 turns, and a share is
+/// below 2^15: no two times that differ become equal.
 fn time(turn: u64, weight: u32) -> u64 {
     (turn << 32) / u64::from(weight.max(1))
 }
@@ -179,20 +166,5 @@ mod tests {
         let maglev = Maglev::new(Slots::new(1_000), &servers(&[1; 1_000]));
         let counts = counts(&maglev, 1_000);
         assert!(counts.iter().all(|count| (655..=656).contains(count)));
-    }
-
-    #[test]
-    fn a_slow_start_has_ten_steps() {
-        let steps = |full| {
-            let mut steps: Vec<u32> = (1..=full).map(|weight| in_steps(weight, full)).collect();
-            assert!(steps.is_sorted());
-            steps.dedup();
-            steps
-        };
-        assert_eq!(steps(100), [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]);
-        assert_eq!(steps(1), [1]);
-        assert_eq!(steps(3), [1, 2, 3]);
-        assert_eq!(steps(256).len(), 10);
-        assert_eq!(in_steps(7, 5), 7);
     }
 }

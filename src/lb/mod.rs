@@ -11,8 +11,10 @@ mod first;
 mod hashed;
 mod key;
 mod leastconn;
+mod load;
 mod maglev;
 mod map;
+mod peak_ewma;
 mod queue;
 mod ramp;
 mod random;
@@ -23,6 +25,7 @@ mod server;
 mod sets;
 #[cfg(test)]
 mod shares;
+mod slow_start;
 #[cfg(test)]
 mod stress;
 mod table;
@@ -32,3 +35,4 @@ mod testing;
 pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Seeds, Waiter};
 pub use server::{Admin, CheckReport, Health, Server, ServerCounter};
 pub use sets::Usable;
+pub use slow_start::{Ramped, TICK_MS};

@@ -47,7 +47,7 @@ pub(super) fn draw(
             let Some(active) = leastconn::room(entry, avoid) else {
                 continue;
             };
-            let load = (active, entry.weight);
+            let load = (active, entry.share);
             if best.is_none_or(|(_, best)| leastconn::lower(load, best)) {
                 best = Some((index, load));
             }

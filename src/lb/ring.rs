@@ -5,6 +5,7 @@
 //! others, and they return when it is back. Points are hashes of what a server is known by
 //! (`hash-key`), so that two balancers agree whatever the names and the order of their servers.
 
+use super::slow_start::WHOLE;
 use crate::base::hash;
 
 /// Points of a backend's ring at its configured weights, at most (12 bytes each: 1.5 MiB).
@@ -40,11 +41,12 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// The ring of some servers, each with its identity and its weight.
+    /// The ring of some servers, each with its identity and its share in percent of a unit.
     pub(super) fn new(plan: &RingPlan, servers: &[(u64, u32)]) -> Ring {
         let mut points = Vec::new();
-        for (index, (identity, weight)) in (0u32..).zip(servers) {
-            let count = u64::from(*weight) * plan.points_per_weight;
+        for (index, (identity, share)) in (0u32..).zip(servers) {
+            let whole = u64::from(*share) * plan.points_per_weight;
+            let count = (whole / u64::from(WHOLE)).max(1);
             points.extend((0..count).map(|i| (hash::sequence(*identity, i), *identity, index)));
         }
         // Equal hashes go by identity, which doesn't depend on the order of the servers.

@@ -8,8 +8,9 @@
 //! For weights 3, 2, 1 this is A B A C B A, as in HAProxy and nginx.
 //!
 //! Building takes O(W log N): the weights are reduced by their greatest common divisor first, and
-//! above [`TURNS_MAX`] turns they are scaled down, each to 1 at least. Up to 256 servers that never
-//! happens (256 * 256 = 65,536); above, a share is off by at most one turn in 65,536.
+//! above [`TURNS_MAX`] turns they are scaled down, each to 1 at least. Up to 256 servers that
+//! happens only while one of them is in its slow start (256 * 256 = 65,536 otherwise); a share is
+//! then off by at most one turn in 65,536.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

@@ -87,7 +87,7 @@ fn the_ring_matches_its_points_and_they_the_weights() {
     };
     let servers: Vec<_> = (0..)
         .zip(WEIGHTS)
-        .map(|(host, weight)| (identity(host), u32::from(weight)))
+        .map(|(host, weight)| (identity(host), 100 * u32::from(weight)))
         .collect();
     let shares = Ring::new(&RingPlan::new(weight), &servers).shares(WEIGHTS.len());
     let chi_square = chi_square(&million(RING), &shares);

@@ -7,7 +7,9 @@ use super::ring::Ring;
 use super::sequence::Sequence;
 use super::server::Server;
 use super::sets::Set;
+use super::slow_start::{self, WHOLE};
 use crate::base::ids::ServerId;
+use crate::config::plan::Balance;
 
 /// The servers that may be chosen and how to choose among them.
 #[derive(Debug)]
@@ -22,7 +24,8 @@ pub(super) struct Table {
     offset: u64,
     /// Where hashes lead.
     pub(super) places: Places,
-    weight: u32,
+    /// Sum of the shares.
+    shares: u64,
 }
 
 /// Where the hashes of a table lead.
@@ -42,6 +45,25 @@ pub(super) struct Entry {
     pub(super) server: Arc<Server>,
     /// Its weight when the table was built, never 0.
     pub(super) weight: u32,
+    /// The part of it that counts, in percent of a unit: less than the whole in a slow start.
+    pub(super) share: u32,
+}
+
+impl Entry {
+    /// A server as it is now. Another thread may have set its weight to 0: the next table knows.
+    pub(super) fn new(server: &Arc<Server>, balance: Balance) -> Entry {
+        let weight = if balance.is_static() {
+            u32::from(server.plan.weight)
+        } else {
+            server.weight()
+        };
+        let weight = weight.max(1);
+        Entry {
+            server: Arc::clone(server),
+            weight,
+            share: weight * slow_start::weight_percent(server, balance).unwrap_or(WHOLE),
+        }
+    }
 }
 
 impl Table {
@@ -58,7 +80,7 @@ impl Table {
         let offset = before.map_or(0, |before| before.offset_for(&sequence, cursor));
         Table {
             set,
-            weight: entries.iter().map(|entry| entry.weight).sum(),
+            shares: entries.iter().map(|entry| u64::from(entry.share)).sum(),
             entries: entries.into_boxed_slice(),
             sequence,
             offset,
@@ -77,9 +99,20 @@ impl Table {
         self.entries.iter().position(|entry| entry.server.id == id)
     }
 
-    /// Sum of the weights.
+    /// Sum of the weights that count, rounded up.
     pub(super) fn weight(&self) -> u32 {
-        self.weight
+        let shares = self.shares.div_ceil(u64::from(WHOLE));
+        u32::try_from(shares).unwrap_or(u32::MAX)
+    }
+
+    /// Sum of the shares, in percent of a unit of weight.
+    pub(super) fn shares(&self) -> u64 {
+        self.shares
+    }
+
+    /// Sum of the weights, slow starts aside.
+    pub(super) fn user_weight(&self) -> u32 {
+        self.entries.iter().map(|entry| entry.weight).sum()
     }
 
     /// Where it stands, for the next table of its set; `None` if it has no turns.

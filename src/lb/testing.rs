@@ -8,14 +8,15 @@ use crate::base::address::Address;
 use crate::base::hash;
 use crate::base::ids::{ProxyId, ServerId, SessionKey};
 use crate::config::plan::{
-    Back, Balance, Hash, HashKind, Proxy, ProxyKind, Server, ServerKey, Target,
+    Back, Balance, Hash, HashKind, Proxy, ProxyKind, Server, ServerKey, SlowStart, Target,
 };
 
 /// Every way to balance.
-pub(super) const ALL: [Balance; 9] = [
+pub(super) const ALL: [Balance; 10] = [
     Balance::RoundRobin,
     Balance::StaticRr,
     Balance::LeastConn,
+    Balance::PeakEwma,
     Balance::First,
     Balance::Random { draws: 2 },
     MAP,
@@ -63,6 +64,22 @@ pub(super) fn ramping(balance: Balance, limits: &[(u32, u32)], fullconn: u32) ->
     };
     let servers = (0..).zip(limits).map(server).collect();
     Backend::new(proxy(balance, servers, false), 1, SEEDS, fullconn)
+}
+
+/// A backend of servers with a slow start.
+pub(super) fn starting_slowly(
+    balance: Balance,
+    servers: &[(u16, u32)],
+    slow_start: &SlowStart,
+) -> Backend {
+    let server = |(id, server): (u32, &(u16, u32))| {
+        Arc::new(Server {
+            slow_start: Some(slow_start.clone()),
+            ..(*planned(id, id, *server)).clone()
+        })
+    };
+    let servers = (0..).zip(servers).map(server).collect();
+    Backend::new(proxy(balance, servers, false), 1, SEEDS, 1)
 }
 
 /// A backend of active and backup servers, each with a weight and a `maxconn`.
@@ -130,6 +147,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         backup: false,
         disabled: false,
         check: None,
+        slow_start: None,
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,

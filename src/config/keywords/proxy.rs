@@ -62,7 +62,7 @@ pub(super) static PROXY: &[Keyword] = &[
     works("timeout client-fin", Front, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
         .default("'timeout client'"),
 
-    works("balance", Back, MANY, "roundrobin | static-rr | leastconn | first | random[(<draws>)] | source | hash <expression>", "How a server is chosen; docs/balancing.md has more.", balance::balance)
+    works("balance", Back, MANY, "roundrobin | static-rr | leastconn | peak-ewma | first | random[(<draws>)] | source | hash <expression>", "How a server is chosen; docs/balancing.md has more.", balance::balance)
         .default("roundrobin").lacks(&["rdp-cookie"]),
     works("default-server", Back, MANY, "<parameter>...", "Parameters of the servers that follow.", server::default_server),
     works("fullconn", Back, 1, "<number>", "Sessions of the backend at which servers with 'minconn' reach their 'maxconn'.", proxy::fullconn)

@@ -7,6 +7,9 @@ use crate::config::parse::server::{
     check_address, check_port, congestion, guid, hash_key, id, init_addr, interval, positive,
     resolve_prefer, weight,
 };
+use crate::config::parse::slow_start::{
+    rate as slow_start_rate, slow_start, steps as slow_start_steps,
+};
 use crate::config::parse::source::{server_interface, server_source};
 
 type P = Parameter<ServerSettings>;
@@ -83,6 +86,11 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.rise = positive(name, value)?;
         Ok(())
     }).default("2"),
+    P::works("slowstart", "<time>", "Time in which a server that was down or in maintenance gets to its whole weight and 'maxconn'.", slow_start),
+    P::works("slowstart-connrate", "<number>", "Most new connections per second to the server during its 'slowstart', whatever the algorithm; 0 = no bound.", slow_start_rate)
+        .default("0").ours(),
+    P::works("slowstart-steps", "<percent>,...", "Rising parts, up to 100, that 'slowstart' goes through for equally long; 0 = in proportion to the time.", slow_start_steps)
+        .default("0").ours(),
     P::works("source", "<address>[:<port>[-<port>]]", "Address and ports to connect and check from.", server_source)
         .default("'source' of the backend"),
     P::works("tcp-ut", "<time>", "Longest time that sent data may stay unacknowledged.", |_, server, name, value| {
@@ -145,8 +153,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::needed("send-proxy-v2-ssl", "", "The same with what is known of TLS."),
     P::needed("send-proxy-v2-ssl-cn", "", "The same with the client certificate's name."),
     P::needed("set-proxy-v2-tlv-fmt", "(<id>) <format>", "Adds a field to the PROXY header.").values(2),
-    P::later("slowstart", "<time>", "Time in which a returning server reaches its weight.")
-        .meaning("a returning server gets its full share at once"),
     P::needed("socks4", "<address>", "Connects through a SOCKS4 proxy."),
     P::needed("tcp-md5sig", "<password>", "Signed segments (RFC 2385)."),
     P::later("track", "[<backend>/]<server>", "Takes the state of another server.")

@@ -31,6 +31,7 @@ pub(in crate::config) fn balance(parser: &mut Parser<'_>, call: &Call<'_>) -> Ou
         "roundrobin" => BalanceWord::RoundRobin,
         "static-rr" => BalanceWord::StaticRr,
         "leastconn" => BalanceWord::LeastConn,
+        "peak-ewma" => BalanceWord::PeakEwma,
         "first" => BalanceWord::First,
         "random" => return random(parser, call, arguments),
         "source" => BalanceWord::Source,

@@ -14,6 +14,7 @@ mod parameters;
 pub(super) mod process;
 pub(super) mod proxy;
 pub(super) mod server;
+pub(super) mod slow_start;
 pub(super) mod source;
 pub(super) mod threads;
 

@@ -12,6 +12,8 @@ pub enum Balance {
     StaticRr,
     /// Fewest active connections per weight.
     LeastConn,
+    /// Lowest connect time, for its connections and weight.
+    PeakEwma,
     /// The first server, by number, that has room.
     First,
     /// The least loaded of some servers drawn by weight.
@@ -49,9 +51,11 @@ impl Balance {
         match self {
             Balance::StaticRr => true,
             Balance::Hash(hash) => hash.method.kind == HashKind::MapBased,
-            Balance::RoundRobin | Balance::LeastConn | Balance::First | Balance::Random { .. } => {
-                false
-            }
+            Balance::RoundRobin
+            | Balance::LeastConn
+            | Balance::PeakEwma
+            | Balance::First
+            | Balance::Random { .. } => false,
         }
     }
 
@@ -77,6 +81,7 @@ impl Balance {
             Balance::RoundRobin
             | Balance::StaticRr
             | Balance::LeastConn
+            | Balance::PeakEwma
             | Balance::First
             | Balance::Random { .. } => None,
         }

@@ -10,6 +10,7 @@ mod listener;
 mod log;
 mod proxy;
 mod server;
+mod slow_start;
 
 use std::sync::Arc;
 
@@ -23,6 +24,7 @@ pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};
 pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind};
 pub use server::{PortRule, Server, Target};
+pub use slow_start::SlowStart;
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Check, ServerKey};
+use super::{Check, ServerKey, SlowStart};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
 use crate::base::source::{ShortName, Source};
@@ -37,6 +37,8 @@ pub struct Server {
     pub disabled: bool,
     /// `check` with its settings.
     pub check: Option<Check>,
+    /// `slowstart` with its settings.
+    pub slow_start: Option<SlowStart>,
     /// `tcp-ut`: TCP_USER_TIMEOUT in milliseconds, 0 = none.
     pub tcp_user_timeout_ms: u32,
     /// `cc`: its congestion control.

@@ -375,6 +375,7 @@ impl Builder<'_, '_> {
                 Some(BalanceWord::StaticRr) => Balance::StaticRr,
                 Some(BalanceWord::LeastConn) => Balance::LeastConn,
                 Some(BalanceWord::First) => Balance::First,
+                Some(BalanceWord::PeakEwma) => Balance::PeakEwma,
                 Some(BalanceWord::Random(draws)) => Balance::Random { draws },
                 Some(BalanceWord::Source) => hash(HashKey::Source),
                 Some(BalanceWord::Hash(expression)) => hash(HashKey::Expression(expression)),

@@ -8,7 +8,7 @@ use crate::base::address::Address;
 use crate::base::ids::ServerId;
 use crate::config::diagnostics::Severity;
 use crate::config::draft::{ProxyDraft, ServerDraft, ServerSettings, Settings};
-use crate::config::plan::{Check, PortRule, Server, Target};
+use crate::config::plan::{Check, PortRule, Server, SlowStart, Target};
 
 /// HAProxy numbers the servers of a backend from 1.
 const SID_FIRST: u32 = 1;
@@ -67,6 +67,14 @@ impl Builder<'_, '_> {
             );
             self.report.bare(Severity::Alert, &draft.place, text);
         }
+        let slow_start = slow_start(settings);
+        if slow_start.is_none() && settings.slow_start_rate > 0 {
+            let text = format!(
+                "'server {}/{}' : 'slowstart-connrate' has no effect without 'slowstart'.",
+                proxy.name, draft.name
+            );
+            self.report.warning(&draft.place, None, text);
+        }
         let (minconn, maxconn) = limits(settings);
         Server {
             server_id,
@@ -90,6 +98,7 @@ impl Builder<'_, '_> {
                 timeout_ms: check_timeout_ms(settings.inter_ms, &proxy.settings),
                 source,
             }),
+            slow_start,
             tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
             congestion: settings.congestion,
             source,
@@ -108,6 +117,14 @@ fn limits(settings: &ServerSettings) -> (u32, u32) {
         (minconn, maxconn) if minconn >= maxconn => (0, minconn),
         (minconn, maxconn) => (minconn, maxconn),
     }
+}
+
+fn slow_start(settings: &ServerSettings) -> Option<SlowStart> {
+    (settings.slow_start_ms > 0).then(|| SlowStart {
+        duration_ms: settings.slow_start_ms,
+        steps: settings.slow_start_steps.clone(),
+        connections_per_second: settings.slow_start_rate,
+    })
 }
 
 /// A server's IP address, as far as it has one of its own.

@@ -30,6 +30,7 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         backup: false,
         disabled: false,
         check: None,
+        slow_start: None,
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,
