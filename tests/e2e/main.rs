@@ -26,6 +26,7 @@ mod programs;
 mod runtime_socket;
 mod scenarios;
 mod slow_readers;
+mod slow_start;
 mod sources;
 mod spread;
 mod supervision;
