@@ -1,20 +1,36 @@
 //! Backends to choose from, made of configuration text as any other, and clients that come.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use tidegate::config;
 use tidegate::control::resolve::SystemEnvironment;
-use tidegate::lb::{Backend, PickRequest};
+use tidegate::lb::{Backend, PickRequest, Seeds};
 
 /// Sizes of the backends.
 pub(crate) const SERVERS: [usize; 3] = [3, 100, 1000];
 
 /// Every algorithm by the lines that ask for it.
-pub(crate) const ALGORITHMS: [(&str, &str); 4] = [
+pub(crate) const ALGORITHMS: [(&str, &str); 14] = [
     ("roundrobin", "balance roundrobin"),
+    ("static-rr", "balance static-rr"),
     ("leastconn", "balance leastconn"),
+    ("first", "balance first"),
+    ("random", "balance random"),
+    ("peak-ewma", "balance peak-ewma"),
     ("source", "balance source"),
+    ("hash-map", "balance hash src,ipmask(24)"),
     ("source-ring", "balance source\n hash-type consistent"),
+    ("source-maglev", "balance source\n hash-type maglev"),
+    ("hash-ring", "balance hash src_port\n hash-type consistent"),
+    ("hash-maglev", "balance hash src_port\n hash-type maglev"),
+    (
+        "bounded-ring",
+        "balance source\n hash-type consistent\n hash-balance-factor 150",
+    ),
+    (
+        "bounded-maglev",
+        "balance source\n hash-type maglev\n hash-balance-factor 150",
+    ),
 ];
 
 /// A running backend with so many equal servers, balanced as `lines` say.
@@ -31,7 +47,11 @@ pub(crate) fn backend(lines: &str, servers: usize) -> Backend {
     std::fs::remove_file(&file).expect("the file was written");
     let plan = plan.unwrap_or_else(|| panic!("{diagnostics:?}"));
     let proxy = plan.proxies[0].clone();
-    Backend::new(proxy, 1, plan.global.hash_seed, u32::MAX)
+    let seeds = Seeds {
+        hash: plan.global.hash_seed,
+        draws: 1,
+    };
+    Backend::new(proxy, 1, seeds, u32::MAX)
 }
 
 /// Clients with addresses that differ, one after the other.
@@ -49,9 +69,10 @@ impl Clients {
     pub(crate) fn next_request(&mut self) -> PickRequest {
         // A step that visits every address before it repeats one.
         self.next = self.next.wrapping_add(0x9e37_79b1);
-        let client = IpAddr::V4(Ipv4Addr::from_bits(self.next));
+        let client = Ipv4Addr::from_bits(self.next);
         PickRequest {
-            client: Some(client),
+            client: Some(SocketAddr::from((client, 40_000))),
+            local: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 80))),
             avoid: None,
         }
     }

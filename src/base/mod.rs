@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod counters;
+pub mod digest;
 pub mod hash;
 pub mod histogram;
 pub mod ids;

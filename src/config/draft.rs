@@ -5,7 +5,8 @@
 
 use super::diagnostics::Place;
 use super::plan::{
-    Endpoint, Global, HashType, InitState, KeepAlive, LogTarget, ProxyKind, Sockets, Target,
+    Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, ProxyKind,
+    ServerKey, Sockets, Target,
 };
 use super::values::address::Family;
 use super::values::threads::ThreadSet;
@@ -31,6 +32,8 @@ pub(super) struct ProxyDraft {
     pub(super) place: Place,
     /// `id`, and where it was given.
     pub(super) id: Option<(u32, Place)>,
+    /// `guid`, and where it was given.
+    pub(super) guid: Option<(String, Place)>,
     pub(super) description: String,
     pub(super) settings: Settings,
     pub(super) binds: Vec<BindDraft>,
@@ -65,7 +68,9 @@ pub(super) struct Settings {
     pub(super) keepalive_client_values: KeepAlive,
     pub(super) keepalive_server_values: KeepAlive,
     pub(super) balance: Option<BalanceWord>,
-    pub(super) hash_type: Option<HashType>,
+    pub(super) hash_method: Option<HashMethod>,
+    /// `hash-balance-factor`, 0 = none.
+    pub(super) hash_factor: u32,
     pub(super) default_backend: Option<(String, Place)>,
     /// The first `use_backend` without a condition.
     pub(super) use_backend: Option<(String, Place)>,
@@ -129,8 +134,14 @@ pub(super) struct Timeouts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BalanceWord {
     RoundRobin,
+    StaticRr,
     LeastConn,
+    First,
+    PeakEwma,
+    /// So many draws.
+    Random(u32),
     Source,
+    Hash(Expression),
 }
 
 /// A `log` line of a proxy.
@@ -213,6 +224,12 @@ pub(super) struct ServerSettings {
     pub(super) down_inter_ms: Option<u32>,
     pub(super) fall: u16,
     pub(super) rise: u16,
+    /// `slowstart`, 0 = none.
+    pub(super) slow_start_ms: u32,
+    /// `slowstart-steps`; empty = not set.
+    pub(super) slow_start_steps: Vec<u8>,
+    /// `slowstart-connrate`, 0 = not set.
+    pub(super) slow_start_rate: u32,
     pub(super) check_port: Option<u16>,
     pub(super) check_address: Option<Address>,
     /// The port of `addr`, which `port` overrules.
@@ -236,6 +253,9 @@ pub(super) struct ServerSettings {
     pub(super) init_addr: Vec<InitAddr>,
     /// `id`.
     pub(super) sid: Option<u32>,
+    /// `guid`.
+    pub(super) guid: Option<String>,
+    pub(super) hash_key: ServerKey,
     /// Whether the file has it resolved by `resolvers`.
     pub(super) has_resolvers: bool,
 }
@@ -278,6 +298,9 @@ impl Default for ServerSettings {
             down_inter_ms: None,
             fall: 3,
             rise: 2,
+            slow_start_ms: 0,
+            slow_start_steps: Vec::new(),
+            slow_start_rate: 0,
             check_port: None,
             check_address: None,
             check_address_port: None,
@@ -292,6 +315,8 @@ impl Default for ServerSettings {
             congestion: None,
             init_addr: Vec::new(),
             sid: None,
+            guid: None,
+            hash_key: ServerKey::default(),
             has_resolvers: false,
         }
     }

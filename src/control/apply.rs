@@ -166,8 +166,10 @@ fn note_result(server: &Server, result: &ProbeResult) -> bool {
     changed
 }
 
-/// Hands servers to the sessions that wait for them.
-fn send_grants(shared: &Shared, grants: Vec<Grant>) {
+/// Ends every change: hands servers to the sessions that wait for them, and lets a server that came
+/// up begin its slow start.
+pub(super) fn send_grants(shared: &Shared, grants: Vec<Grant>) {
+    shared.returns.notify_one();
     for grant in grants {
         let shard = usize::from(grant.waiter.shard.0);
         let Some(port) = shared.world.ports.get(shard) else {
@@ -196,6 +198,18 @@ fn report_check(shared: &Shared, backend: &Backend, server: &Server, result: &Pr
         return;
     };
     let line = lines::check(subject(backend, server), result, check, server.weight());
+    say(shared, backend, NOTICE, line);
+}
+
+/// A server has reached its whole weight. HAProxy says of it that it is up, once more.
+pub(super) fn report_arrival(shared: &Shared, backend: &Backend, server: &Server, requeued: usize) {
+    let change = Applied {
+        to: Transition::Up,
+        requeued,
+        was_last: false,
+    };
+    let effect = effect(backend, server, &change);
+    let line = lines::transition(subject(backend, server), change.to, "", effect);
     say(shared, backend, NOTICE, line);
 }
 

@@ -323,6 +323,7 @@ impl Simulation {
         for backend in self.shared.world.backends.iter().flatten() {
             let request = PickRequest {
                 client: None,
+                local: None,
                 avoid: None,
             };
             match backend.pick(request) {

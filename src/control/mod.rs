@@ -17,6 +17,7 @@ pub mod listeners;
 pub mod log;
 pub mod messages;
 pub mod probe;
+mod ramp;
 pub mod resolve;
 pub mod runtime_api;
 pub mod stats;
@@ -65,6 +66,8 @@ pub struct Shared {
     pub facts: Facts,
     /// Sessions per second.
     pub rates: Rates,
+    /// Wakes who takes returning servers through their slow start.
+    returns: tokio::sync::Notify,
     /// Who says what of each server, by `ServerId`.
     verdicts: Mutex<Vec<Verdicts>>,
     /// What operators and tracked servers say of each server, by `ServerId`.
@@ -86,6 +89,7 @@ impl Shared {
         Shared {
             messages: Messages::new(Arc::clone(&world.log_queue)),
             rates: Rates::default(),
+            returns: tokio::sync::Notify::new(),
             verdicts: Mutex::new(verdicts),
             standings: Mutex::new(standings),
             followers,
@@ -162,6 +166,7 @@ async fn run(
     mut api_comes: tokio::sync::oneshot::Receiver<Api>,
     mut findings: tokio::sync::mpsc::Receiver<probe::Finding>,
 ) {
+    tokio_uring::spawn(ramp::run(Arc::clone(&shared)));
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut probing, mut serving) = (true, false);

@@ -10,30 +10,40 @@
 //! nobody can overtake. The queue says why no waiting session is forgotten.
 
 use arc_swap::ArcSwap;
-use std::collections::HashMap;
-use std::net::IpAddr;
-use std::sync::atomic::Ordering::Relaxed;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
-use super::leastconn;
+use super::bound::Bound;
+use super::builder::Builder;
+use super::peak_ewma::{self, LatencyClock};
 use super::queue::{Locked, QUEUE_MAX, Queue};
 use super::ramp::Occupancy;
-use super::roundrobin;
 use super::server::Server;
-use super::sets::{self, Cursors, Set, Usable};
-use super::source::{self, Ring, RingPlan};
+use super::sets::{Cursors, Set, Usable};
 use super::table::{Entry, Phase, Table};
 use crate::base::ids::{ServerId, SessionKey, ShardId};
-use crate::config::plan::{Balance, HashType, Proxy};
+use crate::base::time::Moment;
+use crate::config::plan::{Balance, HashKey, HashKind, Proxy};
 
 /// What a pick depends on.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct PickRequest {
-    /// The client's address; `None` for Unix clients.
-    pub client: Option<IpAddr>,
+    /// The client's address; `None` for Unix clients, and where nothing asks for it.
+    pub client: Option<SocketAddr>,
+    /// The address that the client connected to; `None` as above.
+    pub local: Option<SocketAddr>,
     /// A retry after this server failed: chosen again only if no other is usable, and the
     /// round-robin cursor is not advanced.
     pub avoid: Option<ServerId>,
+}
+
+impl PickRequest {
+    /// Of a connection about which nothing is known.
+    pub(super) const ANY: PickRequest = PickRequest {
+        client: None,
+        local: None,
+        avoid: None,
+    };
 }
 
 /// What a pick says.
@@ -91,21 +101,32 @@ pub struct Backend {
     pub proxy: Arc<Proxy>,
     /// Its servers, in the order of the config.
     pub servers: Vec<Arc<Server>>,
-    balance: Balance,
-    hash_seed: u64,
-    /// For consistent hashing: how many points servers get, and each server's identity.
-    ring_plan: RingPlan,
-    identities: HashMap<ServerId, u64>,
+    pub(super) balance: Balance,
+    pub(super) seeds: Seeds,
+    builder: Builder,
     table: ArcSwap<Table>,
     published: Mutex<Published>,
     /// Turns, by set.
-    cursors: [Cursors; Set::COUNT],
+    pub(super) cursors: [Cursors; Set::COUNT],
+    /// What a server may have of all connections, where a hash is bounded.
+    pub(super) bound: Option<Bound>,
+    /// How late it is, as far as connect times tell.
+    pub(super) latency_clock: LatencyClock,
     /// How full it is, where a server's limit depends on it.
     occupancy: Option<Arc<Occupancy>>,
     /// Sessions at which its servers reach their `maxconn`.
     fullconn: u32,
-    queue: Queue,
+    pub(super) queue: Queue,
     availability: Mutex<Availability>,
+}
+
+/// What a backend's choices begin from.
+#[derive(Clone, Copy, Debug)]
+pub struct Seeds {
+    /// Of hashes: the plan's, which is public and the same in every process.
+    pub hash: u64,
+    /// Of draws: one of its own for every process, or all would draw alike.
+    pub draws: u64,
 }
 
 /// Whether a backend has servers, for statistics; shards never touch it.
@@ -131,10 +152,10 @@ struct Published {
 }
 
 impl Backend {
-    /// The live state of a planned backend; `hash_seed` is the plan's public seed, `fullconn` the
-    /// effective number of sessions that fill it. Its first table is published. A proxy without a
-    /// connecting side has no servers and refuses every pick.
-    pub fn new(proxy: Arc<Proxy>, shards: usize, hash_seed: u64, fullconn: u32) -> Backend {
+    /// The live state of a planned backend; `fullconn` is the effective number of sessions that
+    /// fill it. Its first table is published. A proxy without a connecting side has no servers and
+    /// refuses every pick.
+    pub fn new(proxy: Arc<Proxy>, shards: usize, seeds: Seeds, fullconn: u32) -> Backend {
         let plans = proxy.back.as_ref().map_or(&[][..], |back| &back.servers);
         let ramps = plans.iter().any(|plan| plan.minconn > 0);
         let occupancy = ramps.then(|| Arc::new(Occupancy::new(fullconn)));
@@ -147,29 +168,20 @@ impl Backend {
             ))
         };
         let servers: Vec<_> = plans.iter().map(server).collect();
-        let mut occurrences = HashMap::new();
-        let mut identities = HashMap::new();
-        for server in &servers {
-            let address = server.plan.address.to_string();
-            let occurrence = occurrences.entry(address.clone()).or_insert(0u64);
-            identities.insert(
-                server.id,
-                source::identity(hash_seed, &address, *occurrence),
-            );
-            *occurrence += 1;
-        }
-        let weight = plans.iter().map(|plan| u64::from(plan.weight)).sum();
+        let back = proxy.back.as_ref();
+        let balance = back.map_or(Balance::RoundRobin, |back| back.balance);
+        let builder = Builder::new(back, seeds.hash);
+        let phases = Default::default();
+        let cursors = Default::default();
         let backend = Backend {
-            balance: proxy
-                .back
-                .as_ref()
-                .map_or(Balance::RoundRobin, |back| back.balance),
-            hash_seed,
-            ring_plan: RingPlan::new(weight),
-            identities,
-            table: ArcSwap::from_pointee(Table::new(Set::Active, Vec::new(), None, None, 0)),
+            balance,
+            seeds,
+            table: ArcSwap::from_pointee(builder.build(&[], &phases, &cursors)),
+            builder,
             published: Mutex::default(),
-            cursors: Default::default(),
+            cursors,
+            bound: bound_of(balance),
+            latency_clock: LatencyClock::default(),
             occupancy,
             fullconn,
             queue: Queue::default(),
@@ -216,7 +228,7 @@ impl Backend {
             return self.wait(only);
         }
         match self.choose(&table, request) {
-            Ok(index) => Pick::Server(Arc::clone(&table.entries[index].server)),
+            Ok(index) => Pick::Server(self.taken(&table.entries[index].server)),
             Err(only) => self.wait(only),
         }
     }
@@ -226,13 +238,20 @@ impl Backend {
     #[must_use]
     pub fn release(&self, server: &Arc<Server>, _outcome: Outcome) -> Option<Grant> {
         if self.queue.len() > 0 && server.may_hand_on() {
+            let mut queue = self.queue.lock();
             // The unit stays taken on its way to the next session: no pick can get it in between.
-            if let Some(waiter) = self.queue.lock().pop_for(server.id) {
+            if queue.waits_for(server.id)
+                && server.spend_allowance()
+                && let Some(waiter) = queue.pop_for(server.id)
+            {
                 return Some(Grant {
                     waiter,
                     server: Arc::clone(server),
                 });
             }
+        }
+        if let Some(bound) = &self.bound {
+            bound.gives();
         }
         server.give();
         if self.queue.len() == 0 {
@@ -274,7 +293,7 @@ impl Backend {
         queue.remove(waiter);
         Some(Grant {
             waiter,
-            server: Arc::clone(&table.entries[index].server),
+            server: self.taken(&table.entries[index].server),
         })
     }
 
@@ -312,7 +331,10 @@ impl Backend {
             .published
             .lock()
             .expect("nothing panics while it publishes");
-        let table = Arc::new(self.build(&published.phases));
+        let table = Arc::new(
+            self.builder
+                .build(&self.servers, &published.phases, &self.cursors),
+        );
         if let Some(phase) = table.phase() {
             published.phases[table.set as usize] = Some(phase);
         }
@@ -326,6 +348,23 @@ impl Backend {
         let mut queue = self.queue.lock();
         queue.unbind(|id| table.index_of(id).is_some());
         self.serve_all(&mut queue, &table)
+    }
+
+    /// Gives all the room there is to waiting sessions, where no more than limits and allowances
+    /// has changed since the table was published. Only the control thread calls it.
+    pub(super) fn serve_waiting(&self) -> Vec<Grant> {
+        let table = self.table.load();
+        if self.queue.len() == 0 || table.entries.is_empty() {
+            return Vec::new();
+        }
+        self.serve_all(&mut self.queue.lock(), &table)
+    }
+
+    /// Whether the published table has other weights than the servers.
+    pub(super) fn weights_have_changed(&self) -> bool {
+        let table = self.table.load();
+        let mut entries = table.entries.iter();
+        entries.any(|entry| entry.share != Entry::new(&entry.server, self.balance).share)
     }
 
     /// Notes whether any server is usable now, at this Unix time in seconds. Only the control
@@ -360,8 +399,15 @@ impl Backend {
     pub fn algorithm(&self) -> &'static str {
         match self.balance {
             Balance::RoundRobin => "roundrobin",
+            Balance::StaticRr => "static-rr",
             Balance::LeastConn => "leastconn",
-            Balance::Source(HashType::MapBased | HashType::Consistent) => "source",
+            Balance::PeakEwma => "peak-ewma",
+            Balance::First => "first",
+            Balance::Random { .. } => "random",
+            Balance::Hash(hash) => match hash.key {
+                HashKey::Source => "source",
+                HashKey::Expression(_) => "hash",
+            },
         }
     }
 
@@ -388,98 +434,31 @@ impl Backend {
         self.table.load().weight()
     }
 
+    /// The same, slow starts aside (`uweight` of the backend).
+    pub fn usable_user_weight(&self) -> u32 {
+        self.table.load().user_weight()
+    }
+
+    /// A session was connected to a server, in so many microseconds.
+    pub fn note_connect(&self, server: &Server, us: u64, now: Moment) {
+        if self.balance == Balance::PeakEwma {
+            self.latency_clock.note(server, us, now);
+        }
+    }
+
+    /// A connect to a server has failed.
+    pub fn note_connect_failure(&self, server: &Server, now: Moment) {
+        let back = self.proxy.back.as_ref();
+        let timeout_ms = back.map_or(0, |back| back.timeout_connect_ms);
+        self.note_connect(server, peak_ewma::penalty_us(timeout_ms), now);
+    }
+
     fn wait(&self, only: Option<ServerId>) -> Pick {
         if self.queue.len() >= QUEUE_MAX {
             Pick::Refuse
         } else {
             Pick::Wait { only }
         }
-    }
-
-    /// Takes a connection by the backend's algorithm: the index of the server, or the only server
-    /// to wait for, if there is one.
-    fn choose(&self, table: &Table, request: PickRequest) -> Result<usize, Option<ServerId>> {
-        let PickRequest { client, avoid } = request;
-        let cursors = &self.cursors[table.set as usize];
-        let cursor = if avoid.is_none() {
-            &cursors.first
-        } else {
-            &cursors.retry
-        };
-        let index = match (self.balance, client) {
-            (Balance::LeastConn, _) => leastconn::choose(table, cursor, avoid),
-            (Balance::Source(_), Some(client)) => {
-                let hash = source::hash_client(self.hash_seed, client);
-                if avoid.is_none() {
-                    let home = source::home(table, hash);
-                    let server = &table.entries[home].server;
-                    if !self.has_full_queue(server) {
-                        return if server.take() {
-                            Ok(home)
-                        } else {
-                            Err(Some(server.id))
-                        };
-                    }
-                    // Enough wait for it: any other is better than to wait longer.
-                    return source::choose_other(table, hash, Some(server.id)).ok_or(None);
-                }
-                source::choose_other(table, hash, avoid)
-            }
-            // A client without an address has nothing to hash.
-            (Balance::RoundRobin, _) | (Balance::Source(_), None) => {
-                roundrobin::choose(table, cursor, avoid)
-            }
-        };
-        // The server that failed is better than none.
-        let avoided = || {
-            table
-                .index_of(avoid?)
-                .filter(|index| table.entries[*index].server.take())
-        };
-        index.or_else(avoided).ok_or(None)
-    }
-
-    /// Takes a connection of any server.
-    fn choose_any(&self, table: &Table) -> Option<usize> {
-        self.choose(
-            table,
-            PickRequest {
-                client: None,
-                avoid: None,
-            },
-        )
-        .ok()
-    }
-
-    /// Whether a new session has to wait because others already do, and for which server.
-    fn behind_others(&self, table: &Table, request: PickRequest) -> Option<Option<ServerId>> {
-        match (self.balance, request) {
-            (
-                Balance::Source(_),
-                PickRequest {
-                    client: Some(client),
-                    avoid: None,
-                },
-            ) => {
-                // The others may all be waiting for servers that this one has nothing to do with.
-                let hash = source::hash_client(self.hash_seed, client);
-                let home = &table.entries[source::home(table, hash)].server;
-                if self.has_full_queue(home) {
-                    return self.queue.lock().has_any().then_some(None);
-                }
-                self.queue
-                    .lock()
-                    .waits_for(home.id)
-                    .then_some(Some(home.id))
-            }
-            (Balance::RoundRobin | Balance::LeastConn | Balance::Source(_), _) => Some(None),
-        }
-    }
-
-    /// Whether as many sessions wait for this server alone as may (`maxqueue`).
-    fn has_full_queue(&self, server: &Server) -> bool {
-        let most = server.plan.maxqueue as usize;
-        most > 0 && self.queued_for(server.id) >= most
     }
 
     /// Gives one connection of a server to the session that has waited longest for it, if it has
@@ -491,7 +470,7 @@ impl Backend {
         let waiter = queue.pop_for(server.id)?;
         Some(Grant {
             waiter,
-            server: Arc::clone(server),
+            server: self.taken(server),
         })
     }
 
@@ -533,300 +512,26 @@ impl Backend {
         let waiter = queue.pop_any().expect("a session waits for any server");
         Some(Grant {
             waiter,
-            server: Arc::clone(&table.entries[index].server),
+            server: self.taken(&table.entries[index].server),
         })
     }
 
-    /// The table of the servers that may be chosen now; each set goes on at its phase.
-    fn build(&self, phases: &[Option<Phase>; Set::COUNT]) -> Table {
-        let back = self.proxy.back.as_ref();
-        let allbackups = back.is_some_and(|back| back.allbackups);
-        let (set, servers) = sets::in_use(&self.servers, allbackups);
-        let entry = |server: Arc<Server>| Entry {
-            // Another thread may set the weight to 0 just now: the next table knows.
-            weight: server.weight().max(1),
-            server,
-        };
-        let entries: Vec<Entry> = servers.into_iter().map(entry).collect();
-        let ring = (self.balance == Balance::Source(HashType::Consistent))
-            .then(|| Ring::new(&self.ring_plan, &entries, |id| self.identities[&id]));
-        let cursor = self.cursors[set as usize].first.load(Relaxed);
-        Table::new(set, entries, ring, phases[set as usize], cursor)
+    /// A server of which a connection has just been taken.
+    fn taken(&self, server: &Arc<Server>) -> Arc<Server> {
+        if let Some(bound) = &self.bound {
+            bound.took();
+        }
+        Arc::clone(server)
+    }
+}
+
+/// The map has no places to go on to, and HAProxy bounds none of its servers.
+fn bound_of(balance: Balance) -> Option<Bound> {
+    match balance {
+        Balance::Hash(hash) if hash.method.kind != HashKind::MapBased => Bound::new(hash.factor),
+        _ => None,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::{self, address, backend, key, picked, server};
-    use super::super::{Admin, Health};
-    use super::*;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
-
-    const ANY: PickRequest = PickRequest {
-        client: None,
-        avoid: None,
-    };
-
-    fn waiter(slot: u32, only: Option<ServerId>) -> Waiter {
-        Waiter {
-            shard: ShardId(0),
-            session: key(slot),
-            only,
-        }
-    }
-
-    fn granted(grant: &Option<Grant>) -> Option<(u32, u32)> {
-        grant
-            .as_ref()
-            .map(|grant| (grant.waiter.session.slot, grant.server.id.0))
-    }
-
-    #[test]
-    fn refuses_without_a_usable_server() {
-        let backend = backend(Balance::RoundRobin, &[server(1, 0), server(0, 0)]);
-        let usable = backend.usable_servers();
-        assert_eq!((usable.active, backend.usable_weight()), (1, 1));
-        assert!(matches!(backend.pick(ANY), Pick::Server(_)));
-        for take_down in [
-            (|s: &Server| s.set_admin(Admin::Drain)) as fn(&Server),
-            |s| s.set_admin(Admin::Maintenance),
-            |s| s.set_health(Health::Down),
-            |s| s.set_weight(0),
-        ] {
-            take_down(&backend.servers[0]);
-            assert!(backend.publish().is_empty());
-            assert!(matches!(backend.pick(ANY), Pick::Refuse));
-            backend.servers[0].set_admin(Admin::Ready);
-            backend.servers[0].set_health(Health::Up);
-            backend.servers[0].set_weight(1);
-            assert!(backend.publish().is_empty());
-            assert!(matches!(backend.pick(ANY), Pick::Server(_)));
-        }
-        assert_eq!((backend.active(), backend.servers[0].active_peak()), (5, 5));
-    }
-
-    #[test]
-    fn the_failed_server_is_better_than_none() {
-        for balance in testing::ALL {
-            let backend = backend(balance, &[server(1, 1), server(1, 2)]);
-            let retry = PickRequest {
-                client: address(1),
-                avoid: Some(ServerId(0)),
-            };
-            let picks: Vec<_> = (0..3).map(|_| picked(&backend.pick(retry))).collect();
-            assert_eq!(picks, [Some(1), Some(1), Some(0)], "{balance:?}");
-            assert!(
-                matches!(backend.pick(retry), Pick::Wait { only: None }),
-                "{balance:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_release_hands_on_in_order_and_nobody_overtakes() {
-        let backend = backend(Balance::RoundRobin, &[server(1, 1)]);
-        let Pick::Server(only) = backend.pick(ANY) else {
-            panic!("room for one")
-        };
-        assert!(matches!(backend.pick(ANY), Pick::Wait { only: None }));
-        for slot in 1..=3 {
-            assert!(backend.enqueue(waiter(slot, None)).is_none());
-        }
-        assert_eq!((backend.queued(), backend.queued_peak()), (3, 3));
-        assert!(backend.dequeue(waiter(2, None)) && !backend.dequeue(waiter(2, None)));
-        let first = backend.release(&only, Outcome::Completed);
-        assert_eq!(granted(&first), Some((1, 0)));
-        assert_eq!(only.active(), 1);
-        assert!(matches!(backend.pick(ANY), Pick::Wait { .. }));
-        assert_eq!(
-            granted(&backend.release(&only, Outcome::Abandoned)),
-            Some((3, 0))
-        );
-        assert!(backend.release(&only, Outcome::ConnectFailed).is_none());
-        assert_eq!((only.active(), backend.queued()), (0, 0));
-    }
-
-    #[test]
-    fn entering_the_queue_looks_for_room_once_more() {
-        let backend = backend(Balance::LeastConn, &[server(1, 1), server(1, 1)]);
-        let servers: Vec<_> = (0..2)
-            .map(|_| picked(&backend.pick(ANY)).unwrap())
-            .collect();
-        assert!(matches!(backend.pick(ANY), Pick::Wait { .. }));
-        let freed = &backend.servers[servers[0] as usize];
-        assert!(backend.release(freed, Outcome::Completed).is_none());
-        assert_eq!(
-            granted(&backend.enqueue(waiter(1, None))),
-            Some((1, servers[0]))
-        );
-        assert_eq!((backend.queued(), freed.active()), (0, 1));
-    }
-
-    #[test]
-    fn a_server_in_drain_gets_nobody_and_publish_serves_the_rest() {
-        let backend = backend(Balance::RoundRobin, &[server(1, 1), server(1, 1)]);
-        for _ in 0..2 {
-            assert!(matches!(backend.pick(ANY), Pick::Server(_)));
-        }
-        for slot in 0..5 {
-            assert!(backend.enqueue(waiter(slot, None)).is_none());
-        }
-        backend.servers[0].set_admin(Admin::Drain);
-        assert!(backend.publish().is_empty());
-        assert!(
-            backend
-                .release(&backend.servers[0], Outcome::Completed)
-                .is_none()
-        );
-        assert_eq!(backend.servers[0].active(), 0);
-        backend.servers[1].set_maxconn(3);
-        let grants: Vec<_> = backend
-            .publish()
-            .into_iter()
-            .map(|g| granted(&Some(g)))
-            .collect();
-        assert_eq!(grants, [Some((0, 1)), Some((1, 1))]);
-        backend.servers[0].set_admin(Admin::Ready);
-        let grants: Vec<_> = backend
-            .publish()
-            .into_iter()
-            .map(|g| granted(&Some(g)))
-            .collect();
-        assert_eq!(grants, [Some((2, 0))]);
-        // A lower bound: what is above it goes without being handed on.
-        backend.servers[1].set_maxconn(1);
-        assert!(backend.publish().is_empty());
-        assert!(
-            backend
-                .release(&backend.servers[1], Outcome::Completed)
-                .is_none()
-        );
-        assert!(
-            backend
-                .release(&backend.servers[1], Outcome::Completed)
-                .is_none()
-        );
-        let grant = backend.release(&backend.servers[1], Outcome::Completed);
-        assert_eq!(
-            (granted(&grant), backend.servers[1].active()),
-            (Some((3, 1)), 1)
-        );
-        assert_eq!(backend.queued(), 1);
-    }
-
-    #[test]
-    fn hashed_sessions_wait_for_their_server_alone() {
-        let backend = backend(
-            Balance::Source(HashType::Consistent),
-            &[server(1, 1), server(1, 1)],
-        );
-        let client_of = |id: u32| {
-            let home =
-                |n: &u32| picked(&testing::pick_and_release(&backend, address(*n))) == Some(id);
-            address((0..100).find(home).unwrap())
-        };
-        let (of_0, of_1) = (client_of(0), client_of(1));
-        let pick = |client| {
-            backend.pick(PickRequest {
-                client,
-                avoid: None,
-            })
-        };
-        assert_eq!(picked(&pick(of_0)), Some(0));
-        assert!(matches!(
-            pick(of_0),
-            Pick::Wait {
-                only: Some(ServerId(0))
-            }
-        ));
-        assert!(backend.enqueue(waiter(1, Some(ServerId(0)))).is_none());
-        assert_eq!(backend.queued_for(ServerId(0)), 1);
-        // The other server's clients don't wait behind it.
-        assert_eq!(picked(&pick(of_1)), Some(1));
-        assert!(backend.enqueue(waiter(2, Some(ServerId(1)))).is_none());
-        assert!(backend.enqueue(waiter(3, Some(ServerId(0)))).is_none());
-        let grant = backend.release(&backend.servers[1], Outcome::Completed);
-        assert_eq!(granted(&grant), Some((2, 1)));
-        assert!(
-            backend
-                .release(&backend.servers[1], Outcome::Completed)
-                .is_none()
-        );
-        // When its server goes, a bound session takes any.
-        backend.servers[0].set_health(Health::Down);
-        let grants: Vec<_> = backend
-            .publish()
-            .into_iter()
-            .map(|g| granted(&Some(g)))
-            .collect();
-        assert_eq!(grants, [Some((1, 1))]);
-        assert_eq!((backend.queued(), backend.queued_for(ServerId(0))), (1, 0));
-        let grant = backend.release(&backend.servers[1], Outcome::Completed);
-        assert_eq!(granted(&grant), Some((3, 1)));
-    }
-
-    #[test]
-    fn publishing_frees_the_tables_nobody_reads() {
-        let backend = backend(Balance::RoundRobin, &[server(1, 0)]);
-        for _ in 0..10 {
-            assert!(backend.publish().is_empty());
-        }
-        assert!(backend.published.lock().unwrap().retired.len() <= 1);
-    }
-
-    /// One shard releases the only unit at the moment when another one enters the queue: in each
-    /// round the newcomer gets it, whichever way the two interleave.
-    #[test]
-    fn a_release_and_an_arrival_never_miss_each_other() {
-        const ROUNDS: usize = 100_000;
-        let backend = &backend(Balance::RoundRobin, &[server(1, 1)]);
-        let (begun, ended) = (&AtomicUsize::new(0), &AtomicUsize::new(0));
-        let queued = &AtomicBool::new(false);
-        let mut forgotten = 0;
-        let reach = |counter: &AtomicUsize, round| {
-            let mut looks = 0u32;
-            while counter.load(SeqCst) < round {
-                looks += 1;
-                // Both threads have to be quick to meet, but there may be one CPU only.
-                if looks.is_multiple_of(256) {
-                    std::thread::yield_now()
-                } else {
-                    std::hint::spin_loop()
-                }
-            }
-        };
-        std::thread::scope(|scope| {
-            scope.spawn(move || {
-                for round in 1..=ROUNDS {
-                    reach(begun, round);
-                    let waiter = waiter(round as u32, None);
-                    let got = match backend.pick(ANY) {
-                        Pick::Server(server) => Some(server),
-                        Pick::Wait { .. } => backend.enqueue(waiter).map(|grant| grant.server),
-                        Pick::Refuse => panic!("the server is usable"),
-                    };
-                    queued.store(got.is_none(), SeqCst);
-                    if let Some(server) = got {
-                        assert!(backend.release(&server, Outcome::Completed).is_none());
-                    }
-                    ended.store(round, SeqCst);
-                }
-            });
-            for round in 1..=ROUNDS {
-                let Pick::Server(server) = backend.pick(ANY) else {
-                    panic!("round {round}")
-                };
-                begun.store(round, SeqCst);
-                // Try all the ways to meet: from before the other's pick to after its entering.
-                (0..round % 64).for_each(|_| std::hint::spin_loop());
-                let grant = backend.release(&server, Outcome::Completed);
-                reach(ended, round);
-                forgotten += usize::from(queued.load(SeqCst) && grant.is_none());
-                for grant in grant.into_iter().chain(backend.publish()) {
-                    assert!(backend.release(&grant.server, Outcome::Completed).is_none());
-                }
-            }
-        });
-        assert_eq!(forgotten, 0, "of {ROUNDS} newcomers");
-    }
-}
+mod tests;

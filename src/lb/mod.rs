@@ -4,20 +4,35 @@
 //! Only the control thread publishes. This layer never sees a descriptor, a clock or a ring.
 
 mod backend;
+mod bound;
+mod builder;
+mod choose;
+mod first;
+mod hashed;
+mod key;
 mod leastconn;
+mod load;
+mod maglev;
+mod map;
+mod peak_ewma;
 mod queue;
 mod ramp;
+mod random;
+mod ring;
 mod roundrobin;
 mod sequence;
 mod server;
 mod sets;
-mod source;
+#[cfg(test)]
+mod shares;
+mod slow_start;
 #[cfg(test)]
 mod stress;
 mod table;
 #[cfg(test)]
 mod testing;
 
-pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Waiter};
+pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Seeds, Waiter};
 pub use server::{Admin, CheckReport, Health, Server, ServerCounter};
 pub use sets::Usable;
+pub use slow_start::{Ramped, TICK_MS};

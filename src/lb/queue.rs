@@ -8,6 +8,9 @@
 //! waits. No session is forgotten in between: whoever enters first publishes the number and then
 //! looks for room once more; whoever leaves a server first drops its count and then looks at the
 //! number. All four steps are sequentially consistent, so at least one of the two sees the other.
+//! The same holds for whoever raises a limit or fills up the allowance of a returning server: first
+//! the limit, then the look. After a refund of an allowance nobody looks; the control thread does
+//! at every tick until the server has arrived.
 
 use crossbeam::utils::CachePadded;
 use std::collections::{BTreeMap, HashMap};

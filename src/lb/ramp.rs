@@ -55,10 +55,7 @@ mod tests {
     use crate::base::ids::ShardId;
     use crate::config::plan::Balance;
 
-    const ANY: PickRequest = PickRequest {
-        client: None,
-        avoid: None,
-    };
+    const ANY: PickRequest = PickRequest::ANY;
 
     fn waiter(slot: u32) -> Waiter {
         Waiter {

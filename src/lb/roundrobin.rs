@@ -41,10 +41,7 @@ mod tests {
     use std::sync::Mutex;
 
     fn first() -> PickRequest {
-        PickRequest {
-            client: None,
-            avoid: None,
-        }
+        PickRequest::ANY
     }
 
     #[test]
@@ -81,10 +78,7 @@ mod tests {
             order.push(picked(&backend.pick(first())).unwrap());
             let avoid = Some(ServerId(n % 3));
             assert_ne!(
-                picked(&backend.pick(PickRequest {
-                    client: None,
-                    avoid
-                })),
+                picked(&backend.pick(PickRequest { avoid, ..first() })),
                 Some(n % 3)
             );
         }

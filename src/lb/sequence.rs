@@ -8,11 +8,14 @@
 //! For weights 3, 2, 1 this is A B A C B A, as in HAProxy and nginx.
 //!
 //! Building takes O(W log N): the weights are reduced by their greatest common divisor first, and
-//! above [`TURNS_MAX`] turns they are scaled down, each to 1 at least. Up to 256 servers that never
-//! happens (256 * 256 = 65,536); above, a share is off by at most one turn in 65,536.
+//! above [`TURNS_MAX`] turns they are scaled down, each to 1 at least. Up to 256 servers that
+//! happens only while one of them is in its slow start (256 * 256 = 65,536 otherwise); a share is
+//! then off by at most one turn in 65,536.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
+
+use super::map;
 
 /// Most turns of a sequence, not counting what rounding up to 1 adds (one turn per server): 256
 /// KiB.
@@ -27,7 +30,7 @@ pub(super) struct Sequence {
 impl Sequence {
     /// The sequence for some weights, none of them 0.
     pub(super) fn new(weights: &[u32]) -> Sequence {
-        let weights = reduce(weights);
+        let weights = reduce(weights, TURNS_MAX);
         let total: u64 = weights.iter().sum();
         let mut ready = BinaryHeap::with_capacity(weights.len());
         let mut early = BinaryHeap::with_capacity(weights.len());
@@ -54,6 +57,12 @@ impl Sequence {
         Sequence {
             turns: turns.collect(),
         }
+    }
+
+    /// The same turns in the order of HAProxy's map (see `map`).
+    pub(super) fn as_map(weights: &[u32]) -> Sequence {
+        let turns = map::turns(&reduce(weights, map::TURNS_MAX));
+        Sequence { turns }
     }
 
     /// How many turns there are before it repeats.
@@ -91,8 +100,8 @@ impl PartialOrd for Share {
     }
 }
 
-/// The weights divided by their greatest common divisor, and scaled down to the bound of turns.
-fn reduce(weights: &[u32]) -> Vec<u64> {
+/// The weights divided by their greatest common divisor, and scaled down to a bound of turns.
+fn reduce(weights: &[u32], turns_max: u64) -> Vec<u64> {
     let divisor = weights
         .iter()
         .fold(0, |divisor, weight| gcd(divisor, u64::from(*weight)));
@@ -101,9 +110,9 @@ fn reduce(weights: &[u32]) -> Vec<u64> {
         .map(|weight| u64::from(*weight) / divisor)
         .collect();
     let total: u64 = weights.iter().sum();
-    if total > TURNS_MAX {
+    if total > turns_max {
         for weight in &mut weights {
-            *weight = ((*weight * TURNS_MAX + total / 2) / total).max(1);
+            *weight = ((*weight * turns_max + total / 2) / total).max(1);
         }
     }
     weights
@@ -144,7 +153,7 @@ mod tests {
             let weights: Vec<u32> = (1..=count)
                 .map(|i| 1 + (hash::sequence(seed, i) % 256) as u32)
                 .collect();
-            let reduced = reduce(&weights);
+            let reduced = reduce(&weights, TURNS_MAX);
             let total: u64 = reduced.iter().sum();
             let mut had = vec![0u64; weights.len()];
             for (step, turn) in (1u64..).zip(turns(&weights)) {

@@ -1,17 +1,18 @@
 //! A server as the running process knows it: state, limits, counts. Its slot outlives every table.
 
 use crossbeam::utils::CachePadded;
-use std::sync::atomic::{
-    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
-    Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use super::load::Load;
+use super::peak_ewma::Latency;
 use super::ramp::Occupancy;
+use super::slow_start::{self, SlowStart, Step};
 use crate::base::counters::ShardCounters;
 use crate::base::histogram::Histogram;
 use crate::base::ids::ServerId;
 use crate::base::ports::Ports;
+use crate::base::time::Moment;
 use crate::config::plan;
 
 /// Counters of a server, indices of [`Server::counters`].
@@ -103,19 +104,6 @@ pub struct CheckReport {
     pub health: u16,
 }
 
-/// What every pick and release touches, in a cache line of its own.
-#[derive(Debug)]
-struct Load {
-    /// Connections it has now, of all shards; written by `pick` and `release` only.
-    active: AtomicU32,
-    /// Most connections it ever had.
-    peak: AtomicU32,
-    /// Most connections it may have; `u32::MAX` = unlimited.
-    maxconn: AtomicU32,
-    /// How full the backend is, if `minconn` makes the limit depend on it.
-    occupancy: Option<Arc<Occupancy>>,
-}
-
 /// A server's live state.
 #[derive(Debug)]
 pub struct Server {
@@ -126,6 +114,11 @@ pub struct Server {
     /// Name of its backend.
     pub backend_name: Arc<str>,
     load: CachePadded<Load>,
+    /// Most connections it may have, slow start aside; `u32::MAX` = unlimited.
+    maxconn: AtomicU32,
+    slow_start: Option<SlowStart>,
+    /// Its connect times, for `balance peak-ewma`. Every connect writes it there.
+    pub(super) latency: CachePadded<Latency>,
     /// Whether it is in the table that picks read.
     in_use: AtomicBool,
     weight: AtomicU32,
@@ -167,12 +160,14 @@ impl Server {
         Server {
             id: plan.server_id,
             backend_name,
-            load: CachePadded::new(Load {
-                active: AtomicU32::new(0),
-                peak: AtomicU32::new(0),
-                maxconn: AtomicU32::new(unlimited_if_zero(plan.maxconn)),
-                occupancy: occupancy.filter(|_| plan.minconn > 0),
-            }),
+            load: CachePadded::new(Load::new(
+                plan.minconn,
+                unlimited_if_zero(plan.maxconn),
+                occupancy.filter(|_| plan.minconn > 0),
+            )),
+            maxconn: AtomicU32::new(unlimited_if_zero(plan.maxconn)),
+            slow_start: plan.slow_start.clone().map(SlowStart::new),
+            latency: CachePadded::default(),
             in_use: AtomicBool::new(false),
             weight: AtomicU32::new(u32::from(plan.weight)),
             health: AtomicU8::new(health as u8),
@@ -189,22 +184,22 @@ impl Server {
 
     /// Connections it has now.
     pub fn active(&self) -> u32 {
-        self.load.active.load(Relaxed)
+        self.load.active()
     }
 
     /// Most connections it ever had at once.
     pub fn active_peak(&self) -> u32 {
-        self.load.peak.load(Relaxed)
+        self.load.peak()
     }
 
-    /// Present weight, 0..=256.
+    /// Its weight, 0..=256, slow start aside.
     pub fn weight(&self) -> u32 {
         self.weight.load(Relaxed)
     }
 
-    /// Present `maxconn`; `u32::MAX` = unlimited.
+    /// Its `maxconn`, slow start aside; `u32::MAX` = unlimited.
     pub fn maxconn(&self) -> u32 {
-        self.load.maxconn.load(Relaxed)
+        self.maxconn.load(Relaxed)
     }
 
     /// What probes say.
@@ -227,12 +222,66 @@ impl Server {
 
     /// Sets what probes say. The caller publishes the backend's table afterwards.
     pub fn set_health(&self, health: Health) {
-        self.health.store(health as u8, Relaxed);
+        self.change(|| self.health.store(health as u8, Relaxed));
     }
 
     /// Sets what the operator says. The caller publishes the backend's table afterwards.
     pub fn set_admin(&self, admin: Admin) {
-        self.admin.store(admin as u8, Relaxed);
+        self.change(|| self.admin.store(admin as u8, Relaxed));
+    }
+
+    /// Changes its state. A server that comes into service begins its slow start, and nothing is
+    /// known of its connect times.
+    fn change(&self, set: impl FnOnce()) {
+        let in_service = || self.health() != Health::Down && self.admin() != Admin::Maintenance;
+        let before = in_service();
+        set();
+        match (before, in_service()) {
+            (false, true) => {
+                self.latency.forget();
+                if let Some(slow_start) = &self.slow_start {
+                    let (percent, allowance) = slow_start.begin();
+                    self.set_limits(percent);
+                    self.load.allow(allowance);
+                }
+            }
+            (true, false) => self.slow_start.iter().for_each(SlowStart::stop),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Takes its slow start as far as it is at this moment. The caller publishes the table or
+    /// serves the queue afterwards.
+    pub(super) fn ramp(&self, now: Moment) -> Step {
+        let Some(slow_start) = &self.slow_start else {
+            return Step::Rests;
+        };
+        let step = slow_start.step(now);
+        match step {
+            Step::Rests => {}
+            Step::GoesOn { percent, more } => {
+                self.set_limits(percent);
+                self.load.fill(more, slow_start.filling());
+            }
+            Step::Arrives => {
+                self.set_limits(slow_start::WHOLE);
+                self.load.allow(None);
+            }
+        }
+        step
+    }
+
+    fn set_limits(&self, percent: u32) {
+        let minconn = slow_start::part_of(self.plan.minconn, percent);
+        self.load
+            .set_limits(minconn, slow_start::part_of(self.maxconn(), percent));
+    }
+
+    /// Its slow start, while it is on its way.
+    pub(super) fn slow_start(&self) -> Option<&SlowStart> {
+        self.slow_start
+            .as_ref()
+            .filter(|slow_start| slow_start.is_on_its_way())
     }
 
     /// How often its checks have begun anew: a probe of an earlier time says nothing any more.
@@ -253,7 +302,9 @@ impl Server {
     /// Sets `maxconn`, 0 = unlimited. The caller publishes the backend's table afterwards, so that
     /// waiting sessions get what room there is now. Connections above a lower bound are left alone.
     pub fn set_maxconn(&self, maxconn: u32) {
-        self.load.maxconn.store(unlimited_if_zero(maxconn), SeqCst);
+        self.maxconn.store(unlimited_if_zero(maxconn), Relaxed);
+        let slow_start = self.slow_start.as_ref();
+        self.set_limits(slow_start.map_or(slow_start::WHOLE, SlowStart::percent));
     }
 
     /// The ports of its `source`, where that has several: each connection takes one of them.
@@ -287,73 +338,41 @@ impl Server {
         self.in_use.store(in_use, Relaxed);
     }
 
-    /// Connections it may have at this moment: `maxconn`, or with `minconn` a part of it.
-    fn limit(&self) -> u32 {
-        let maxconn = self.load.maxconn.load(SeqCst);
-        match &self.load.occupancy {
-            None => maxconn,
-            Some(occupancy) => occupancy.limit(self.plan.minconn, maxconn),
-        }
-    }
-
     /// Connections it has now if there is room for one more.
     pub(super) fn room(&self) -> Option<u32> {
-        let active = self.load.active.load(Relaxed);
-        (active < self.limit()).then_some(active)
+        self.load.room()
     }
 
-    /// Takes a connection if there is room. The order is sequentially consistent: the queue's
-    /// argument that no waiting session is forgotten rests on it (see `queue`).
+    /// Takes a connection if there is room.
     pub(super) fn take(&self) -> bool {
-        let limit = self.limit();
-        if limit == u32::MAX {
-            // Without a bound there is nothing to compare: one addition instead of a loop.
-            self.note_peak(self.load.active.fetch_add(1, SeqCst) + 1);
-            return true;
-        }
-        let active = &self.load.active;
-        let taken = active.fetch_update(SeqCst, SeqCst, |n| (n < limit).then_some(n + 1));
-        if let Ok(before) = taken {
-            self.note_peak(before + 1);
-        }
-        taken.is_ok()
+        self.load.take()
     }
 
     /// Takes a connection if the server still has exactly `seen` and there is room.
     pub(super) fn take_seeing(&self, seen: u32) -> bool {
-        let active = &self.load.active;
-        let taken = seen < self.limit()
-            && active
-                .compare_exchange(seen, seen + 1, SeqCst, Relaxed)
-                .is_ok();
-        if taken {
-            self.note_peak(seen + 1);
-        }
-        taken
+        self.load.take_seeing(seen)
     }
 
     /// Gives a connection back.
     pub(super) fn give(&self) {
-        let before = self.load.active.fetch_sub(1, SeqCst);
-        assert!(before > 0, "a server was released more often than picked");
+        self.load.give();
     }
 
     /// Whether a connection that ends may be handed on instead of given back: the server still
     /// takes connections, and its limit was not lowered below what it has.
     pub(super) fn may_hand_on(&self) -> bool {
-        self.may_serve() && self.load.active.load(Relaxed) <= self.limit()
+        self.may_serve() && !self.load.is_above_limit()
+    }
+
+    /// Uses its allowance of new connections for one on a unit that is taken already; false if
+    /// there is none left. A server that isn't returning needs no allowance.
+    pub fn spend_allowance(&self) -> bool {
+        self.load.spend()
     }
 
     /// Whether a session that waits may be given to it, room aside.
     pub(super) fn may_serve(&self) -> bool {
         self.is_in_use() && self.eligible()
-    }
-
-    fn note_peak(&self, active: u32) {
-        // The peak is seldom reached: a load keeps the line shared on the other CPUs.
-        if self.load.peak.load(Relaxed) < active {
-            self.load.peak.fetch_max(active, Relaxed);
-        }
     }
 }
 

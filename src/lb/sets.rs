@@ -113,10 +113,7 @@ mod tests {
     use crate::base::ids::{ServerId, ShardId};
     use crate::config::plan::Balance;
 
-    const ANY: PickRequest = PickRequest {
-        client: None,
-        avoid: None,
-    };
+    const ANY: PickRequest = PickRequest::ANY;
 
     fn set(backend: &Backend, index: usize, health: Health) -> Vec<u32> {
         backend.servers[index].set_health(health);
@@ -144,7 +141,8 @@ mod tests {
             let backend = backend(balance, false, &[(1, 0); 2], &[(1, 0), (5, 0), (1, 0)]);
             let share = |counts: Vec<u32>| -> Vec<bool> { counts.iter().map(|n| *n > 0).collect() };
             let spread = || share(testing::spread(&backend, 200));
-            assert_eq!(spread(), [true, true, false, false, false], "{balance:?}");
+            let both = balance != Balance::First;
+            assert_eq!(spread(), [true, both, false, false, false], "{balance:?}");
             assert_eq!((usable(&backend), backend.usable_weight()), ((2, 3), 2));
             down(&backend, 0);
             assert_eq!(spread(), [false, true, false, false, false]);
@@ -253,6 +251,7 @@ mod tests {
             let retry = |server| PickRequest {
                 client: address(1),
                 avoid: Some(ServerId(server)),
+                local: None,
             };
             assert_eq!(picked(&backend.pick(retry(0))), Some(1), "{balance:?}");
             down(&backend, 1);

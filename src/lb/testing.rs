@@ -1,21 +1,44 @@
 //! Backends, clients and helpers for the tests of this layer.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Backend, Outcome, Pick, PickRequest};
+use super::{Backend, Outcome, Pick, PickRequest, Seeds};
 use crate::base::address::Address;
 use crate::base::hash;
 use crate::base::ids::{ProxyId, ServerId, SessionKey};
-use crate::config::plan::{Back, Balance, HashType, Proxy, ProxyKind, Server, Target, Watch};
+use crate::config::plan::{
+    Back, Balance, Hash, HashKind, Proxy, ProxyKind, Server, ServerKey, SlowStart, Target, Watch,
+};
 
 /// Every way to balance.
-pub(super) const ALL: [Balance; 4] = [
+pub(super) const ALL: [Balance; 10] = [
     Balance::RoundRobin,
+    Balance::StaticRr,
     Balance::LeastConn,
-    Balance::Source(HashType::MapBased),
-    Balance::Source(HashType::Consistent),
+    Balance::PeakEwma,
+    Balance::First,
+    Balance::Random { draws: 2 },
+    MAP,
+    RING,
+    MAGLEV,
+    bounded(RING, 125),
 ];
+
+/// Hashes of the client's address.
+pub(super) const MAP: Balance = Balance::source(HashKind::MapBased);
+pub(super) const RING: Balance = Balance::source(HashKind::Consistent);
+pub(super) const MAGLEV: Balance = Balance::source(HashKind::Maglev);
+
+/// A hash with a bound of its servers' load.
+pub(super) const fn bounded(balance: Balance, factor: u32) -> Balance {
+    match balance {
+        Balance::Hash(hash) => Balance::Hash(Hash { factor, ..hash }),
+        other => other,
+    }
+}
+
+const SEEDS: Seeds = Seeds { hash: 0, draws: 1 };
 
 /// A server's weight and `maxconn`.
 pub(super) fn server(weight: u16, maxconn: u32) -> (u16, u32) {
@@ -40,7 +63,23 @@ pub(super) fn ramping(balance: Balance, limits: &[(u32, u32)], fullconn: u32) ->
         })
     };
     let servers = (0..).zip(limits).map(server).collect();
-    Backend::new(proxy(balance, servers, false), 1, 0, fullconn)
+    Backend::new(proxy(balance, servers, false), 1, SEEDS, fullconn)
+}
+
+/// A backend of servers with a slow start.
+pub(super) fn starting_slowly(
+    balance: Balance,
+    servers: &[(u16, u32)],
+    slow_start: &SlowStart,
+) -> Backend {
+    let server = |(id, server): (u32, &(u16, u32))| {
+        Arc::new(Server {
+            slow_start: Some(slow_start.clone()),
+            ..(*planned(id, id, *server)).clone()
+        })
+    };
+    let servers = (0..).zip(servers).map(server).collect();
+    Backend::new(proxy(balance, servers, false), 1, SEEDS, 1)
 }
 
 /// A backend of active and backup servers, each with a weight and a `maxconn`.
@@ -59,12 +98,16 @@ pub(super) fn with_backups(
         })
     };
     let servers = (0..).zip(servers).map(server).collect();
-    Backend::new(proxy(balance, servers, allbackups), 1, 0, 1)
+    Backend::new(proxy(balance, servers, allbackups), 1, SEEDS, 1)
 }
 
 /// A backend of planned servers, with a seed.
 pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, seed: u64) -> Backend {
-    Backend::new(proxy(balance, servers, false), 1, seed, 1)
+    let seeds = Seeds {
+        hash: seed,
+        ..SEEDS
+    };
+    Backend::new(proxy(balance, servers, false), 1, seeds, 1)
 }
 
 fn proxy(balance: Balance, servers: Vec<Arc<Server>>, allbackups: bool) -> Arc<Proxy> {
@@ -83,6 +126,7 @@ fn proxy(balance: Balance, servers: Vec<Arc<Server>>, allbackups: bool) -> Arc<P
         kind: ProxyKind::Backend,
         front: None,
         back: Some(back),
+        guid: String::new(),
         logs: Vec::new(),
     })
 }
@@ -104,16 +148,19 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         disabled: false,
         check: None,
         watch: Watch::default(),
+        slow_start: None,
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,
+        hash_key: ServerKey::AddressPort,
+        guid: String::new(),
         place: String::new(),
     })
 }
 
 /// The n-th client.
-pub(super) fn address(n: u32) -> Option<IpAddr> {
-    Some(IpAddr::V4(Ipv4Addr::from_bits(0xc612_0000 + n)))
+pub(super) fn address(n: u32) -> Option<SocketAddr> {
+    Some((Ipv4Addr::from_bits(0xc612_0000 + n), 1024).into())
 }
 
 /// A session.
@@ -133,10 +180,10 @@ pub(super) fn picked(pick: &Pick) -> Option<u32> {
 }
 
 /// A short connection.
-pub(super) fn pick_and_release(backend: &Backend, client: Option<IpAddr>) -> Pick {
+pub(super) fn pick_and_release(backend: &Backend, client: Option<SocketAddr>) -> Pick {
     let pick = backend.pick(PickRequest {
         client,
-        avoid: None,
+        ..PickRequest::ANY
     });
     if let Pick::Server(server) = &pick {
         assert!(backend.release(server, Outcome::Completed).is_none());

@@ -194,6 +194,11 @@ impl<K: Kernel> Shard<K> {
         server
             .counters
             .add(self.id, ServerCounter::ConnectErrors as usize, 1);
+        let backend = session.backend.as_ref().expect("a backend was entered");
+        // A lack of our own says nothing about the server.
+        if error != ConnectError::Resource {
+            backend.note_connect_failure(&server, self.now);
+        }
         if session.retries_left == 0 {
             self.drop_server(slot, Outcome::ConnectFailed);
             return self.give_up(slot, error);
@@ -201,7 +206,9 @@ impl<K: Kernel> Shard<K> {
         session.retries_left -= 1;
         session.retries += 1;
         let back = planned_backend(session);
-        let redispatch = redispatch_due(back, session.retries) || !server.usable();
+        // To a server that returns another attempt is one more new connection.
+        let redispatch =
+            redispatch_due(back, session.retries) || !server.usable() || !server.spend_allowance();
         let counter = if redispatch {
             session.redispatched = true;
             (FrontCounter::Redispatches, ServerCounter::Redispatches)
@@ -293,6 +300,7 @@ impl<K: Kernel> Shard<K> {
         server.connect_us.record(self.id, us);
         server.last_session_ms.store(unix_ms, Relaxed);
         let backend = session.backend.as_ref().expect("a backend was entered");
+        backend.note_connect(server, us, now);
         let counters = self.world.counters_of(backend);
         counters.add(self.id, FrontCounter::ConnectTimeUs as usize, us);
         counters.add(self.id, FrontCounter::BytesIn as usize, early);

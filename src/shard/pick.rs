@@ -1,6 +1,5 @@
 //! From an accepted connection to a server: the session's start, the choice, the queue.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::record::SessionRecord;
@@ -35,13 +34,17 @@ impl<K: Kernel> Shard<K> {
         let backend = frontend_backend(&self.world, &frontend);
         let front = frontend.proxy.front.as_ref().expect("a frontend");
         let logs = !frontend.proxy.logs.is_empty();
-        let by_source = backend.as_ref().is_some_and(|b| needs_client(b));
+        let back = backend.as_ref().and_then(|b| b.proxy.back.as_ref());
+        let balance = back.map(|back| &back.balance);
         // Both cost a system call each: asked for only where something reads them.
-        if logs || by_source {
+        if logs || balance.is_some_and(Balance::reads_source) {
             session.client = self.kernel.peer_address(client);
         }
-        if logs && !front.tcplog {
+        let logs_now = logs && !front.tcplog;
+        if logs_now || balance.is_some_and(Balance::reads_destination) {
             session.local = self.kernel.local_address(client);
+        }
+        if logs_now {
             self.log_accept(&session);
         }
         frontend
@@ -75,8 +78,12 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn choose(&mut self, slot: u32, avoid: Option<ServerId>) {
         let session = self.sessions.at(slot).expect("a live session");
         let backend = Arc::clone(session.backend.as_ref().expect("a backend was entered"));
-        let client: Option<IpAddr> = session.client.map(|address| address.ip());
-        match backend.pick(PickRequest { client, avoid }) {
+        let request = PickRequest {
+            client: session.client,
+            local: session.local,
+            avoid,
+        };
+        match backend.pick(request) {
             Pick::Server(server) => match avoid {
                 None => self.assigned(slot, server),
                 Some(failed) => self.assigned_again(slot, server, failed),
@@ -317,10 +324,4 @@ impl<K: Kernel> Shard<K> {
             slot = next;
         }
     }
-}
-
-/// Whether a backend's choice depends on the client's address.
-fn needs_client(backend: &Backend) -> bool {
-    let back = backend.proxy.back.as_ref();
-    back.is_some_and(|back| matches!(back.balance, Balance::Source(_)))
 }

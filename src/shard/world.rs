@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::port::ShardPort;
 use super::record::LogQueue;
 use crate::base::counters::ShardCounters;
+use crate::base::hash;
 use crate::base::ids::ProxyId;
 use crate::base::limits::{LimitId, LimitKey, LimitTable};
 use crate::base::rate::Rate;
 use crate::config::plan::{Plan, Proxy};
-use crate::lb::{Backend, Server};
+use crate::lb::{Backend, Seeds, Server};
 
 /// Counters of a frontend, indices of [`Frontend::counters`]. A backend has the same ones, in
 /// [`World::back_counters`].
@@ -148,7 +149,11 @@ impl World {
             Some(Arc::new(Backend::new(
                 Arc::clone(proxy),
                 shards,
-                plan.global.hash_seed,
+                Seeds {
+                    hash: plan.global.hash_seed,
+                    // No two processes begin at the same millisecond on the same machine.
+                    draws: hash::sequence(unix_ms_at_zero, u64::from(proxy.proxy_id.0)),
+                },
                 fullconn,
             )))
         };

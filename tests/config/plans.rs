@@ -8,7 +8,7 @@ use tidegate::base::receive::ReceiveStep;
 use tidegate::base::source::ShortName;
 use tidegate::config::Diagnostic;
 use tidegate::config::plan::{
-    Balance, Endpoint, HashType, KeepAlive, Level, LogFormat, LogHost, LogSink,
+    Balance, Endpoint, HashKind, KeepAlive, Level, LogFormat, LogHost, LogSink,
 };
 
 use crate::world::{back, front, load, plan, printed};
@@ -72,6 +72,69 @@ fn the_log_of_http_is_that_of_sessions() {
 }
 
 #[test]
+fn every_algorithm_has_its_plan() {
+    use tidegate::config::plan::{
+        Calculation, Converter, Expression, Fetch, Hash, HashFunction, HashKey, HashMethod,
+    };
+    let balance = |lines: &str| back(lines).balance;
+    assert_eq!(balance("balance static-rr"), Balance::StaticRr);
+    assert_eq!(balance("balance first"), Balance::First);
+    assert_eq!(balance("balance random"), Balance::Random { draws: 2 });
+    assert_eq!(balance("balance random(7)"), Balance::Random { draws: 7 });
+    assert_eq!(balance("balance random(65)"), Balance::Random { draws: 64 });
+    let method = |kind, function, avalanche| HashMethod {
+        kind,
+        function,
+        avalanche,
+    };
+    let mut expression = Expression::new(Fetch::SourcePort);
+    assert!(expression.add(Converter::Calculate(Calculation::Div, 2)));
+    let lines = "balance hash src_port,div(2)\nhash-type maglev wt6 avalanche\n\
+                 hash-balance-factor 150";
+    let hash = Hash {
+        key: HashKey::Expression(expression),
+        method: method(HashKind::Maglev, HashFunction::Wt6, true),
+        factor: 150,
+    };
+    assert_eq!(balance(lines), Balance::Hash(hash));
+    let hash = Hash {
+        key: HashKey::Source,
+        method: method(HashKind::MapBased, HashFunction::None, false),
+        factor: 0,
+    };
+    let lines = "balance source\nhash-type map-based none\nhash-balance-factor 0";
+    assert_eq!(balance(lines), Balance::Hash(hash));
+    // Only what a key is made of is asked for.
+    let reads = |key: &str| {
+        let balance = balance(&format!("balance {key}"));
+        (balance.reads_source(), balance.reads_destination())
+    };
+    assert_eq!(reads("leastconn"), (false, false));
+    assert_eq!(reads("source"), (true, false));
+    assert_eq!(reads("hash src_port"), (true, false));
+    assert_eq!(reads("hash dst,ipmask(24)"), (false, true));
+}
+
+#[test]
+fn identities_of_servers() {
+    use tidegate::config::plan::ServerKey;
+    let back = back(
+        "server a 127.0.0.1:1 guid one hash-key guid\nserver b 127.0.0.1:2\n\
+         default-server hash-key id\nserver c 127.0.0.1:3 hash-key addr\n\
+         server d 127.0.0.1:4 hash-key id32",
+    );
+    let servers = back.servers.iter();
+    let all: Vec<_> = servers.map(|s| (s.hash_key, s.guid.as_str())).collect();
+    let expected = [
+        (ServerKey::Guid, "one"),
+        (ServerKey::AddressPort, ""),
+        (ServerKey::Address, ""),
+        (ServerKey::Id, ""),
+    ];
+    assert_eq!(all, expected);
+}
+
+#[test]
 fn back_settings() {
     let plain = back("");
     assert_eq!(
@@ -101,10 +164,10 @@ fn back_settings() {
     );
     assert_eq!(
         back("balance source").balance,
-        Balance::Source(HashType::MapBased)
+        Balance::source(HashKind::MapBased)
     );
     let consistent = back("hash-type consistent sdbm\nbalance source").balance;
-    assert_eq!(consistent, Balance::Source(HashType::Consistent));
+    assert_eq!(consistent, Balance::source(HashKind::Consistent));
     for (interval, expected) in [("1", Some(1)), ("-2", Some(-2)), ("0", None)] {
         assert_eq!(
             back(&format!("option redispatch {interval}")).redispatch,

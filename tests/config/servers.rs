@@ -3,7 +3,7 @@
 use tidegate::base::address::Address;
 use tidegate::base::ids::ServerId;
 use tidegate::base::source::{ShortName, Source};
-use tidegate::config::plan::{PortRule, Target};
+use tidegate::config::plan::{PortRule, SlowStart, Target};
 use tidegate::config::{self, Options};
 
 use crate::world::{World, back, plan, printed};
@@ -295,4 +295,31 @@ fn servers_track_others_of_any_backend() {
         text.contains("s100' : unable to track c/s99: more than 100 servers"),
         "{text}"
     );
+}
+
+#[test]
+fn slow_starts() {
+    let back = back(
+        "server a 1.1.1.1:80\nserver b 1.1.1.1:80 slowstart 1500us\n\
+         default-server slowstart 1m slowstart-steps 10,50,100\nserver c 1.1.1.1:80\n\
+         server d 1.1.1.1:80 slowstart-steps 0 slowstart-connrate 7\n\
+         server e 1.1.1.1:80 slowstart 0",
+    );
+    let slow_start = |duration_ms, steps: &[u8], connections_per_second| {
+        Some(SlowStart {
+            duration_ms,
+            steps: steps.to_vec(),
+            connections_per_second,
+        })
+    };
+    let expected = [
+        None,
+        slow_start(2, &[], 0),
+        slow_start(60_000, &[10, 50, 100], 0),
+        slow_start(60_000, &[], 7),
+        None,
+    ];
+    for (server, expected) in back.servers.iter().zip(expected) {
+        assert_eq!(server.slow_start, expected, "{}", server.name);
+    }
 }

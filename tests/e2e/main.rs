@@ -6,6 +6,7 @@
 
 mod agent;
 mod backups;
+mod balancing;
 mod checks;
 mod cli;
 mod closing;
@@ -27,6 +28,7 @@ mod programs;
 mod runtime_socket;
 mod scenarios;
 mod slow_readers;
+mod slow_start;
 mod sources;
 mod spread;
 mod supervision;

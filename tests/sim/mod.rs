@@ -18,7 +18,7 @@ use tidegate::base::time::Moment;
 use tidegate::config::plan::Endpoint;
 use tidegate::flow::transform::Transform;
 use tidegate::flow::{Direction, Who};
-use tidegate::lb::{Admin, Backend, Health};
+use tidegate::lb::{Admin, Backend, Grant, Health, TICK_MS};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
 use tidegate::shard::{FrontCounter, LogQueue, Message, SessionRecord, Shard, ShardPort, World};
@@ -33,6 +33,7 @@ const TIMER_DRAIN: u32 = u32::MAX;
 const TIMER_STOP: u32 = u32::MAX - 1;
 const TIMER_ADMIN: u32 = u32::MAX - 2;
 const TIMER_READY: u32 = u32::MAX - 3;
+const TIMER_RAMP: u32 = u32::MAX - 4;
 /// Turns in a row that find nothing to do: a few happen when buffers or timers come late.
 const IDLE_TURNS_MAX: u32 = 50;
 
@@ -70,6 +71,8 @@ pub(crate) struct Simulation {
     idle_turns: Vec<u32>,
     /// A shard was told to drain or to stop.
     told: bool,
+    /// A server is on its way, and the timer runs that takes it further.
+    ramps: bool,
     /// Directions are frozen and thawed now and then.
     refreezes: bool,
     traced: bool,
@@ -170,6 +173,7 @@ impl Simulation {
             records: BTreeMap::new(),
             turns: 0,
             told: false,
+            ramps: false,
             refreezes: seed % 4 == 1,
             traced,
         }
@@ -324,7 +328,8 @@ impl Simulation {
             Notice::Timer(TIMER_STOP) => self.tell_all(|| Message::Stop),
             Notice::Timer(TIMER_ADMIN) => self.change_a_server(),
             Notice::Timer(TIMER_READY) => {
-                for backend in self.world.backends.iter().flatten() {
+                let world = Arc::clone(&self.world);
+                for backend in world.backends.iter().flatten() {
                     for server in &backend.servers {
                         server.set_admin(Admin::Ready);
                         server.set_health(Health::Up);
@@ -332,6 +337,7 @@ impl Simulation {
                     self.publish(backend);
                 }
             }
+            Notice::Timer(TIMER_RAMP) => self.ramp(),
             Notice::Timer(number) => {
                 let index = number as usize;
                 if self.peers[index].socket.is_none() {
@@ -362,7 +368,8 @@ impl Simulation {
 
     /// What an operator or a probe may do to a server.
     fn change_a_server(&mut self) {
-        let backends: Vec<_> = self.world.backends.iter().flatten().collect();
+        let world = Arc::clone(&self.world);
+        let backends: Vec<_> = world.backends.iter().flatten().collect();
         let backend = backends[self.random.place(backends.len())];
         let server = &backend.servers[self.random.place(backend.servers.len())];
         match self.random.below(6) {
@@ -381,8 +388,32 @@ impl Simulation {
         self.publish(backend);
     }
 
-    fn publish(&self, backend: &Backend) {
-        for grant in backend.publish() {
+    fn publish(&mut self, backend: &Backend) {
+        self.send(backend.publish());
+        if !self.ramps {
+            self.ramp();
+        }
+    }
+
+    /// What the control thread does for servers on their way; it may be late.
+    fn ramp(&mut self) {
+        let now = self.network.borrow().now();
+        self.ramps = false;
+        let world = Arc::clone(&self.world);
+        for backend in world.backends.iter().flatten() {
+            let ramped = backend.ramp(now);
+            self.ramps |= ramped.goes_on;
+            self.send(ramped.grants);
+        }
+        if self.ramps {
+            let late_us = self.random.below(2) * self.random.below(200_000);
+            let us = TICK_MS * 1_000 + late_us;
+            self.network.borrow_mut().timer(us, TIMER_RAMP);
+        }
+    }
+
+    fn send(&self, grants: Vec<Grant>) {
+        for grant in grants {
             let port = &self.world.ports[usize::from(grant.waiter.shard.0)];
             port.send(Message::Grant(grant)).expect("room");
         }

@@ -47,7 +47,8 @@ impl Scenario {
         let times_out = random.chance(150);
         let shards = if random.chance(300) { 2 } else { 1 };
         let maxconn = random.pick(&[2, 4, 8, 40, 40, 5_000]);
-        let (text, listeners) = configuration(random, maxconn, connects_fail, times_out);
+        let returns = random.chance(200);
+        let (text, listeners) = configuration(random, maxconn, connects_fail, times_out, returns);
         let plan = config::load_text("sim.cfg", &text, &Nothing).0;
         let plan = plan.unwrap_or_else(|| panic!("not a configuration:\n{text}"));
         let (step, layouts) = rings(random);
@@ -55,7 +56,7 @@ impl Scenario {
         let floor = u64::from(maxconn) * 16 * 1024;
         let memory_max = floor + random.pick(&[0, 256 << 10, 2 << 20, 64 << 20]);
         let mut admin_us: Vec<u64> = Vec::new();
-        if random.chance(200) {
+        if returns || random.chance(200) {
             admin_us.extend((0..random.between(1, 12)).map(|_| random.below(5_000_000)));
         }
         let ending = random.below(10);
@@ -93,6 +94,7 @@ fn configuration(
     maxconn: u32,
     connects_fail: bool,
     times_out: bool,
+    returns: bool,
 ) -> (String, Vec<SocketAddr>) {
     let mut text = String::new();
     let mut line = |words: String| writeln!(text, "{words}").expect("a string takes all");
@@ -153,7 +155,14 @@ fn configuration(
         let nice = random.pick(&[0, 0, -1024, 1024]);
         line(format!(" bind 127.0.0.1:{port}{bound} nice {nice}"));
         listeners.push(SocketAddr::from(([127, 0, 0, 1], port)));
-        let balance = random.pick(&["roundrobin", "leastconn", "source"]);
+        let balance = random.pick(&[
+            "roundrobin",
+            "leastconn",
+            "peak-ewma",
+            "random",
+            "first",
+            "source",
+        ]);
         line(format!(" balance {balance}"));
         if random.chance(500) {
             line(" hash-type consistent".to_owned());
@@ -187,10 +196,27 @@ fn configuration(
             if random.chance(backups) {
                 words += " backup";
             }
+            if returns {
+                words += &slow_start(random);
+            }
             line(words);
         }
     }
     (text, listeners)
+}
+
+/// How a server returns that was out of service: bit by bit, and few sessions at a time.
+fn slow_start(random: &mut Random) -> String {
+    let time = random.pick(&["300ms", "3s", "20s"]);
+    let mut words = format!(" slowstart {time}");
+    if random.chance(800) {
+        let rate = random.pick(&[1, 2, 15, 200]);
+        write!(words, " slowstart-connrate {rate}").expect("a string takes all");
+    }
+    if random.chance(300) {
+        words += " slowstart-steps 10,25,50,75,100";
+    }
+    words
 }
 
 fn rings(random: &mut Random) -> (ReceiveStep, [BufferLayout; 2]) {

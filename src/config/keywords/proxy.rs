@@ -3,7 +3,7 @@
 use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CONNECTS, HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
-use crate::config::parse::{bind, proxy, server, source};
+use crate::config::parse::{balance, bind, proxy, server, source};
 
 const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
 
@@ -15,6 +15,8 @@ pub(super) static PROXY: &[Keyword] = &[
     works("enabled", Both, 0, "", "Undoes an inherited 'disabled'.", proxy::enabled),
     works("id", Both, 1, "<number>", "Number of the proxy in statistics, unique.", proxy::id)
         .default("the next free one, from 2 on").not_in_defaults(),
+    works("guid", Both, 1, "<text>", "Identity of the proxy over restarts, unique in the file.", proxy::guid)
+        .default("none").not_in_defaults(),
     works("description", Both, MANY, "<text>", "A remark about the proxy.", proxy::description)
         .not_in_defaults(),
     works("option tcpka", Both, 0, "", "TCP keep-alive on both sides.", proxy::option)
@@ -60,13 +62,15 @@ pub(super) static PROXY: &[Keyword] = &[
     works("timeout client-fin", Front, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
         .default("'timeout client'"),
 
-    works("balance", Back, MANY, "roundrobin | leastconn | source", "How a server is chosen.", proxy::balance)
-        .default("roundrobin").lacks(&["static-rr", "first", "random", "hash", "rdp-cookie"]),
+    works("balance", Back, MANY, "roundrobin | static-rr | leastconn | peak-ewma | first | random[(<draws>)] | source | hash <expression>", "How a server is chosen; docs/balancing.md has more.", balance::balance)
+        .default("roundrobin").lacks(&["rdp-cookie"]),
     works("default-server", Back, MANY, "<parameter>...", "Parameters of the servers that follow.", server::default_server),
     works("fullconn", Back, 1, "<number>", "Sessions of the backend at which servers with 'minconn' reach their 'maxconn'.", proxy::fullconn)
         .default("a tenth of what the frontends that lead here may bring"),
-    works("hash-type", Back, 3, "map-based | consistent [sdbm]", "How a hash finds a server.", proxy::hash_type)
-        .default("map-based sdbm").lacks(&["djb2", "wt6", "crc32", "none", "avalanche"]),
+    works("hash-balance-factor", Back, 1, "<percent>", "Most connections of a server, in percent of its share of all, under 'hash-type consistent' or 'maglev'; above 100, or 0 = no bound.", balance::hash_balance_factor)
+        .default("0"),
+    works("hash-type", Back, 3, "map-based|consistent|maglev [sdbm|djb2|wt6|crc32|none [avalanche]]", "How a hash finds a server; 'maglev' is Tidegate's own.", balance::hash_type)
+        .default("map-based sdbm"),
     works("option allbackups", Back, 0, "", "All usable backup servers share the load, not only the first.", proxy::option)
         .default("off"),
     works("option log-health-checks", Back, 0, "", "Log every check that changes something.", proxy::option)
@@ -116,8 +120,6 @@ pub(super) static PROXY: &[Keyword] = &[
         .not_in_defaults(),
     needed("stick", Back, "on|match|store-request|store-response ...", "Keeps clients on the server that a table names.")
         .not_in_defaults(),
-    later("hash-balance-factor", Back, "<percent>", "Bound of a server's load under a consistent hash.")
-        .meaning("a server gets what the hash gives it"),
     later("log-format", Front, "<format>", "Form of the lines of sessions.")
         .meaning("lines have the form of 'option tcplog' or the short one"),
     later("log-format-sd", Front, "<format>", "Structured data of RFC 5424 lines."),
@@ -125,7 +127,6 @@ pub(super) static PROXY: &[Keyword] = &[
     later("log-tag", Both, "<tag>", "Program name in a proxy's log lines."),
     later("log-steps", Front, "<step>...", "When lines of a session are logged."),
     later("unique-id-format", Front, "<format>", "Makes an id for each session."),
-    later("guid", Both, "<text>", "Identity of the proxy over restarts."),
     needed("persist", Back, "rdp-cookie[(<name>)]", "Keeps RDP clients on their server."),
     later("load-server-state-from-file", Back, "global|local|none", "Takes the state of servers from a file.")
         .meaning("servers start as the file says"),

@@ -7,7 +7,12 @@ use crate::config::parse::health::{
     agent_address, agent_send, check_address, init_state, interval, on_marked, port, positive,
     track,
 };
-use crate::config::parse::server::{congestion, id, init_addr, resolve_prefer, weight};
+use crate::config::parse::server::{
+    congestion, guid, hash_key, id, init_addr, resolve_prefer, weight,
+};
+use crate::config::parse::slow_start::{
+    rate as slow_start_rate, slow_start, steps as slow_start_steps,
+};
 use crate::config::parse::source::{server_interface, server_source};
 
 type P = Parameter<ServerSettings>;
@@ -57,6 +62,10 @@ pub(in crate::config) static SERVER: &[P] = &[
     }).default("3"),
     P::works("fastinter", "<time>", "Time between checks of a server that is on its way up or down.", interval)
         .default("'inter'"),
+    P::works("guid", "<text>", "Identity of the server over restarts, unique in the file.", guid)
+        .default("none"),
+    P::works("hash-key", "id|id32|addr|addr-port|guid", "What a server's place under 'hash-type consistent' or 'maglev' comes from.", hash_key)
+        .default("addr-port, so that balancers agree whatever the order of their servers; HAProxy's is id"),
     P::works("id", "<number>", "Number of the server in statistics, unique in its backend.", id)
         .default("the next free one, from 1 on"),
     P::works("init-addr", "last|libc|none|<ip>,...", "Where the address of a name comes from at the start, in order.", init_addr)
@@ -101,6 +110,11 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.rise = positive(name, value)?;
         Ok(())
     }).default("2"),
+    P::works("slowstart", "<time>", "Time in which a server that was down or in maintenance gets to its whole weight and 'maxconn'.", slow_start),
+    P::works("slowstart-connrate", "<number>", "Most new connections per second to the server during its 'slowstart', whatever the algorithm; 0 = no bound.", slow_start_rate)
+        .default("0").ours(),
+    P::works("slowstart-steps", "<percent>,...", "Rising parts, up to 100, that 'slowstart' goes through for equally long; 0 = in proportion to the time.", slow_start_steps)
+        .default("0").ours(),
     P::works("source", "<address>[:<port>[-<port>]]", "Address and ports to connect and check from.", server_source)
         .default("'source' of the backend"),
     P::works("tcp-ut", "<time>", "Longest time that sent data may stay unacknowledged.", |_, server, name, value| {
@@ -135,8 +149,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::later("error-limit", "<number>", "Errors of traffic after which 'on-error' acts."),
     P::later("fail-timeout", "<time>", "Time in which 'max-fails' counts, and for which a server then rests.").ours(),
     P::later("from", "<name>", "A named 'default-server' to start from."),
-    P::later("guid", "<text>", "Identity over restarts."),
-    P::later("hash-key", "id|addr|addr-port|guid", "What a server's place under a consistent hash comes from."),
     P::later("max-fails", "<number>", "Failed connections after which a server rests.").ours(),
     P::later("name", "<name>", "Names a 'default-server' line, for 'from'."),
     P::needed("namespace", "<name>", "Network namespace to connect in."),
@@ -153,8 +165,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::needed("send-proxy-v2-ssl", "", "The same with what is known of TLS."),
     P::needed("send-proxy-v2-ssl-cn", "", "The same with the client certificate's name."),
     P::needed("set-proxy-v2-tlv-fmt", "(<id>) <format>", "Adds a field to the PROXY header.").values(2),
-    P::later("slowstart", "<time>", "Time in which a returning server reaches its weight.")
-        .meaning("a returning server gets its full share at once"),
     P::needed("socks4", "<address>", "Connects through a SOCKS4 proxy."),
     P::needed("tcp-md5sig", "<password>", "Signed segments (RFC 2385)."),
     P::needed("usesrc", "<address>", "Whose address to connect from."),

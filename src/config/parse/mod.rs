@@ -4,7 +4,9 @@
 //! keyword is not allowed, sides that a proxy doesn't have, surplus arguments. The parsers see only
 //! arguments. Nothing is looked up across proxies yet.
 
+pub(super) mod balance;
 pub(super) mod bind;
+mod expression;
 pub(super) mod global;
 mod headers;
 pub(super) mod health;
@@ -13,6 +15,7 @@ mod parameters;
 pub(super) mod process;
 pub(super) mod proxy;
 pub(super) mod server;
+pub(super) mod slow_start;
 pub(super) mod source;
 pub(super) mod threads;
 
@@ -361,6 +364,7 @@ fn blank(place: Place) -> ProxyDraft {
         kind: ProxyKind::Listen,
         place,
         id: None,
+        guid: None,
         description: String::new(),
         settings: Settings::default(),
         binds: Vec::new(),

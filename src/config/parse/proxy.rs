@@ -1,13 +1,14 @@
 //! The keywords of proxies, except `bind`, `server` and `log`.
 
+use super::balance::needed;
 use super::global::{overflow, time_argument};
 use super::{Call, Complaint, Outcome, Parser};
 use crate::base::rate::RATE_MAX;
 use crate::config::diagnostics::Severity;
-use crate::config::draft::{BalanceWord, Mode};
-use crate::config::keywords::Standing;
-use crate::config::plan::{HashType, KeepAlive};
+use crate::config::draft::Mode;
+use crate::config::plan::KeepAlive;
 use crate::config::raw::{Prefix, SectionKind};
+use crate::config::values::guid;
 use crate::config::values::units::{self, Unit, UnitFault};
 
 pub(in crate::config) fn mode(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
@@ -47,6 +48,14 @@ pub(in crate::config) fn description(parser: &mut Parser<'_>, call: &Call<'_>) -
     }
     let words: Vec<&str> = call.args.iter().map(|word| word.text.as_str()).collect();
     parser.current.description = words.join(" ");
+    Ok(())
+}
+
+/// `guid` of a proxy.
+pub(in crate::config) fn guid(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let fault = |text| call.complain(0, text);
+    let identity = guid::parse(call.arg(0)).map_err(fault)?;
+    parser.current.guid = Some((identity, call.line.place.clone()));
     Ok(())
 }
 
@@ -134,12 +143,6 @@ pub(in crate::config) fn default_backend(parser: &mut Parser<'_>, call: &Call<'_
     let place = call.line.place.clone();
     parser.current.settings.default_backend = Some((call.arg(0).to_owned(), place));
     Ok(())
-}
-
-/// What is said of a thing that can't be left out.
-fn needed(thing: &str) -> String {
-    let message = Standing::Needed.message(thing);
-    message.map_or_else(String::new, |(_, text)| text)
 }
 
 /// Without a condition it takes every connection that no rule before it has taken.
@@ -293,89 +296,5 @@ pub(in crate::config) fn keepalive_value(parser: &mut Parser<'_>, call: &Call<'_
     };
     // 0 leaves the kernel's own value.
     *slot = Some(value).filter(|value| *value > 0);
-    Ok(())
-}
-
-pub(in crate::config) fn balance(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
-    let word = call.arg(0);
-    let bare = word.split('(').next().unwrap_or(word);
-    let value = match bare {
-        // As if there were no such line, whatever is inherited.
-        "" if call.args.is_empty() => {
-            parser.current.settings.balance = None;
-            return Ok(());
-        }
-        "roundrobin" => BalanceWord::RoundRobin,
-        "leastconn" => BalanceWord::LeastConn,
-        "source" => BalanceWord::Source,
-        // They spread connections alike, and keep no client on its server.
-        "random" | "static-rr" => {
-            let text = format!(
-                "'balance {bare}' is not implemented in Tidegate yet: 'roundrobin' is used."
-            );
-            let place = &call.line.place;
-            parser.report.warning(place, call.args.first(), text);
-            parser.current.settings.balance = Some(BalanceWord::RoundRobin);
-            return Ok(());
-        }
-        "first" | "hash" | "rdp-cookie" | "sticky" | "log-hash" => {
-            return Err(call.complain(0, needed(&format!("'balance {bare}'"))));
-        }
-        "uri" | "url_param" | "hdr" => {
-            let text = format!("'balance {bare}' needs 'mode http', which is not supported.");
-            return Err(call.complain(0, text));
-        }
-        _ => {
-            let text = "balance only supports 'roundrobin', 'leastconn' and 'source' options.";
-            return Err(call.complain(0, text));
-        }
-    };
-    if bare != word {
-        let text = format!("'balance {bare}' doesn't take an argument in parentheses.");
-        return Err(call.complain(0, text));
-    }
-    if let Some(surplus) = call.args.get(1) {
-        let text = format!(
-            "'balance' cannot handle unexpected argument '{}'.",
-            surplus.text
-        );
-        return Err(Complaint::about(surplus, text));
-    }
-    parser.current.settings.balance = Some(value);
-    Ok(())
-}
-
-pub(in crate::config) fn hash_type(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
-    let value = match call.arg(0) {
-        "map-based" => HashType::MapBased,
-        "consistent" => HashType::Consistent,
-        _ => {
-            let text = "'hash-type' only supports 'consistent' and 'map-based'.";
-            return Err(call.complain(0, text));
-        }
-    };
-    match call.arg(1) {
-        "" | "sdbm" => {}
-        function @ ("djb2" | "wt6" | "crc32" | "none") => {
-            let text = format!("'hash-type' : function '{function}' is not implemented yet.");
-            return Err(call.complain(1, text));
-        }
-        _ => {
-            let text = "'hash-type' only supports the 'sdbm' hash function.";
-            return Err(call.complain(1, text));
-        }
-    }
-    match call.arg(2) {
-        "" => {}
-        "avalanche" => {
-            let text = "'hash-type' : modifier 'avalanche' is not implemented yet.";
-            return Err(call.complain(2, text));
-        }
-        other => {
-            let text = format!("'hash-type' : unknown modifier '{other}'.");
-            return Err(call.complain(2, text));
-        }
-    }
-    parser.current.settings.hash_type = Some(value);
     Ok(())
 }

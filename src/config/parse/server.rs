@@ -9,8 +9,10 @@ use crate::config::diagnostics::Severity;
 use crate::config::draft::{InitAddr, ServerDraft, ServerSettings};
 use crate::config::environment::Environment;
 use crate::config::keywords::SERVER;
+use crate::config::plan::ServerKey;
 use crate::config::raw::token::Word;
 use crate::config::values::address::Family;
+use crate::config::values::guid;
 use crate::config::values::server_address::{self, Form, Note, default_methods};
 use crate::config::values::units;
 
@@ -105,6 +107,10 @@ fn add_servers(
         let text = format!("{what} : 'id' : several servers can't have one id.");
         return Err(Complaint::from(text));
     }
+    if settings.guid.is_some() && names.len() > 1 {
+        let text = format!("{what} : 'guid' : several servers can't have one identity.");
+        return Err(Complaint::from(text));
+    }
     let methods = first_address(parser.environment, &settings);
     let (target, note) = form
         .resolve(parser.environment, &methods, settings.family_preferred)
@@ -160,6 +166,9 @@ pub(in crate::config) fn default_server(parser: &mut Parser<'_>, call: &Call<'_>
     if settings.sid.is_some() {
         return Err("'default-server' : 'id' can't be that of several servers.".into());
     }
+    if settings.guid.is_some() {
+        return Err("'default-server' : 'guid' can't be that of several servers.".into());
+    }
     parser.current.settings.server = settings;
     Ok(())
 }
@@ -202,6 +211,38 @@ pub(in crate::config) fn id(
     let id = units::integer(value, i32::MAX as u64).filter(|id| *id > 0);
     let id = id.and_then(|id| u32::try_from(id).ok());
     server.sid = Some(id.ok_or("'id' : custom id has to be > 0.")?);
+    Ok(())
+}
+
+pub(in crate::config) fn guid(
+    _: &dyn Environment,
+    server: &mut ServerSettings,
+    _: &str,
+    value: &str,
+) -> Result<(), String> {
+    server.guid = Some(guid::parse(value)?);
+    Ok(())
+}
+
+pub(in crate::config) fn hash_key(
+    _: &dyn Environment,
+    server: &mut ServerSettings,
+    _: &str,
+    value: &str,
+) -> Result<(), String> {
+    server.hash_key = match value {
+        // The same here: a number is hashed as a whole, not spread by what it is.
+        "id" | "id32" => ServerKey::Id,
+        "addr" => ServerKey::Address,
+        "addr-port" => ServerKey::AddressPort,
+        "guid" => ServerKey::Guid,
+        _ => {
+            return Err(format!(
+                "'hash-key' only supports 'id', 'id32', 'addr', 'addr-port' and 'guid' (got \
+                 '{value}')."
+            ));
+        }
+    };
     Ok(())
 }
 

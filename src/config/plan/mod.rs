@@ -3,21 +3,28 @@
 //! Identity is by name (proxy, server) and address, never by the position in a file: positions
 //! (`ProxyId`, `ListenerId`, `ServerId`) only index this one plan.
 
+mod balance;
 mod check;
 mod global;
 mod listener;
 mod log;
 mod proxy;
 mod server;
+mod slow_start;
 
 use std::sync::Arc;
 
+pub use balance::{
+    Balance, Calculation, Converter, Digest, Expression, Fetch, Hash, HashFunction, HashKey,
+    HashKind, HashMethod, ServerKey,
+};
 pub use check::{Agent, Check, InitState, Tracked, Watch};
 pub use global::{Global, Jail, Level, ProcessSettings, StatsSocket};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};
-pub use proxy::{Back, Balance, Front, HashType, KeepAlive, Proxy, ProxyKind};
+pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind};
 pub use server::{PortRule, Server, Target};
+pub use slow_start::SlowStart;
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{LogTarget, Server};
+use super::{Balance, LogTarget, Server};
 use crate::base::ids::{ListenerId, ProxyId};
 
 /// A frontend, a backend, or a listen (both).
@@ -22,6 +22,8 @@ pub struct Proxy {
     pub front: Option<Front>,
     /// The connecting side, of `backend` and `listen`.
     pub back: Option<Back>,
+    /// `guid`: its identity over restarts, unique in the file; empty = none.
+    pub guid: String,
     /// Resolved log targets (`log global` expanded).
     pub logs: Vec<LogTarget>,
 }
@@ -83,7 +85,7 @@ pub struct KeepAlive {
 /// The connecting side of a proxy.
 #[derive(Clone, Debug, Default)]
 pub struct Back {
-    /// `balance` with its hash type.
+    /// `balance` with all that belongs to it.
     pub balance: Balance,
     /// `server` lines in order.
     pub servers: Vec<Arc<Server>>,
@@ -119,25 +121,4 @@ pub struct Back {
     pub abortonclose: bool,
     /// `option tcp-smart-connect`: the handshake's last ACK leaves with the first data.
     pub smart_connect: bool,
-}
-
-/// How a server is chosen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Balance {
-    /// Smooth weighted round robin.
-    #[default]
-    RoundRobin,
-    /// Fewest active connections per weight.
-    LeastConn,
-    /// Hash of the client's address.
-    Source(HashType),
-}
-
-/// How a hash finds a server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HashType {
-    /// Modulo over the usable weight.
-    MapBased,
-    /// A ring of points: when a server goes, only its own clients move.
-    Consistent,
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Check, Watch};
+use super::{Check, ServerKey, SlowStart, Watch};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
 use crate::base::source::{ShortName, Source};
@@ -39,12 +39,18 @@ pub struct Server {
     pub check: Option<Check>,
     /// What else decides about its state.
     pub watch: Watch,
+    /// `slowstart` with its settings.
+    pub slow_start: Option<SlowStart>,
     /// `tcp-ut`: TCP_USER_TIMEOUT in milliseconds, 0 = none.
     pub tcp_user_timeout_ms: u32,
     /// `cc`: its congestion control.
     pub congestion: Option<ShortName>,
     /// `source`, its own or its backend's.
     pub source: Option<Source>,
+    /// `hash-key`: what its place under a consistent hash is made of.
+    pub hash_key: ServerKey,
+    /// `guid`: its identity over restarts, unique in the file; empty = none.
+    pub guid: String,
     /// `file:line`, for messages.
     pub place: String,
 }

@@ -4,7 +4,7 @@
 //! `no` and `default`. It knows no keyword but those that change how the next line is read: the
 //! directives, and the statements about variables. What can't be read is reported and left out.
 
-mod arguments;
+pub(super) mod arguments;
 pub(super) mod conditions;
 pub(super) mod fault;
 mod features;

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use super::diagnostics::{Place, Report, Severity};
 use super::draft::{BalanceWord, Draft, LogEntry, ProxyDraft, Settings};
 use super::environment::Environment;
-use super::plan::{Back, Balance, Front, HashType, KeepAlive, LogTarget, Plan, Proxy, ProxyKind};
+use super::plan::{
+    Back, Balance, Front, Hash, HashKey, HashKind, KeepAlive, LogTarget, Plan, Proxy, ProxyKind,
+};
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 
 /// HAProxy numbers its proxies from 2; 1 is its internal one, unless a proxy asks for it.
@@ -41,6 +43,7 @@ pub(in crate::config) fn plan(
     let whole = !report.has_fatal();
     let names = names(draft, report);
     let iids = iids(draft, report);
+    guids(draft, report);
     let goes_to = |index| backend_of(&names, draft, index);
     loops::check(draft, goes_to, environment, report);
     let tracks = track::resolve(draft, &names, report);
@@ -120,6 +123,34 @@ fn iids(draft: &Draft, report: &mut Report) -> Vec<u32> {
     numbers(IID_FIRST, draft.proxies.iter().map(own).collect())
 }
 
+/// Identities are those of one thing, proxy or server, in all the files.
+fn guids(draft: &Draft, report: &mut Report) {
+    let mut owners: HashMap<&str, String> = HashMap::new();
+    let mut claim = |guid, owner: String, place: &Place| {
+        let text = owners
+            .get(guid)
+            .map(|first| format!("{owner} : 'guid' : '{guid}' is that of {first} already."));
+        match text {
+            Some(text) => report.alert(place, None, text),
+            None => {
+                owners.insert(guid, format!("{owner} ({place})"));
+            }
+        }
+    };
+    for proxy in &draft.proxies {
+        if let Some((guid, place)) = &proxy.guid {
+            let owner = format!("{} '{}'", kind_word(proxy.kind), proxy.name);
+            claim(guid, owner, place);
+        }
+        for server in &proxy.servers {
+            if let Some(guid) = &server.settings.guid {
+                let owner = format!("'server {}/{}'", proxy.name, server.name);
+                claim(guid, owner, &server.place);
+            }
+        }
+    }
+}
+
 /// The numbers of things that may have one of their own: the others get the next free one. As
 /// HAProxy counts, what is looked at first goes on with every thing, whether it gets it or not.
 pub(in crate::config) fn numbers(first: u32, own: Vec<Option<u32>>) -> Vec<u32> {
@@ -192,6 +223,10 @@ impl Builder<'_, '_> {
             kind: draft.kind,
             front,
             back,
+            guid: draft
+                .guid
+                .clone()
+                .map_or_else(String::new, |(guid, _)| guid),
             logs,
         }));
     }
@@ -223,6 +258,18 @@ impl Builder<'_, '_> {
                  | with such a configuration. To fix this, please ensure that all following\n   \
                  | timeouts are set to a non-zero value: 'client', 'connect', 'server'."
             ));
+        }
+        let settings = &draft.settings;
+        let hashes = matches!(
+            settings.balance,
+            Some(BalanceWord::Source | BalanceWord::Hash(_))
+        );
+        let kind_of_hash = settings.hash_method.unwrap_or_default().kind;
+        if hashes && settings.hash_factor > 0 && kind_of_hash == HashKind::MapBased {
+            let text = format!(
+                "{kind} '{name}' : 'hash-balance-factor' has no effect with 'hash-type map-based'."
+            );
+            self.report.bare(Severity::Notice, &draft.place, text);
         }
         if draft.servers.len() > 1 && draft.settings.balance.is_none() {
             let text = format!("{kind} '{name}' has no 'balance': 'roundrobin' is used.");
@@ -300,7 +347,13 @@ impl Builder<'_, '_> {
     fn back(&mut self, draft: &ProxyDraft) -> Back {
         let settings = &draft.settings;
         let timeouts = settings.timeouts;
-        let hash_type = settings.hash_type.unwrap_or(HashType::MapBased);
+        let hash = |key| {
+            Balance::Hash(Hash {
+                key,
+                method: settings.hash_method.unwrap_or_default(),
+                factor: settings.hash_factor,
+            })
+        };
         let mut seen: HashMap<&str, &Place> = HashMap::new();
         let mut servers = Vec::new();
         let ids = self.server_ids(draft);
@@ -324,8 +377,13 @@ impl Builder<'_, '_> {
         Back {
             balance: match settings.balance {
                 None | Some(BalanceWord::RoundRobin) => Balance::RoundRobin,
+                Some(BalanceWord::StaticRr) => Balance::StaticRr,
                 Some(BalanceWord::LeastConn) => Balance::LeastConn,
-                Some(BalanceWord::Source) => Balance::Source(hash_type),
+                Some(BalanceWord::First) => Balance::First,
+                Some(BalanceWord::PeakEwma) => Balance::PeakEwma,
+                Some(BalanceWord::Random(draws)) => Balance::Random { draws },
+                Some(BalanceWord::Source) => hash(HashKey::Source),
+                Some(BalanceWord::Hash(expression)) => hash(HashKey::Expression(expression)),
             },
             servers,
             timeout_connect_ms: timeouts.connect.unwrap_or(0),

@@ -8,7 +8,7 @@ use crate::base::address::Address;
 use crate::base::ids::ServerId;
 use crate::config::diagnostics::Severity;
 use crate::config::draft::{ProxyDraft, ServerDraft, ServerSettings, Settings};
-use crate::config::plan::{Agent, Check, PortRule, Server, Target, Watch};
+use crate::config::plan::{Agent, Check, PortRule, Server, SlowStart, Target, Watch};
 
 /// `agent-inter` where it isn't set.
 const AGENT_INTER_MS: u32 = 2_000;
@@ -87,6 +87,14 @@ impl Builder<'_, '_> {
             ends_sessions: settings.ends_sessions,
             ends_backup_sessions: settings.ends_backup_sessions,
         };
+        let slow_start = slow_start(settings);
+        if slow_start.is_none() && settings.slow_start_rate > 0 {
+            let text = format!(
+                "'server {}/{}' : 'slowstart-connrate' has no effect without 'slowstart'.",
+                proxy.name, draft.name
+            );
+            self.report.warning(&draft.place, None, text);
+        }
         let (minconn, maxconn) = limits(settings);
         Server {
             server_id,
@@ -112,9 +120,12 @@ impl Builder<'_, '_> {
                 init_state: settings.init_state,
             }),
             watch,
+            slow_start,
             tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
             congestion: settings.congestion,
             source,
+            hash_key: settings.hash_key,
+            guid: settings.guid.clone().unwrap_or_default(),
             place: draft.place.to_string(),
         }
     }
@@ -128,6 +139,14 @@ fn limits(settings: &ServerSettings) -> (u32, u32) {
         (minconn, maxconn) if minconn >= maxconn => (0, minconn),
         (minconn, maxconn) => (minconn, maxconn),
     }
+}
+
+fn slow_start(settings: &ServerSettings) -> Option<SlowStart> {
+    (settings.slow_start_ms > 0).then(|| SlowStart {
+        duration_ms: settings.slow_start_ms,
+        steps: settings.slow_start_steps.clone(),
+        connections_per_second: settings.slow_start_rate,
+    })
 }
 
 /// A server's IP address, as far as it has one of its own.

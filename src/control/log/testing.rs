@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId, ServerId, ShardId};
 use crate::config::plan::{
-    Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server, Target, Watch,
+    Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server, ServerKey, Target, Watch,
 };
 use crate::shard::{LogQueue, SessionRecord, ShardPort, World};
 
@@ -31,9 +31,12 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         disabled: false,
         check: None,
         watch: Watch::default(),
+        slow_start: None,
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,
+        hash_key: ServerKey::AddressPort,
+        guid: String::new(),
         place: String::new(),
     });
     let back = Back {
@@ -51,6 +54,7 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
             kind,
             front,
             back,
+            guid: String::new(),
             logs: logs.clone(),
         })
     };

@@ -170,8 +170,11 @@ fn server_row(shared: &Shared, backend: &Backend, server: &Arc<Server>, level: L
     row.set("wretr", sum(ServerCounter::Retries));
     row.set("wredis", sum(ServerCounter::Redispatches));
     row.set("status", server_status(shared, server));
-    row.set("weight", server.weight());
+    row.set("weight", backend.present_weight(server));
     row.set("uweight", server.weight());
+    if let Some(percent) = backend.throttle(server) {
+        row.set("throttle", percent);
+    }
     row.set("act", u8::from(!server.plan.backup));
     row.set("bck", u8::from(server.plan.backup));
     if server.plan.maxqueue > 0 {
@@ -242,13 +245,12 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     row.set("eresp", sum(FrontCounter::ResponseErrors));
     row.set("wretr", sum(FrontCounter::Retries));
     row.set("wredis", sum(FrontCounter::Redispatches));
-    let weight = backend.usable_weight();
     let usable = backend.usable_servers();
     // A backend that was never given a server is up, as HAProxy has it.
     let up = !usable.is_none() || backend.servers.is_empty();
     row.set("status", if up { "UP" } else { "DOWN" });
-    row.set("weight", weight);
-    row.set("uweight", weight);
+    row.set("weight", backend.usable_weight());
+    row.set("uweight", backend.usable_user_weight());
     row.set("act", usable.active);
     row.set("bck", usable.backup);
     let availability = backend.availability();

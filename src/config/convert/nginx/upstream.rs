@@ -42,7 +42,15 @@ impl Upstream {
                 }
                 "least_conn" => Ok([words("balance leastconn"), Vec::new()]),
                 "hash" => hash(directive),
-                "random" => Ok([words(random(directive)), Vec::new()]),
+                "random" => {
+                    if directive.arg(1).starts_with("least_time") {
+                        let what = "of two servers the one with fewer connections is taken, not \
+                                    the quicker one";
+                        let comment = output.note(Severity::Notice, directive, what);
+                        lines.push(Line::Comment(comment));
+                    }
+                    Ok([words(random(directive)), Vec::new()])
+                }
                 "ip_hash" => {
                     let what = "nginx hashes the first three bytes of an IPv4 address, 'balance \
                                 source' the whole of it";

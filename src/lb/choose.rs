@@ -1,0 +1,106 @@
+//! By which algorithm a backend chooses, and whom a new session has to wait behind.
+
+use super::backend::{Backend, PickRequest};
+use super::server::Server;
+use super::table::Table;
+use super::{first, hashed, key, leastconn, peak_ewma, random, roundrobin};
+use crate::base::ids::ServerId;
+use crate::config::plan::Balance;
+
+impl Backend {
+    /// Takes a connection by the backend's algorithm: the index of the server, or the only server
+    /// to wait for, if there is one.
+    pub(super) fn choose(
+        &self,
+        table: &Table,
+        request: PickRequest,
+    ) -> Result<usize, Option<ServerId>> {
+        let avoid = request.avoid;
+        let cursors = &self.cursors[table.set as usize];
+        let cursor = if avoid.is_none() {
+            &cursors.first
+        } else {
+            &cursors.retry
+        };
+        let index = match self.balance {
+            Balance::RoundRobin | Balance::StaticRr => roundrobin::choose(table, cursor, avoid),
+            Balance::LeastConn => leastconn::choose(table, cursor, self.seeds.draws, avoid),
+            Balance::PeakEwma => {
+                let tick = self.latency_clock.tick();
+                peak_ewma::choose(table, cursor, self.seeds.draws, avoid, tick)
+            }
+            Balance::First => first::choose(table, avoid),
+            Balance::Random { draws } => {
+                random::choose(table, cursor, self.seeds.draws, draws, avoid)
+            }
+            Balance::Hash(_) => match self.place(&request) {
+                Some(place) if avoid.is_none() => return self.choose_home(table, place),
+                Some(place) => hashed::choose_other(table, place, avoid, self.bound.as_ref()),
+                // A connection without a key has nothing to hash.
+                None => roundrobin::choose(table, cursor, avoid),
+            },
+        };
+        // The server that failed is better than none.
+        let avoided = || {
+            table
+                .index_of(avoid?)
+                .filter(|index| table.entries[*index].server.take())
+        };
+        index.or_else(avoided).ok_or(None)
+    }
+
+    /// Takes a connection of any server.
+    pub(super) fn choose_any(&self, table: &Table) -> Option<usize> {
+        self.choose(table, PickRequest::ANY).ok()
+    }
+
+    /// Whether a new session has to wait because others already do, and for which server.
+    pub(super) fn behind_others(
+        &self,
+        table: &Table,
+        request: PickRequest,
+    ) -> Option<Option<ServerId>> {
+        let place = self.place(&request).filter(|_| request.avoid.is_none());
+        let Some(place) = place else {
+            return Some(None);
+        };
+        // The others may all be waiting for servers that this one has nothing to do with.
+        let index = hashed::home(table, place, self.bound.as_ref());
+        let home = &table.entries[index].server;
+        if self.has_full_queue(home) {
+            return self.queue.lock().has_any().then_some(None);
+        }
+        let waits = self.queue.lock().waits_for(home.id);
+        waits.then_some(Some(home.id))
+    }
+
+    /// Takes a connection of the server that a hash leads to.
+    fn choose_home(&self, table: &Table, place: u64) -> Result<usize, Option<ServerId>> {
+        let bound = self.bound.as_ref();
+        let home = &table.entries[hashed::home(table, place, bound)].server;
+        if self.has_full_queue(home) {
+            // Enough wait for it: any other is better than to wait longer.
+            return hashed::choose_other(table, place, Some(home.id), bound).ok_or(None);
+        }
+        hashed::take_home(table, place, bound).map_err(Some)
+    }
+
+    /// Where a hash leads; `None` = the algorithm hashes nothing, or there is nothing to hash.
+    fn place(&self, request: &PickRequest) -> Option<u64> {
+        match &self.balance {
+            Balance::Hash(hash) => key::place(hash, self.seeds.hash, request),
+            Balance::RoundRobin
+            | Balance::StaticRr
+            | Balance::LeastConn
+            | Balance::PeakEwma
+            | Balance::First
+            | Balance::Random { .. } => None,
+        }
+    }
+
+    /// Whether as many sessions wait for this server alone as may (`maxqueue`).
+    fn has_full_queue(&self, server: &Server) -> bool {
+        let most = server.plan.maxqueue as usize;
+        most > 0 && self.queued_for(server.id) >= most
+    }
+}

@@ -1,0 +1,336 @@
+//! Who gets a connection under the other algorithms: hashes as haproxy and a second process have
+//! them, first, random, static round robin, bounded load. `spread` has the rest.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use socket2::{Domain, Socket, Type};
+use tidegate::base::hash;
+
+use crate::programs::{Service, programs};
+use crate::spread::{count_sequential, named, owners, sorted};
+use crate::support::balancer::TempDir;
+use crate::support::client::{ask_name, connect_from, connect_port, local, read_name};
+use crate::support::port::free_port;
+use crate::support::{Balancer, MockServer, eventually, is_tidegate, skip, turn};
+
+fn balancer(rest: &str, lines: &str) -> (Balancer, u16) {
+    let port = free_port();
+    let body = format!("listen l\n    bind 127.0.0.1:{port}\n    {rest}\n{lines}");
+    (Balancer::start(body), port)
+}
+
+/// What is compared with haproxy: `balance` and `hash-type`, by weights.
+fn maps() -> Vec<(String, String, [u32; 3])> {
+    let mut maps = Vec::new();
+    let mut add = |key: &str, method: &str, weights| {
+        maps.push((key.to_owned(), format!("map-based {method}"), weights));
+    };
+    let (equal, unequal) = ([1, 1, 1], [3, 2, 5]);
+    for weights in [equal, unequal, [7, 30, 1], [10, 20, 5]] {
+        add("source", "", weights);
+        add("source", "sdbm avalanche", weights);
+        add("hash src", "", weights);
+    }
+    for function in ["sdbm", "djb2", "wt6", "crc32"] {
+        for avalanche in ["", " avalanche"] {
+            let method = format!("{function}{avalanche}");
+            add("hash src", &method, unequal);
+            add("hash src_port", &method, unequal);
+            add("hash src_port", &method, equal);
+        }
+    }
+    for key in [
+        "dst",
+        "src,ipmask(20)",
+        "src,and(255),crc32c(1)",
+        "src_port,mod(7),xxh64",
+        "src,xxh32(5),neg",
+        "src_port,odd,not",
+    ] {
+        add(&format!("hash {key}"), "sdbm avalanche", unequal);
+    }
+    maps
+}
+
+/// The same config for either program, with a port for each map.
+fn listens(servers: &[MockServer]) -> (String, Vec<u16>) {
+    let (mut body, mut ports) = (String::new(), Vec::new());
+    for (index, (key, method, weights)) in maps().into_iter().enumerate() {
+        let port = free_port();
+        ports.push(port);
+        let head = format!("listen l{index}\n    bind 127.0.0.1:{port}\n    balance {key}\n");
+        writeln!(body, "{head}    hash-type {method}").unwrap();
+        for (n, (server, weight)) in (1..).zip(servers.iter().zip(weights)) {
+            let address = server.address();
+            writeln!(body, "    server s{n} {address} weight {weight}").unwrap();
+        }
+    }
+    (body, ports)
+}
+
+/// The name that a client at an address and port gets.
+fn ask_from(client: SocketAddr, port: u16) -> (String, u16) {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.set_reuse_address(true).unwrap();
+    socket.bind(&client.into()).unwrap();
+    socket.connect(&local(port).into()).unwrap();
+    let stream = TcpStream::from(socket);
+    let own = stream.local_addr().unwrap().port();
+    (read_name(&stream).unwrap(), own)
+}
+
+/// 64 clients get from both programs the same server, by every function and with any weights.
+#[test]
+fn maps_are_those_of_haproxy() {
+    let _turn = turn::shared();
+    let Some([haproxy]) = programs(["haproxy"]) else {
+        return;
+    };
+    let servers = ["s1", "s2", "s3"].map(MockServer::named);
+    let (ours, our_ports) = listens(&servers);
+    let (theirs, their_ports) = listens(&servers);
+    let dir = TempDir::new();
+    let defaults = "defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 30s\n    \
+                    timeout server 30s\n";
+    let config = dir.write("haproxy.cfg", &format!("{defaults}{theirs}"));
+    let mut command = Command::new(haproxy);
+    command.arg("-db").arg("-f").arg(config);
+    let last = *their_ports.last().unwrap();
+    let _haproxy = Service::start(&mut command, last, Signal::SIGTERM);
+    let balancer = Balancer::start(ours);
+    let mut seen = vec![BTreeSet::new(); our_ports.len()];
+    for client in 0..64 {
+        let [_, a, b, c, ..] = hash::sequence(0, client).to_be_bytes();
+        // Neither the network nor its broadcast address.
+        let ip = Ipv4Addr::new(127, a, b, c.clamp(1, 254));
+        let pairs = our_ports.iter().zip(&their_ports);
+        for ((map, seen), (ours, theirs)) in maps().iter().zip(&mut seen).zip(pairs) {
+            let (here, port) = ask_from((ip, 0).into(), *ours);
+            let (there, _) = ask_from((ip, port).into(), *theirs);
+            assert_eq!(here, there, "{ip}:{port} by {map:?}");
+            seen.insert(here);
+        }
+    }
+    // All have one destination, and one bit may not make a difference; everything else does.
+    for (map, seen) in maps().iter().zip(&seen) {
+        let may_be_one = map.0 == "hash dst" || map.0.ends_with("not");
+        assert!(seen.len() > 1 || may_be_one, "{map:?}: {seen:?}");
+    }
+    balancer.settle();
+}
+
+/// Two processes with other names and another order of the same servers, one of them down: every
+/// client gets the same server from both, and from a third one that starts later.
+#[test]
+fn two_processes_agree_on_rings_and_maglev_tables() {
+    let _turn = turn::shared();
+    if skip("haproxy places servers by their order unless told otherwise") {
+        return;
+    }
+    let mut servers: Vec<MockServer> = (1..=5)
+        .map(|n| MockServer::named(&format!("s{n}")))
+        .collect();
+    let check = "check inter 100ms fall 1";
+    let line = |name: String, server: usize| {
+        let (address, weight) = (servers[server].address(), 1 + server);
+        format!("    server {name} {address} weight {weight} {check}\n")
+    };
+    let here: String = (0..5).map(|n| line(format!("a{n}"), n)).collect();
+    let there: String = (0..5).rev().map(|n| line(format!("b{n}"), n)).collect();
+    let kinds = ["consistent crc32", "maglev", "maglev none"];
+    let start = |lines: &str, prefix: &str| {
+        let (mut body, mut ports) = (String::new(), Vec::new());
+        for (index, kind) in kinds.iter().enumerate() {
+            let port = free_port();
+            ports.push(port);
+            let head = format!("listen {prefix}{index}\n    bind 127.0.0.1:{port}\n");
+            let balance = if index == 1 { "source" } else { "hash src" };
+            write!(
+                body,
+                "{head}    balance {balance}\n    hash-type {kind}\n{lines}"
+            )
+            .unwrap();
+        }
+        (Balancer::start(body), ports)
+    };
+    let homes = |ports: &[u16]| -> Vec<Vec<String>> {
+        ports.iter().map(|port| owners(*port, 100)).collect()
+    };
+    let (first, first_ports) = start(&here, "x");
+    let (second, second_ports) = start(&there, "y");
+    let whole = homes(&first_ports);
+    assert_eq!(homes(&second_ports), whole);
+    for homes in &whole {
+        assert_eq!(homes.iter().collect::<BTreeSet<_>>().len(), 5, "{homes:?}");
+    }
+    servers[3].stop();
+    for (balancer, prefix, name) in [(&first, "x", "a3"), (&second, "y", "b3")] {
+        eventually("the server is down everywhere", || {
+            let stat = balancer.stat();
+            let down = |n| stat.text(&format!("{prefix}{n}"), name, "status") == "DOWN";
+            (0..kinds.len()).all(down)
+        });
+    }
+    let without = homes(&first_ports);
+    assert_eq!(homes(&second_ports), without);
+    // On the ring nobody else has moved.
+    for (before, after) in whole[0].iter().zip(&without[0]) {
+        assert!(before == after || before == "s4");
+    }
+    first.settle();
+    drop(first);
+    servers[3].restart();
+    let (third, third_ports) = start(&here, "z");
+    assert_eq!(homes(&third_ports), whole);
+    third.settle();
+    second.settle();
+}
+
+/// By its id, and the next one only when it is full.
+#[test]
+fn first_fills_one_server_after_the_other() {
+    let _turn = turn::shared();
+    let servers: Vec<MockServer> = (0..3).map(|_| MockServer::hold()).collect();
+    let ids = [30, 10, 20];
+    let lines: String = (1..)
+        .zip(servers.iter().zip(ids))
+        .map(|(n, (server, id))| {
+            format!("    server s{n} {} maxconn 2 id {id}\n", server.address())
+        })
+        .collect();
+    let (balancer, port) = balancer("balance first", &lines);
+    let mut clients = Vec::new();
+    for expected in [
+        [0, 1, 0],
+        [0, 2, 0],
+        [0, 2, 1],
+        [0, 2, 2],
+        [1, 2, 2],
+        [2, 2, 2],
+    ] {
+        clients.push(connect_port(port));
+        let accepted = || servers.iter().map(MockServer::accepted).collect::<Vec<_>>();
+        eventually("the connection is through", || {
+            accepted().iter().sum::<u64>() == expected.iter().sum()
+        });
+        assert_eq!(accepted(), expected);
+    }
+    assert_eq!(balancer.stat().text("l", "BACKEND", "algo"), "first");
+    drop((clients, servers));
+    balancer.settle();
+}
+
+#[test]
+fn static_rr_takes_turns_in_the_order_of_the_map() {
+    let _turn = turn::shared();
+    let (_servers, lines) = named(&["weight 3", "weight 2", "weight 1"]);
+    let (balancer, port) = balancer("balance static-rr", &lines);
+    let order: Vec<String> = (0..12).map(|_| ask_name(local(port)).unwrap()).collect();
+    let round = ["s1", "s1", "s2", "s1", "s2", "s3"];
+    assert_eq!(order, [round, round].concat());
+    assert_eq!(balancer.stat().text("l", "BACKEND", "algo"), "static-rr");
+    balancer.settle();
+}
+
+/// Connections that stay are level but for a few: the better of two draws gets each.
+#[test]
+fn random_levels_open_connections() {
+    let _turn = turn::shared();
+    let servers: Vec<MockServer> = (0..4).map(|_| MockServer::hold()).collect();
+    let lines: String = (1..)
+        .zip(&servers)
+        .map(|(n, server)| format!("    server s{n} {}\n", server.address()))
+        .collect();
+    let (balancer, port) = balancer("balance random(2)", &lines);
+    let mut clients = Vec::new();
+    let accepted = || servers.iter().map(MockServer::accepted).collect::<Vec<_>>();
+    for opened in 1..=80 {
+        clients.push(connect_port(port));
+        eventually("the connection is through", || {
+            accepted().iter().sum::<u64>() == opened
+        });
+    }
+    let far = |count: &u64| !(14..=26).contains(count);
+    assert!(!accepted().iter().any(far), "{:?}", accepted());
+    // haproxy 2.6 has no word for it.
+    let algorithm = balancer.stat().text("l", "BACKEND", "algo").to_owned();
+    assert_eq!(algorithm, if is_tidegate() { "random" } else { "unknown" });
+    drop((clients, servers));
+    balancer.settle();
+}
+
+/// One client alone fills its server up to the bound, and goes on along the ring.
+#[test]
+fn a_bounded_load_overflows() {
+    let _turn = turn::shared();
+    let servers: Vec<MockServer> = (0..3).map(|_| MockServer::hold()).collect();
+    let lines: String = (1..)
+        .zip(&servers)
+        .map(|(n, server)| format!("    server s{n} {}\n", server.address()))
+        .collect();
+    let rest = "balance source\n    hash-type consistent\n    hash-balance-factor 150";
+    let (balancer, port) = balancer(rest, &lines);
+    let mut clients = Vec::new();
+    let accepted = || servers.iter().map(MockServer::accepted).collect::<Vec<_>>();
+    for opened in 1..=30u64 {
+        clients.push(connect_port(port));
+        eventually("the connection is through", || {
+            accepted().iter().sum::<u64>() == opened
+        });
+        // One and a half times a third, rounded up.
+        let most = (opened * 3).div_ceil(6);
+        assert!(accepted().iter().all(|n| *n <= most), "{:?}", accepted());
+    }
+    assert_eq!(accepted().iter().max(), Some(&15));
+    drop((clients, servers));
+    balancer.settle();
+}
+
+/// Each port of a listener has its server, and they use all of them.
+#[test]
+fn the_destination_port_decides() {
+    let _turn = turn::shared();
+    let (_servers, lines) = named(&["", "", ""]);
+    let ports: Vec<u16> = (0..24).map(|_| free_port()).collect();
+    let binds: String = ports
+        .iter()
+        .map(|port| format!("    bind 127.0.0.1:{port}\n"))
+        .collect();
+    let body =
+        format!("listen l\n{binds}    balance hash dst_port\n    hash-type consistent\n{lines}");
+    let balancer = Balancer::start(body);
+    let homes = || -> Vec<String> {
+        let ask = |port: &u16| ask_name(local(*port)).unwrap();
+        ports.iter().map(ask).collect()
+    };
+    let first = homes();
+    assert_eq!(homes(), first);
+    assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 3, "{first:?}");
+    assert_eq!(balancer.stat().text("l", "BACKEND", "algo"), "hash");
+    balancer.settle();
+}
+
+/// Who has no key (a client of a Unix socket) takes turns.
+#[test]
+fn without_a_key_servers_take_turns() {
+    let _turn = turn::shared();
+    let (_servers, lines) = named(&["", "", ""]);
+    // IPv6 addresses are no numbers, so that `and` makes no key of this client.
+    let port = free_port();
+    let body = format!(
+        "listen l\n    bind [::1]:{port}\n    bind 127.0.0.1:{port}\n    \
+         balance hash src,and(255)\n{lines}"
+    );
+    let balancer = Balancer::start(body);
+    let loopback: IpAddr = "::1".parse().unwrap();
+    let ask = |_| read_name(&connect_from(loopback, (loopback, port).into()).unwrap()).unwrap();
+    let names: Vec<String> = (0..6).map(ask).collect();
+    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), 3, "{names:?}");
+    let counts = count_sequential(port, 10);
+    assert_eq!(sorted(&counts), [10], "one client has one server");
+    balancer.settle();
+}
