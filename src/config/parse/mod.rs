@@ -4,6 +4,7 @@
 //! keyword is not allowed, sides that a proxy doesn't have, surplus arguments. The parsers see only
 //! arguments. Nothing is looked up across proxies yet.
 
+pub(super) mod acl;
 pub(super) mod bind;
 pub(super) mod global;
 mod headers;
@@ -13,6 +14,7 @@ pub(super) mod process;
 pub(super) mod proxy;
 pub(super) mod server;
 pub(super) mod source;
+pub(super) mod tcp_request;
 pub(super) mod threads;
 
 use super::diagnostics::{Place, Report};

@@ -137,7 +137,7 @@ pub(in crate::config) fn default_backend(parser: &mut Parser<'_>, call: &Call<'_
 }
 
 /// What is said of a thing that can't be left out.
-fn needed(thing: &str) -> String {
+pub(in crate::config) fn needed(thing: &str) -> String {
     let message = Standing::Needed.message(thing);
     message.map_or_else(String::new, |(_, text)| text)
 }
@@ -182,6 +182,7 @@ pub(in crate::config) fn timeout(parser: &mut Parser<'_>, call: &Call<'_>) -> Ou
     let slot = match name {
         "timeout client" => &mut timeouts.client,
         "timeout client-fin" => &mut timeouts.client_fin,
+        "timeout client-hs" => &mut timeouts.client_hs,
         "timeout connect" => &mut timeouts.connect,
         "timeout server" => &mut timeouts.server,
         "timeout server-fin" => &mut timeouts.server_fin,

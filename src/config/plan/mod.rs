@@ -4,6 +4,7 @@
 //! (`ProxyId`, `ListenerId`, `ServerId`) only index this one plan.
 
 mod check;
+mod condition;
 mod global;
 mod listener;
 mod log;
@@ -13,6 +14,7 @@ mod server;
 use std::sync::Arc;
 
 pub use check::Check;
+pub use condition::{Network, Networks, SourceCondition, SourceTerm};
 pub use global::{Global, Jail, Level, ProcessSettings, StatsSocket};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};
