@@ -10,7 +10,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::config::plan::LogFormat;
-use crate::shard::SessionRecord;
+use crate::shard::{Refusal, Refused, SessionRecord};
 use crate::sys::clock;
 
 /// Local time as text, remembered for the second it was made for.
@@ -135,11 +135,24 @@ pub(super) fn write_session(out: &mut Vec<u8>, record: &SessionRecord, time: &mu
         let _ = write!(out, " ({front}/TCP)");
         return;
     }
-    write_address(out, record.client);
     let (seconds, ms) = (
         record.accepted_unix_ms / 1000,
         record.accepted_unix_ms % 1000,
     );
+    if let Some(Refused { listener, refusal }) = &record.refused {
+        match record.client {
+            Some(_) => write_address(out, record.client),
+            None => drop(write!(out, "unix:{}", listener.socket_id)),
+        }
+        let _ = write!(out, " [{}.{ms:03}] {front}/", time.stamp(seconds));
+        match listener.name.as_str() {
+            "" => drop(write!(out, "{}", listener.socket_id)),
+            name => out.extend_from_slice(name.as_bytes()),
+        }
+        let _ = write!(out, ": {}", refusal_text(*refusal));
+        return;
+    }
+    write_address(out, record.client);
     // A session that reached no backend is logged with the frontend in its place.
     let back = record
         .backend
@@ -165,6 +178,19 @@ pub(super) fn write_session(out: &mut Vec<u8>, record: &SessionRecord, time: &mu
         " {process}/{frontend}/{backend}/{on_server}/{again}{} {server_queue}/{backend_queue}",
         record.retries
     );
+}
+
+/// What HAProxy says of such a connection.
+fn refusal_text(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::NotProxy => "Received something which does not look like a PROXY protocol header",
+        Refusal::Invalid => "Received an invalid PROXY protocol header",
+        Refusal::Protocol => "Received an unhandled protocol in the PROXY protocol header",
+        Refusal::TimedOut { .. } => "Timeout while waiting for PROXY protocol header",
+        Refusal::CutOff => "Truncated PROXY protocol header received",
+        Refusal::Closed => "Connection closed while waiting for PROXY protocol header",
+        Refusal::Broken => "Connection error while waiting for PROXY protocol header",
+    }
 }
 
 /// `ip:port`, without brackets as HAProxy has it, or `unix:1`.
