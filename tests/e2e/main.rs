@@ -22,6 +22,8 @@ mod logging;
 mod ports;
 mod privileges;
 mod programs;
+mod proxy_protocol;
+mod proxy_protocol_programs;
 mod runtime_socket;
 mod scenarios;
 mod slow_readers;
