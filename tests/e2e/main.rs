@@ -24,6 +24,7 @@ mod privileges;
 mod programs;
 mod proxy_protocol;
 mod proxy_protocol_programs;
+mod proxy_protocol_refused;
 mod runtime_socket;
 mod scenarios;
 mod slow_readers;
