@@ -204,7 +204,9 @@ fn write_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use crate::control::log::testing::record;
+    use crate::control::resolve::SystemEnvironment;
 
     fn line(record: &SessionRecord) -> String {
         let mut out = Vec::new();
@@ -244,6 +246,33 @@ mod tests {
         record.client = Some("[::1]:5".parse().unwrap());
         record.local = Some("[::ffff:10.0.0.1]:80".parse().unwrap());
         assert_eq!(line(&record), "Connect from ::1:5 to 10.0.0.1:80 (fe/TCP)");
+    }
+
+    #[test]
+    fn the_line_of_a_refused_connection() {
+        let text = "listen l\n bind 127.0.0.1:1 name in\n bind 127.0.0.1:2\n";
+        let environment = SystemEnvironment::new();
+        let listeners = config::load_text("t.cfg", text, &environment).0.unwrap();
+        let mut record = record();
+        let refused = |listener: usize, refusal| {
+            let listener = listeners.listeners[listener].clone();
+            Some(Refused { listener, refusal })
+        };
+        record.refused = refused(0, Refusal::NotProxy);
+        assert_eq!(
+            line(&record),
+            "10.0.1.2:33313 [06/Feb/2009:12:12:09.443] fe/in: Received something which does not \
+             look like a PROXY protocol header"
+        );
+        // Neither has a name or an address.
+        record.refused = refused(1, Refusal::TimedOut { began: false });
+        record.client = None;
+        assert_eq!(
+            line(&record),
+            "unix:2 [06/Feb/2009:12:12:09.443] fe/2: Timeout while waiting for PROXY protocol \
+             header"
+        );
+        assert!(!record.is_normal());
     }
 
     #[test]
