@@ -66,6 +66,13 @@ pub const CHANGES_MAX: usize = 1024;
 /// Longest line a client of the runtime socket may send, bytes.
 pub const API_LINE_MAX: usize = 16 * 1024;
 
+/// Longest PROXY header of version 2, bytes: HAProxy's bound is its buffer, which is as large. It
+/// is looked at in the socket's own buffer, where it has to fit.
+pub const PROXY_HEADER_MAX: usize = 16 * 1024;
+
+/// How long a PROXY header is waited for where no timeout says, milliseconds: as nginx does.
+pub const PROXY_HEADER_WAIT_MS: u64 = 30_000;
+
 /// Backlog of a listening socket where nothing is configured; the kernel caps it by `somaxconn`.
 pub const BACKLOG_DEFAULT: u32 = 4096;
 

@@ -40,4 +40,6 @@ fn no_byte_is_lost_and_nothing_leaks() {
     assert!(failed.is_empty(), "seeds {failed:?} fail");
     // A simulation in which nothing happens finds nothing.
     assert!(seeds < SEEDS || total.complete > seeds, "{total:?}");
+    let headers = total.proxied.min(total.refused);
+    assert!(seeds < SEEDS || headers > seeds / 4, "{total:?}");
 }

@@ -3,6 +3,9 @@
 //! `pick/ALGORITHM/SERVERS` is one pick and its release; `publish/...` builds the table anew, as
 //! the control thread does whenever a server comes, goes or changes its weight.
 
+// Of what `criterion_group!` makes.
+#![allow(missing_docs)]
+
 mod balancers;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};

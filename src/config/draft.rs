@@ -3,10 +3,13 @@
 //! A `Settings` is what a proxy may inherit from `defaults`; it starts as a clone of the defaults
 //! it inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
 
+use std::collections::BTreeMap;
+
 use super::diagnostics::Place;
+use super::parse::acl::Acl;
 use super::plan::{
     Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, ProxyKind,
-    ServerKey, Sockets, Target,
+    ServerKey, Sockets, SourceCondition, Target,
 };
 use super::values::address::Family;
 use super::values::threads::ThreadSet;
@@ -83,6 +86,10 @@ pub(super) struct Settings {
     pub(super) smart_connect: bool,
     /// `source` of the proxy.
     pub(super) source: Option<Source>,
+    /// `acl`, by name.
+    pub(super) acls: BTreeMap<String, Acl>,
+    /// `tcp-request connection expect-proxy layer4`.
+    pub(super) expect_proxy: Vec<SourceCondition>,
 }
 
 /// What a proxy carries.
@@ -122,6 +129,7 @@ impl Mode {
 pub(super) struct Timeouts {
     pub(super) client: Option<u32>,
     pub(super) client_fin: Option<u32>,
+    pub(super) client_hs: Option<u32>,
     pub(super) connect: Option<u32>,
     pub(super) server: Option<u32>,
     pub(super) server_fin: Option<u32>,
@@ -180,6 +188,7 @@ pub(super) struct BindSettings {
     pub(super) defer_accept: bool,
     pub(super) v6only: Option<bool>,
     pub(super) tcp_user_timeout_ms: u32,
+    pub(super) accept_proxy: bool,
     pub(super) owner: Owner,
 }
 

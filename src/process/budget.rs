@@ -176,6 +176,7 @@ mod tests {
             nice: 0,
             backlog: 0,
             maxconn: 0,
+            accept_proxy: false,
             defer_accept: false,
             v6only: None,
             tcp_user_timeout_ms: 0,

@@ -58,7 +58,7 @@ pub const GROUPS: [Group; 2] = [Group::Small, Group::Bulk];
 /// What a poll waits for; errors and hang-ups are always included.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Interest {
-    /// Readable.
+    /// Readable, or the peer has sent its FIN.
     Read,
     /// Writable.
     Write,
@@ -73,6 +73,8 @@ pub struct Readiness {
     pub failed: bool,
     /// Both directions are shut, or it was never connected (POLLHUP).
     pub hung_up: bool,
+    /// The peer's FIN is here, behind what can still be read (POLLRDHUP).
+    pub ended: bool,
 }
 
 /// The end or a step of an operation.
@@ -128,7 +130,8 @@ pub trait Kernel {
     fn receive(&mut self, fd: Fd, group: Group, limit: u32, token: Token);
 
     /// Waits for readiness, once or (`multishot`) on every wake-up of the socket, which for `Write`
-    /// means whenever a full socket has room again. Decode results with [`Kernel::readiness`].
+    /// means whenever a full socket has room again, for `Read` whenever more arrives: what is
+    /// there already is told once. Decode results with [`Kernel::readiness`].
     fn poll(&mut self, fd: Fd, interest: Interest, multishot: bool, token: Token);
 
     /// Ends an operation early. Its last completion still comes (`-ECANCELED` or its result).
@@ -155,6 +158,13 @@ pub trait Kernel {
 
     /// Sends without blocking; the count may be short. `EAGAIN` = the socket is full.
     fn send(&self, fd: Fd, parts: &[IoSlice<'_>]) -> Result<usize, Errno>;
+
+    /// Copies what a socket has received, as much as fits, and leaves it there. 0 = end of stream,
+    /// `EAGAIN` = nothing yet.
+    fn peek(&self, fd: Fd, buffer: &mut [u8]) -> Result<usize, Errno>;
+
+    /// The same, and takes it off the socket.
+    fn take(&self, fd: Fd, buffer: &mut [u8]) -> Result<usize, Errno>;
 
     /// Sends a FIN after what was sent.
     fn shutdown_write(&self, fd: Fd) -> Result<(), Errno>;

@@ -22,10 +22,12 @@ pub enum Op {
     PollServer = 6,
     /// The connect's end.
     Connect = 7,
+    /// Poll of the client's socket for what comes before its session.
+    Prelude = 8,
 }
 
 impl Op {
-    const ALL: [Op; 8] = [
+    const ALL: [Op; 9] = [
         Op::Cancel,
         Op::Wake,
         Op::Accept,
@@ -34,6 +36,7 @@ impl Op {
         Op::PollClient,
         Op::PollServer,
         Op::Connect,
+        Op::Prelude,
     ];
 }
 

@@ -297,7 +297,7 @@ impl Kernel for Uring {
 
     fn poll(&mut self, fd: Fd, interest: Interest, multishot: bool, token: Token) {
         let events = match interest {
-            Interest::Read => libc::POLLIN,
+            Interest::Read => libc::POLLIN | libc::POLLRDHUP,
             Interest::Write => libc::POLLOUT,
         };
         let events = u32::from(events.cast_unsigned());
@@ -337,6 +337,7 @@ impl Kernel for Uring {
             writable: result >= 0 && has(libc::POLLOUT),
             failed: result < 0 || has(libc::POLLERR),
             hung_up: result >= 0 && has(libc::POLLHUP),
+            ended: result >= 0 && has(libc::POLLRDHUP),
         }
     }
 
@@ -356,6 +357,14 @@ impl Kernel for Uring {
 
     fn send(&self, fd: Fd, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
         stream::send(fd.0, parts).map_err(Errno)
+    }
+
+    fn peek(&self, fd: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+        stream::peek(fd.0, buffer).map_err(Errno)
+    }
+
+    fn take(&self, fd: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+        stream::take(fd.0, buffer).map_err(Errno)
     }
 
     fn shutdown_write(&self, fd: Fd) -> Result<(), Errno> {

@@ -61,6 +61,9 @@ pub(super) struct Acceptor {
     is_handed_over: bool,
     /// Connections taken per turn, where there is a bound: then no multishot accept is used.
     batch: Option<u32>,
+    pub(super) listener_id: ListenerId,
+    /// `accept-proxy`.
+    pub(super) accepts_proxy: bool,
     /// Bytes of bulk receives that each of its connections may have per turn, in 1/1024 of the
     /// usual.
     pub(super) bulk_weight: u32,
@@ -103,6 +106,8 @@ impl<K: Kernel> Shard<K> {
             parked: VecDeque::new(),
             is_handed_over: plan.endpoint.is_handed_over(),
             batch,
+            listener_id,
+            accepts_proxy: plan.accept_proxy,
             bulk_weight,
         });
     }

@@ -4,8 +4,6 @@
 //! other peer: closing by reset throws away what the kernel has not delivered. A server that has
 //! sent its FIN is complete whatever follows: the client gets everything and is drained.
 
-use std::sync::Arc;
-
 use super::Shard;
 use super::record::SessionRecord;
 use super::session::{Session, State};
@@ -239,6 +237,7 @@ impl<K: Kernel> Shard<K> {
                 session.connect_polled && !matches!(before, State::ConnectEnding { .. }),
                 Op::Connect,
             ),
+            (session.prelude_polled, Op::Prelude),
         ];
         for (present, op) in outstanding {
             if present {
@@ -268,6 +267,7 @@ impl<K: Kernel> Shard<K> {
         let session = self.sessions.get(key).expect("ended once");
         debug_assert!(session.in_kernel == 0 && session.pieces.iter().all(|list| list.is_empty()));
         let close = session.close.unwrap_or(Close::FINISHED);
+        let session_begun = session.begun;
         for side in Side::BOTH {
             let fd = session.fd(side);
             if fd == Fd::NONE {
@@ -286,7 +286,9 @@ impl<K: Kernel> Shard<K> {
             }
         }
         self.give_source_port(key.slot);
-        self.account(key, close);
+        if session_begun {
+            self.account(key, close);
+        }
         if let Some(backend) = &self.sessions.get(key).expect("still there").backend {
             backend.leave();
         }
@@ -306,7 +308,7 @@ impl<K: Kernel> Shard<K> {
         let total_ms = now.ms_since(session.accepted_at);
         let queue_us = session
             .assigned_at
-            .map_or(0, |at| at.us_since(session.accepted_at));
+            .map_or(0, |at| at.us_since(session.ready_at()));
         let abort = match (close.who, close.phase) {
             (Who::Client, _) => Some((FrontCounter::ClientAborts, ServerCounter::ClientAborts)),
             (Who::Server, Phase::Data) => {
@@ -386,14 +388,9 @@ impl<K: Kernel> Shard<K> {
             u32::try_from(counters.sum(FrontCounter::Active as usize)).unwrap_or(0)
         });
         let record = SessionRecord {
-            accepted_unix_ms: self.unix_ms() - self.now.ms_since(session.accepted_at),
-            frontend: Arc::clone(&session.frontend),
             backend: session.backend.clone(),
             server: session.server_tried.clone(),
-            client: session.client,
-            local: session.local,
-            at_accept: false,
-            queue_ms: ms(left_queue_at, session.accepted_at),
+            queue_ms: ms(left_queue_at, session.ready_at()),
             connect_ms: ms(
                 session.connected_at,
                 session.assigned_at.unwrap_or(session.accepted_at),
@@ -414,6 +411,7 @@ impl<K: Kernel> Shard<K> {
             retries: session.retries,
             redispatched: session.redispatched,
             queued_before: [0, session.queued_before],
+            ..self.record(session)
         };
         self.log(record);
     }
@@ -422,7 +420,7 @@ impl<K: Kernel> Shard<K> {
 /// How far a session has come.
 fn phase(session: &Session) -> Phase {
     match session.state {
-        State::Prelude => Phase::Request,
+        State::Prelude { .. } => Phase::Request,
         State::Waiting { .. } => Phase::Queue,
         State::Connecting { .. } | State::ConnectEnding { .. } | State::Resting { .. } => {
             Phase::Connect

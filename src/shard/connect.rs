@@ -156,7 +156,7 @@ impl<K: Kernel> Shard<K> {
             }
             State::ConnectEnding { error } => self.close_attempt(slot, error),
             State::Closing => self.finish_if_quiet(slot),
-            State::Prelude
+            State::Prelude { .. }
             | State::Waiting { .. }
             | State::Resting { .. }
             | State::Relaying

@@ -1,8 +1,8 @@
 //! The data plane: one thread, one core, one ring per shard.
 //!
-//! A session's life is `accept -> pick -> connect -> relay -> close`, one file per step. What other
-//! layers may use is exported here; the steps are private. A shard never opens a file, resolves a
-//! name or formats text, and takes no lock and no allocation per packet.
+//! A session's life is `accept -> prelude -> pick -> connect -> relay -> close`, one file per step.
+//! What other layers may use is exported here; the steps are private. A shard never opens a file,
+//! resolves a name or formats text, and takes no lock and no allocation per packet.
 //!
 //! A turn is: gather completions and handle them; messages; timers; flush every touched direction;
 //! finish ended sessions; arm what waits for buffers or for its share of the bulk budget; report.
@@ -14,6 +14,7 @@ mod frozen;
 mod pick;
 mod pieces;
 mod port;
+mod prelude;
 mod private;
 mod record;
 mod relay_copy;
@@ -23,7 +24,7 @@ mod world;
 
 pub use frozen::FrozenDirection;
 pub use port::{Gauges, Message, ShardPort};
-pub use record::{LogQueue, SessionRecord};
+pub use record::{LogQueue, Refusal, Refused, SessionRecord};
 pub use world::{FrontCounter, Frontend, ProxyCounters, World};
 
 use std::collections::VecDeque;
@@ -159,6 +160,8 @@ pub struct Shard<K> {
     transforms: Option<MakeTransform>,
     /// Scratch: timers that are due.
     due: Vec<u32>,
+    /// Scratch: a PROXY header.
+    header_bytes: Box<[u8]>,
     completions: u64,
     logged: bool,
     draining: bool,
@@ -217,6 +220,7 @@ impl<K: Kernel> Shard<K> {
             transformed: Vec::new(),
             transforms: None,
             due: Vec::new(),
+            header_bytes: vec![0; crate::limits::PROXY_HEADER_MAX].into(),
             completions: 0,
             logged: false,
             draining: false,
@@ -340,7 +344,8 @@ impl<K: Kernel> Shard<K> {
             | Op::ReceiveServer
             | Op::PollClient
             | Op::PollServer
-            | Op::Connect => {}
+            | Op::Connect
+            | Op::Prelude => {}
         }
         let key = token.key();
         // A slot is not given to another session before its last completion.
@@ -354,6 +359,7 @@ impl<K: Kernel> Shard<K> {
             Op::PollClient => self.on_poll(key.slot, Side::Client, completion),
             Op::PollServer => self.on_poll(key.slot, Side::Server, completion),
             Op::Connect => self.on_connect(key.slot, completion),
+            Op::Prelude => self.on_prelude(key.slot, completion),
             Op::Cancel | Op::Wake | Op::Accept => {}
         }
     }

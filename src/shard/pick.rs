@@ -9,7 +9,7 @@ use super::{Shard, frontend_backend};
 use crate::base::ids::{ServerId, SessionKey};
 use crate::base::time::Moment;
 use crate::config::plan::Balance;
-use crate::flow::{Cause, Close, Direction, Phase, Who};
+use crate::flow::{Cause, Close, Direction, Phase, Side, Who};
 use crate::lb::{Backend, Grant, Outcome, Pick, PickRequest, Server, ServerCounter, Waiter};
 use crate::ring::{Fd, Kernel};
 
@@ -31,35 +31,48 @@ impl<K: Kernel> Shard<K> {
         if let Some(make) = self.transforms {
             session.transforms = Direction::BOTH.map(|direction| Some(make(direction)));
         }
+        let header_is_due = self.header_is_due(acceptor, &mut session);
+        let inserted = self.sessions.insert(session);
+        debug_assert_eq!(inserted.as_ref().ok(), Some(&key));
+        if header_is_due {
+            self.await_header(key.slot);
+        } else {
+            self.begin(key.slot);
+        }
+    }
+
+    /// Nothing has to come before the session any more: it counts, and asks for a server.
+    pub(super) fn begin(&mut self, slot: u32) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        session.begun = true;
+        let frontend = Arc::clone(&session.frontend);
         let backend = frontend_backend(&self.world, &frontend);
         let front = frontend.proxy.front.as_ref().expect("a frontend");
         let logs = !frontend.proxy.logs.is_empty();
         let back = backend.as_ref().and_then(|b| b.proxy.back.as_ref());
         let balance = back.map(|back| &back.balance);
+        let fd = session.fd(Side::Client);
         // Both cost a system call each: asked for only where something reads them.
-        if logs || balance.is_some_and(Balance::reads_source) {
-            session.client = self.kernel.peer_address(client);
+        let by_source = balance.is_some_and(Balance::reads_source);
+        if session.client.is_none() && (logs || by_source) {
+            session.client = self.kernel.peer_address(fd);
         }
         let logs_now = logs && !front.tcplog;
-        if logs_now || balance.is_some_and(Balance::reads_destination) {
-            session.local = self.kernel.local_address(client);
+        let by_destination = balance.is_some_and(Balance::reads_destination);
+        if session.local.is_none() && (logs_now || by_destination) {
+            session.local = self.kernel.local_address(fd);
         }
         if logs_now {
-            self.log_accept(&session);
+            self.log_accept(slot);
         }
-        frontend
-            .counters
-            .add(self.id, FrontCounter::Sessions as usize, 1);
-        frontend
-            .counters
-            .add(self.id, FrontCounter::Active as usize, 1);
-        let inserted = self.sessions.insert(session);
-        debug_assert_eq!(inserted.as_ref().ok(), Some(&key));
+        for counter in [FrontCounter::Sessions, FrontCounter::Active] {
+            frontend.counters.add(self.id, counter as usize, 1);
+        }
         // The client's first bytes are then there when the connect completes.
-        self.arm_next(key.slot, Direction::Up);
+        self.arm_next(slot, Direction::Up);
         match backend {
-            Some(backend) => self.enter_backend(key.slot, backend),
-            None => self.refuse(key.slot, Phase::Connect),
+            Some(backend) => self.enter_backend(slot, backend),
+            None => self.refuse(slot, Phase::Connect),
         }
     }
 
@@ -243,15 +256,26 @@ impl<K: Kernel> Shard<K> {
         );
     }
 
-    fn log_accept(&mut self, session: &Session) {
+    fn log_accept(&mut self, slot: u32) {
+        let session = self.sessions.at(slot).expect("a live session");
         let record = SessionRecord {
-            accepted_unix_ms: self.unix_ms(),
+            at_accept: true,
+            ..self.record(session)
+        };
+        self.log(record);
+    }
+
+    /// The record of a session with which nothing has happened yet.
+    pub(super) fn record(&self, session: &Session) -> SessionRecord {
+        SessionRecord {
+            accepted_unix_ms: self.unix_ms() - self.now.ms_since(session.accepted_at),
             frontend: Arc::clone(&session.frontend),
             backend: None,
             server: None,
             client: session.client,
             local: session.local,
-            at_accept: true,
+            at_accept: false,
+            refused: None,
             queue_ms: -1,
             connect_ms: -1,
             total_ms: 0,
@@ -262,8 +286,7 @@ impl<K: Kernel> Shard<K> {
             retries: 0,
             redispatched: false,
             queued_before: [0; 2],
-        };
-        self.log(record);
+        }
     }
 
     /// Puts the session into its server's list.

@@ -58,6 +58,12 @@ pub struct Gauges {
     pub destinations_missing: AtomicU64,
     /// Connects that found no free port or no such address for their `source`.
     pub sources_exhausted: AtomicU64,
+    /// Clients refused for a PROXY header that isn't one, or a wrong one.
+    pub proxy_headers_malformed: AtomicU64,
+    /// Clients refused because their PROXY header didn't come in time.
+    pub proxy_headers_timed_out: AtomicU64,
+    /// Clients that left before their PROXY header was whole.
+    pub proxy_headers_closed: AtomicU64,
     /// Errors that no table names.
     pub errors_unexpected: AtomicU64,
     /// Longest turn, microseconds, since start.

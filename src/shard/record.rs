@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::world::Frontend;
+use crate::config::plan::Listener;
 use crate::lb::{Backend, Server};
 use crate::sys::EventFd;
 
@@ -27,6 +28,8 @@ pub struct SessionRecord {
     pub local: Option<SocketAddr>,
     /// True for the line at accept (`Connect from ...`): the fields below are then meaningless.
     pub at_accept: bool,
+    /// The connection never became a session: only client, frontend and times mean something.
+    pub refused: Option<Refused>,
     /// Milliseconds in the queue, -1 = aborted before or there.
     pub queue_ms: i64,
     /// Milliseconds to connect, retries included; -1 = never connected.
@@ -49,11 +52,56 @@ pub struct SessionRecord {
     pub queued_before: [u32; 2],
 }
 
+/// A connection that was closed before it became a session.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Where it came in.
+    pub listener: Arc<Listener>,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// Why a connection that a PROXY header is expected from was closed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// What it sent is no header.
+    NotProxy,
+    /// Its header is wrong or too long.
+    Invalid,
+    /// Its header names a protocol that there is none of.
+    Protocol,
+    /// The header didn't come in time; whether it had begun.
+    TimedOut {
+        /// Some of it was there.
+        began: bool,
+    },
+    /// It ended within the header.
+    CutOff,
+    /// It ended without a byte.
+    Closed,
+    /// It was reset before there was a byte.
+    Broken,
+}
+
+impl Refusal {
+    /// Whether the client had sent anything.
+    pub fn has_bytes(self) -> bool {
+        match self {
+            Refusal::NotProxy | Refusal::Invalid | Refusal::Protocol | Refusal::CutOff => true,
+            Refusal::TimedOut { began } => began,
+            Refusal::Closed | Refusal::Broken => false,
+        }
+    }
+}
+
 impl SessionRecord {
     /// Whether nothing went wrong, as `option dontlog-normal` has it: neither side broke the
     /// session off, nothing timed out, and the first attempt to connect succeeded.
     pub fn is_normal(&self) -> bool {
-        self.termination[0] == b'-' && self.retries == 0 && !self.redispatched
+        self.refused.is_none()
+            && self.termination[0] == b'-'
+            && self.retries == 0
+            && !self.redispatched
     }
 }
 

@@ -335,10 +335,9 @@ impl<K: Kernel> Shard<K> {
     fn advance(&mut self, slot: u32, direction: Direction) {
         let session = self.sessions.at(slot).expect("a live session");
         match session.state {
-            State::Closing => return,
+            State::Closing | State::Prelude { .. } => return,
             State::Flushing { .. } => return self.flushing(slot),
-            State::Prelude
-            | State::Waiting { .. }
+            State::Waiting { .. }
             | State::Connecting { .. }
             | State::ConnectEnding { .. }
             | State::Resting { .. }

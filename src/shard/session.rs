@@ -19,9 +19,11 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Where a session is in its life.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) enum State {
-    /// Bytes that must be seen before a server is chosen (PROXY header, SNI, rules). Nothing asks
-    /// for them yet: a session passes through.
-    Prelude,
+    /// Bytes are waited for that must be seen before a server is chosen: a PROXY header.
+    Prelude {
+        /// When the wait ends.
+        deadline: Moment,
+    },
     /// In the backend's queue.
     Waiting {
         /// End of `timeout queue`.
@@ -89,6 +91,10 @@ pub(super) struct Session {
     pub(super) polled: [bool; 2],
     /// The connect's poll is outstanding.
     pub(super) connect_polled: bool,
+    /// The poll of the prelude is outstanding; it may outlast it.
+    pub(super) prelude_polled: bool,
+    /// It counts as a session: what had to come before it is there.
+    pub(super) begun: bool,
     /// Operations outstanding in the kernel.
     pub(super) in_kernel: u8,
     /// Last byte read from the side, or the moment at which it was no longer held back.
@@ -107,6 +113,8 @@ pub(super) struct Session {
     pub(super) connect_began_at: Moment,
     /// When the server's connection was there.
     pub(super) connected_at: Option<Moment>,
+    /// How long its prelude took, milliseconds.
+    pub(super) prelude_ms: u32,
     /// Tries that may still follow a failed one.
     pub(super) retries_left: u16,
     /// Tries after the first.
@@ -124,8 +132,12 @@ pub(super) struct Session {
     /// Neighbours in the list of its server's sessions on this shard.
     pub(super) server_previous: u32,
     pub(super) server_next: u32,
+    /// Who it is from and where it wanted to go, once somebody has asked; a PROXY header decides
+    /// where there is one.
     pub(super) client: Option<SocketAddr>,
     pub(super) local: Option<SocketAddr>,
+    /// What the PROXY header says beyond addresses.
+    pub(super) tlvs: Option<Box<[u8]>>,
     /// The port of the server's `source` that its connection to the server has.
     pub(super) source_port: Option<u16>,
     /// How it ended, once something has decided that.
@@ -146,7 +158,9 @@ impl Session {
         Session {
             key,
             acceptor,
-            state: State::Prelude,
+            state: State::Prelude {
+                deadline: Moment::NEVER,
+            },
             fds: [client, Fd::NONE],
             // The server isn't connected: the way up is blocked until it is.
             halves: [Half::new(true), Half::new(false)],
@@ -159,6 +173,8 @@ impl Session {
             starved: [false; 2],
             polled: [false; 2],
             connect_polled: false,
+            prelude_polled: false,
+            begun: false,
             in_kernel: 0,
             active_at: [now; 2],
             written_at: [now; 2],
@@ -168,6 +184,7 @@ impl Session {
             assigned_at: None,
             connect_began_at: now,
             connected_at: None,
+            prelude_ms: 0,
             retries_left: 0,
             retries: 0,
             redispatched: false,
@@ -181,9 +198,15 @@ impl Session {
             server_next: NONE,
             client: None,
             local: None,
+            tlvs: None,
             close: None,
             resets: [false; 2],
         }
+    }
+
+    /// When it could begin: accepted, and its prelude over.
+    pub(super) fn ready_at(&self) -> Moment {
+        self.accepted_at.after_ms(u64::from(self.prelude_ms))
     }
 
     /// The socket of a side.

@@ -66,7 +66,8 @@ impl<K: Kernel> Shard<K> {
             }
             State::Relaying => self.relay_timer(slot),
             State::Flushing { .. } => self.flushing(slot),
-            State::Prelude
+            State::Prelude { deadline } if deadline <= now => self.header_timed_out(slot),
+            State::Prelude { .. }
             | State::Waiting { .. }
             | State::Connecting { .. }
             | State::ConnectEnding { .. }
@@ -104,8 +105,10 @@ impl<K: Kernel> Shard<K> {
 /// The earliest moment at which something is due for the session.
 fn next_deadline(session: &Session, now: Moment) -> Moment {
     match session.state {
-        State::Prelude | State::ConnectEnding { .. } | State::Closing => Moment::NEVER,
-        State::Waiting { deadline } | State::Connecting { deadline } => deadline,
+        State::ConnectEnding { .. } | State::Closing => Moment::NEVER,
+        State::Prelude { deadline }
+        | State::Waiting { deadline }
+        | State::Connecting { deadline } => deadline,
         State::Resting { until } => until,
         State::Flushing { check_at, .. } => check_at,
         State::Relaying => {

@@ -212,6 +212,23 @@ pub fn send(fd: RawFd, parts: &[IoSlice<'_>]) -> Result<usize, i32> {
     usize::try_from(sent).map_err(|_| number(&io::Error::last_os_error()))
 }
 
+/// Copies what a socket has received and leaves it there.
+pub fn peek(fd: RawFd, buffer: &mut [u8]) -> Result<usize, i32> {
+    receive(fd, buffer, libc::MSG_PEEK)
+}
+
+/// Takes what a socket has received.
+pub fn take(fd: RawFd, buffer: &mut [u8]) -> Result<usize, i32> {
+    receive(fd, buffer, 0)
+}
+
+fn receive(fd: RawFd, buffer: &mut [u8], flags: libc::c_int) -> Result<usize, i32> {
+    let flags = flags | libc::MSG_DONTWAIT;
+    // SAFETY: recv(2) writes at most `buffer.len()` bytes into `buffer`, alive for the call.
+    let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) };
+    usize::try_from(count).map_err(|_| number(&io::Error::last_os_error()))
+}
+
 /// Sends a FIN.
 pub fn shutdown_write(fd: RawFd) -> Result<(), i32> {
     let fd = borrow(fd);

@@ -7,6 +7,7 @@ mod keywords;
 mod listeners;
 mod messages;
 mod plans;
+mod rules;
 mod servers;
 mod text;
 mod toml;

@@ -91,7 +91,7 @@ impl Drop for Service {
 }
 
 /// Runs a command that must succeed.
-fn must(command: &mut Command) -> Output {
+pub(crate) fn must(command: &mut Command) -> Output {
     let output = command
         .stdin(Stdio::null())
         .output()

@@ -7,6 +7,7 @@ use super::peer::Peer;
 use tidegate::base::address::Address;
 use tidegate::config::plan::Target;
 use tidegate::lb::{Backend, Server};
+use tidegate::shard::SessionRecord;
 
 impl Simulation {
     /// After every turn.
@@ -76,9 +77,18 @@ impl Simulation {
     /// A client that no server was found for.
     fn check_refused(&self, client: &Peer) {
         assert!(client.received == 0, "bytes from nowhere");
-        let network = self.network.borrow();
-        let [address, _] = network.addresses(client.socket.expect("started"));
+        let [address, _] = self
+            .network
+            .borrow()
+            .addresses(client.socket.expect("started"));
         let record = self.records.get(&address);
+        let refused = record.is_some_and(|record| record.refused.is_some());
+        let header = client.header.as_ref();
+        assert!(
+            !refused || header.is_some(),
+            "no header was due: {client:?}"
+        );
+        let record = self.record_of(client).filter(|_| !refused);
         let may_be_refused = self.scenario.connects_fail
             || !self.scenario.strict()
             || !self.scenario.admin_us.is_empty()
@@ -102,12 +112,23 @@ impl Simulation {
         }
     }
 
+    /// The account of a client's session: under the address that its header says.
+    fn record_of(&self, client: &Peer) -> Option<&SessionRecord> {
+        let [own, _] = self.network.borrow().addresses(client.socket?);
+        let said = client.header.as_ref().and_then(|header| header.says);
+        self.records.get(&said.unwrap_or(own))
+    }
+
     fn check_pair(&self, client: &Peer, server: &Peer) {
         let network = self.network.borrow();
         let ends = |peer: &Peer| peer.socket.expect("started");
-        let [address, _] = network.addresses(ends(client));
-        let record = self.records.get(&address);
+        let record = self.record_of(client);
         let record = record.unwrap_or_else(|| panic!("no account of {client:?}"));
+        let header = client.header.as_ref();
+        assert!(
+            header.is_none_or(|header| header.good),
+            "served: {client:?}"
+        );
         let letters = record.termination;
         // The proxy's own decision: a timeout, or the end of the process.
         let decided = matches!(letters[0], b'c' | b's' | b'K' | b'P' | b'R');

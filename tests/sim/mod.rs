@@ -1,6 +1,7 @@
 //! A simulation: shards over the scripted ring, peers at both ends, one seed.
 
 mod checks;
+mod header;
 mod peer;
 mod plan;
 
@@ -11,6 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use header::Header;
 use peer::{Peer, Script};
 use plan::Scenario;
 use tidegate::base::ids::{ListenerId, ShardId};
@@ -44,6 +46,9 @@ pub(crate) struct Summary {
     pub(crate) bytes: u64,
     pub(crate) sessions: u64,
     pub(crate) complete: u64,
+    /// Sessions behind a PROXY header, and connections refused for want of one.
+    pub(crate) proxied: u64,
+    pub(crate) refused: u64,
 }
 
 impl Summary {
@@ -53,6 +58,8 @@ impl Summary {
         self.bytes += other.bytes;
         self.sessions += other.sessions;
         self.complete += other.complete;
+        self.proxied += other.proxied;
+        self.refused += other.refused;
     }
 }
 
@@ -97,15 +104,18 @@ pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
     match result {
         Ok(()) => {
             let peers = &simulation.peers;
+            let records = simulation.records.values();
+            let (refused, sessions): (Vec<_>, Vec<_>) =
+                records.partition(|record| record.refused.is_some());
+            let complete = sessions.iter().filter(|r| r.termination == *b"--");
+            let proxied = sessions.iter().filter(|r| header::is_made_up(r.client));
             Some(Summary {
                 turns: simulation.turns,
                 bytes: peers.iter().map(|peer| peer.received).sum(),
-                sessions: simulation.records.len() as u64,
-                complete: simulation
-                    .records
-                    .values()
-                    .filter(|record| record.termination == *b"--")
-                    .count() as u64,
+                sessions: sessions.len() as u64,
+                complete: complete.count() as u64,
+                proxied: proxied.count() as u64,
+                refused: refused.len() as u64,
             })
         }
         Err(_) => {
@@ -344,6 +354,13 @@ impl Simulation {
                     let listener = self.random.pick(&self.scenario.listeners);
                     let socket = network.borrow_mut().connect_client(listener);
                     self.by_socket.insert(socket, index);
+                    let [client, _] = network.borrow().addresses(socket);
+                    if self.scenario.expects_header(client, listener) {
+                        let most = self.scenario.settings.queue[0];
+                        let ends = [client, listener];
+                        let header = Header::new(&mut self.random, ends, most);
+                        self.peers[index].send_before(header);
+                    }
                     self.peers[index].start(&mut network.borrow_mut(), socket);
                 } else {
                     self.peers[index].run(&mut network.borrow_mut());

@@ -1,5 +1,6 @@
 //! The scripted peers: clients and servers that do what a seed says, and check every byte they get.
 
+use super::header::Header;
 use tidegate::base::hash;
 use tidegate::base::time::Moment;
 use tidegate::ring::scripted::{Network, Random, Read, SocketId};
@@ -35,6 +36,8 @@ pub(crate) struct Script {
     pub(crate) patience_us: u64,
     pub(crate) resets: Option<Point>,
     pub(crate) closes: Option<Point>,
+    /// Its PROXY header is a wrong one: nobody serves it.
+    pub(crate) bad_header: bool,
 }
 
 impl Script {
@@ -76,6 +79,7 @@ impl Script {
             patience_us: random.between(100_000, 8_000_000),
             resets: None,
             closes: None,
+            bad_header: false,
         };
         // Bytes one by one take too many turns.
         if script.total / script.burst_max > 200 {
@@ -100,7 +104,7 @@ impl Script {
 
     /// Whether it sends all, reads all and breaks nothing off.
     pub(crate) fn clean(&self) -> bool {
-        self.reads && self.resets.is_none() && self.closes.is_none()
+        self.reads && self.resets.is_none() && self.closes.is_none() && !self.bad_header
     }
 }
 
@@ -110,6 +114,8 @@ pub(crate) struct Peer {
     pub(crate) number: u32,
     pub(crate) client: bool,
     pub(crate) script: Script,
+    /// What it sends before everything else.
+    pub(crate) header: Option<Header>,
     pub(crate) socket: Option<SocketId>,
     started_at: Moment,
     read_at: Moment,
@@ -134,6 +140,7 @@ impl Peer {
             number,
             client,
             script,
+            header: None,
             socket: None,
             started_at: Moment(0),
             read_at: Moment(0),
@@ -147,6 +154,15 @@ impl Peer {
             aborted: false,
             done: false,
         }
+    }
+
+    /// Has it send a header first.
+    pub(crate) fn send_before(&mut self, header: Header) {
+        if !header.good {
+            self.script.bad_header = true;
+            self.script.total = 0;
+        }
+        self.header = Some(header);
     }
 
     /// Gives it its connection.
@@ -234,7 +250,7 @@ impl Peer {
 
     fn has_sent_all(&self, network: &Network) -> bool {
         let impatient = self.impatient(network) || self.ended;
-        let all = self.sent >= self.allowed(network);
+        let all = self.sent >= self.allowed(network) && !self.header_is_due();
         let waits = self.sent < self.script.total && !impatient;
         all && !waits
     }
@@ -289,7 +305,44 @@ impl Peer {
         );
     }
 
+    fn header_is_due(&self) -> bool {
+        let header = self.header.as_ref();
+        header.is_some_and(|header| !header.left.is_empty())
+    }
+
+    /// Sends the next piece of its header.
+    fn send_header(&mut self, network: &mut Network, socket: SocketId) {
+        if self.finished || self.error.is_some() {
+            return;
+        }
+        if network.now() < self.send_at {
+            return self.timer(network, self.send_at);
+        }
+        let Some(header) = &mut self.header else {
+            return;
+        };
+        let length = 1 + network.random.place(header.left.len());
+        match network.write(socket, &[&header.left[..length]]) {
+            Ok(count) => {
+                header.left.drain(..count);
+                let pause = network.random.below(header.pause_us + 1);
+                self.send_at = Moment(network.now().0 + pause * 1_000);
+                self.timer(network, self.send_at);
+                network.forget_sent(socket);
+            }
+            Err(libc::EAGAIN) => {}
+            Err(errno) => {
+                self.error = Some(errno);
+                self.script.total = 0;
+                header.left.clear();
+            }
+        }
+    }
+
     fn send(&mut self, network: &mut Network, socket: SocketId) {
+        if self.header_is_due() {
+            return self.send_header(network, socket);
+        }
         let allowed = self.allowed(network);
         if self.finished || self.error.is_some() || self.sent >= allowed {
             return;

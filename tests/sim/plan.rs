@@ -25,6 +25,8 @@ pub(crate) struct Scenario {
     pub(crate) maxconn: u32,
     pub(crate) memory_max: u64,
     pub(crate) listeners: Vec<SocketAddr>,
+    /// Who has to send a PROXY header, by listener.
+    pub(crate) proxied: Vec<Proxied>,
     pub(crate) clients: u32,
     /// Clients come within this time.
     pub(crate) arrivals_us: u64,
@@ -48,7 +50,8 @@ impl Scenario {
         let shards = if random.chance(300) { 2 } else { 1 };
         let maxconn = random.pick(&[2, 4, 8, 40, 40, 5_000]);
         let returns = random.chance(200);
-        let (text, listeners) = configuration(random, maxconn, connects_fail, times_out, returns);
+        let (text, listeners, proxied) =
+            configuration(random, maxconn, connects_fail, times_out, returns);
         let plan = config::load_text("sim.cfg", &text, &Nothing).0;
         let plan = plan.unwrap_or_else(|| panic!("not a configuration:\n{text}"));
         let (step, layouts) = rings(random);
@@ -72,6 +75,7 @@ impl Scenario {
             maxconn,
             memory_max,
             listeners,
+            proxied,
             clients: u32::try_from(random.between(1, 24)).expect("few"),
             arrivals_us: random.pick(&[0, 100_000, 2_000_000]),
             bytes_max: random.pick(&[2_000, 60_000, 300_000, 1_000_000]),
@@ -83,10 +87,32 @@ impl Scenario {
         }
     }
 
+    /// Whether a client has to send a PROXY header to a listener.
+    pub(crate) fn expects_header(&self, client: SocketAddr, listener: SocketAddr) -> bool {
+        let place = self.listeners.iter().position(|known| *known == listener);
+        match self.proxied[place.expect("a listener")] {
+            Proxied::Nobody => false,
+            Proxied::Everybody => true,
+            Proxied::Some => match client.ip() {
+                IpAddr::V4(ip) => ip.octets()[3] < 8,
+                IpAddr::V6(_) => false,
+            },
+        }
+    }
+
     /// Whether every session goes its whole way unless a peer breaks it off.
     pub(crate) fn strict(&self) -> bool {
         !self.times_out && self.stop_us.is_none()
     }
+}
+
+/// Who has to send a PROXY header.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Proxied {
+    Nobody,
+    Everybody,
+    /// Clients whose address ends in less than 8.
+    Some,
 }
 
 fn configuration(
@@ -95,7 +121,7 @@ fn configuration(
     connects_fail: bool,
     times_out: bool,
     returns: bool,
-) -> (String, Vec<SocketAddr>) {
+) -> (String, Vec<SocketAddr>, Vec<Proxied>) {
     let mut text = String::new();
     let mut line = |words: String| writeln!(text, "{words}").expect("a string takes all");
     line(format!("global\n maxconn {maxconn}\n log stdout local0"));
@@ -120,7 +146,7 @@ fn configuration(
         long
     };
     line(format!(" timeout connect {connect}"));
-    for what in ["client", "server", "queue"] {
+    for what in ["client", "client-hs", "server", "queue"] {
         let time = time(random);
         line(format!(" timeout {what} {time}"));
     }
@@ -138,6 +164,7 @@ fn configuration(
         ));
     }
     let mut listeners = Vec::new();
+    let mut proxied = Vec::new();
     for proxy in 0..random.between(1, 3) {
         line(format!("listen l{proxy}"));
         if random.chance(300) {
@@ -153,7 +180,21 @@ fn configuration(
             line(format!(" rate-limit sessions {}", random.between(1, 40)));
         }
         let nice = random.pick(&[0, 0, -1024, 1024]);
-        line(format!(" bind 127.0.0.1:{port}{bound} nice {nice}"));
+        let who = match random.below(8) {
+            0 | 1 => Proxied::Everybody,
+            2 => Proxied::Some,
+            _ => Proxied::Nobody,
+        };
+        let accept = match who {
+            Proxied::Everybody => " accept-proxy",
+            Proxied::Some | Proxied::Nobody => "",
+        };
+        if let Proxied::Some = who {
+            let rule = "tcp-request connection expect-proxy layer4 if { src 192.168.0.0/29 }";
+            line(format!(" {rule}"));
+        }
+        proxied.push(who);
+        line(format!(" bind 127.0.0.1:{port}{bound} nice {nice}{accept}"));
         listeners.push(SocketAddr::from(([127, 0, 0, 1], port)));
         let balance = random.pick(&[
             "roundrobin",
@@ -202,7 +243,7 @@ fn configuration(
             line(words);
         }
     }
-    (text, listeners)
+    (text, listeners, proxied)
 }
 
 /// How a server returns that was out of service: bit by bit, and few sessions at a time.

@@ -13,6 +13,10 @@ type P = Parameter<BindSettings>;
 
 #[rustfmt::skip]
 pub(in crate::config) static BIND: &[P] = &[
+    P::works("accept-proxy", "", "Expects a PROXY header, version 1 or 2, and takes the client's address from it.", |_, bind, _, _| {
+        bind.accept_proxy = true;
+        Ok(())
+    }),
     P::works("backlog", "<number>", "Length of the kernel's accept queue.", |_, bind, name, value| {
         bind.backlog = Some(number(name, value)?);
         Ok(())
@@ -70,7 +74,6 @@ pub(in crate::config) static BIND: &[P] = &[
     }),
 
     P::needed("accept-netscaler-cip", "<magic>", "Expects a NetScaler header with the client's address."),
-    P::needed("accept-proxy", "", "Expects a PROXY header with the client's address."),
     P::needed("namespace", "<name>", "Network namespace to listen in."),
     P::later("proto", "<name>", "Protocol."),
     P::needed("tcp-md5sig", "<password>", "Signed segments (RFC 2385)."),

@@ -3,7 +3,7 @@
 use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CONNECTS, HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
-use crate::config::parse::{balance, bind, proxy, server, source};
+use crate::config::parse::{acl, balance, bind, proxy, server, source, tcp_request};
 
 const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
 
@@ -59,8 +59,14 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("any number"),
     works("timeout client", Front, 1, "<time>", "Longest silence of a client.", proxy::timeout)
         .default("infinite, with a warning"),
+    works("tcp-request", Both, MANY, "connection expect-proxy layer4 [if|unless <condition>]", "Expects a PROXY header from clients that meet the condition; by their own address.", tcp_request::tcp_request)
+        .lacks(&["connection accept", "connection reject", "session", "content", "inspect-delay"]),
+    works("acl", Both, MANY, "<name> src [<flag>...] <address>...", "Names a condition, of source addresses and networks ('-f' reads them from a file).", acl::acl)
+        .lacks(&["other criteria"]),
     works("timeout client-fin", Front, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
         .default("'timeout client'"),
+    works("timeout client-hs", Front, 1, "<time>", "Longest wait for a PROXY header.", proxy::timeout)
+        .default("'timeout client', else 30s"),
 
     works("balance", Back, MANY, "roundrobin | static-rr | leastconn | peak-ewma | first | random[(<draws>)] | source | hash <expression>", "How a server is chosen; docs/balancing.md has more.", balance::balance)
         .default("roundrobin").lacks(&["rdp-cookie"]),
@@ -110,10 +116,8 @@ pub(super) static PROXY: &[Keyword] = &[
     works("timeout tunnel", Back, 1, "<time>", "In place of 'timeout client' and 'timeout server' once the server is connected.", proxy::timeout),
 
     later("option socket-stats", Front, "", "Statistics of each listener."),
-    later("acl", Both, "<name> <criterion> [<flag>...] [<operator>] <value>...", "Names a condition."),
     needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")
         .not_in_defaults(),
-    needed("tcp-request", Both, "connection|session|content|inspect-delay ...", "Rules for new connections."),
     needed("tcp-response", Back, "content|inspect-delay ...", "Rules for what servers send."),
     later("tcp-check", Back, "connect|send|send-binary|expect|comment ...", "Steps of a scripted check."),
     later("stick-table", Both, "type <type> size <n> ...", "A table of clients.")
@@ -217,7 +221,6 @@ pub(super) static PROXY: &[Keyword] = &[
     no_effect("crt", Front, "<path> ...", TLS_ONLY),
     no_effect("ssl-f-use", Front, "...", TLS_ONLY),
     no_effect("quic-initial", Front, "...", QUIC_ONLY),
-    no_effect("timeout client-hs", Front, "<time>", TLS_ONLY),
     no_effect("option accept-*", Front, "", HTTP_ONLY),
     no_effect("option checkcache", Back, "", HTTP_ONLY),
     no_effect("option disable-h2-upgrade", Front, "", HTTP_ONLY),

@@ -4,6 +4,7 @@
 //! keyword is not allowed, sides that a proxy doesn't have, surplus arguments. The parsers see only
 //! arguments. Nothing is looked up across proxies yet.
 
+pub(super) mod acl;
 pub(super) mod balance;
 pub(super) mod bind;
 mod expression;
@@ -17,6 +18,7 @@ pub(super) mod proxy;
 pub(super) mod server;
 pub(super) mod slow_start;
 pub(super) mod source;
+pub(super) mod tcp_request;
 pub(super) mod threads;
 
 use super::diagnostics::{Place, Report};

@@ -185,6 +185,7 @@ pub(in crate::config) fn timeout(parser: &mut Parser<'_>, call: &Call<'_>) -> Ou
     let slot = match name {
         "timeout client" => &mut timeouts.client,
         "timeout client-fin" => &mut timeouts.client_fin,
+        "timeout client-hs" => &mut timeouts.client_hs,
         "timeout connect" => &mut timeouts.connect,
         "timeout server" => &mut timeouts.server,
         "timeout server-fin" => &mut timeouts.server_fin,

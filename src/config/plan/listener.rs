@@ -41,6 +41,8 @@ pub struct Listener {
     pub backlog: u32,
     /// `maxconn` of the bind line, 0 = none.
     pub maxconn: u32,
+    /// `accept-proxy`: a PROXY header comes first.
+    pub accept_proxy: bool,
     /// `defer-accept`.
     pub defer_accept: bool,
     /// `v6only` (`Some(true)`), `v4v6` (`Some(false)`), or neither.

@@ -5,6 +5,7 @@
 
 mod balance;
 mod check;
+mod condition;
 mod global;
 mod listener;
 mod log;
@@ -19,6 +20,7 @@ pub use balance::{
     HashKind, HashMethod, ServerKey,
 };
 pub use check::{Agent, Check, InitState, Tracked, Watch};
+pub use condition::{Network, Networks, SourceCondition, SourceTerm};
 pub use global::{Global, Jail, Level, ProcessSettings, StatsSocket};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};

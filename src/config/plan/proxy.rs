@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Balance, LogTarget, Server};
+use super::{Balance, LogTarget, Server, SourceCondition};
 use crate::base::ids::{ListenerId, ProxyId};
 
 /// A frontend, a backend, or a listen (both).
@@ -55,6 +55,11 @@ pub struct Front {
     pub timeout_client_ms: u32,
     /// `timeout client-fin`, 0 = not set.
     pub timeout_client_fin_ms: u32,
+    /// `timeout client-hs`, 0 = not set.
+    pub timeout_client_hs_ms: u32,
+    /// `tcp-request connection expect-proxy layer4`: a PROXY header comes first from clients for
+    /// which one of them holds.
+    pub expect_proxy: Vec<SourceCondition>,
     /// `option tcpka` or `clitcpka`.
     pub keepalive: Option<KeepAlive>,
     /// `option tcplog`.

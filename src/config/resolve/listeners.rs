@@ -107,6 +107,7 @@ fn listener(
             .or(settings.maxconn)
             .unwrap_or(0),
         maxconn: parameters.maxconn,
+        accept_proxy: parameters.accept_proxy,
         defer_accept: parameters.defer_accept,
         v6only: parameters.v6only,
         tcp_user_timeout_ms: parameters.tcp_user_timeout_ms,

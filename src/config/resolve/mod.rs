@@ -301,6 +301,8 @@ impl Builder<'_, '_> {
             session_rate: settings.session_rate,
             timeout_client_ms: settings.timeouts.client.unwrap_or(0),
             timeout_client_fin_ms: settings.timeouts.client_fin.unwrap_or(0),
+            timeout_client_hs_ms: settings.timeouts.client_hs.unwrap_or(0),
+            expect_proxy: settings.expect_proxy.clone(),
             keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
             tcplog: settings.tcplog || settings.http_log,
             dontlognull: settings.dontlognull,

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::config::plan::LogFormat;
-use crate::shard::SessionRecord;
+use crate::shard::{Refusal, Refused, SessionRecord};
 use crate::sys::clock;
 
 /// Local time as text, remembered for the second it was made for.
@@ -135,11 +135,24 @@ pub(super) fn write_session(out: &mut Vec<u8>, record: &SessionRecord, time: &mu
         let _ = write!(out, " ({front}/TCP)");
         return;
     }
-    write_address(out, record.client);
     let (seconds, ms) = (
         record.accepted_unix_ms / 1000,
         record.accepted_unix_ms % 1000,
     );
+    if let Some(Refused { listener, refusal }) = &record.refused {
+        match record.client {
+            Some(_) => write_address(out, record.client),
+            None => drop(write!(out, "unix:{}", listener.socket_id)),
+        }
+        let _ = write!(out, " [{}.{ms:03}] {front}/", time.stamp(seconds));
+        match listener.name.as_str() {
+            "" => drop(write!(out, "{}", listener.socket_id)),
+            name => out.extend_from_slice(name.as_bytes()),
+        }
+        let _ = write!(out, ": {}", refusal_text(*refusal));
+        return;
+    }
+    write_address(out, record.client);
     // A session that reached no backend is logged with the frontend in its place.
     let back = record
         .backend
@@ -167,6 +180,19 @@ pub(super) fn write_session(out: &mut Vec<u8>, record: &SessionRecord, time: &mu
     );
 }
 
+/// What HAProxy says of such a connection.
+fn refusal_text(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::NotProxy => "Received something which does not look like a PROXY protocol header",
+        Refusal::Invalid => "Received an invalid PROXY protocol header",
+        Refusal::Protocol => "Received an unhandled protocol in the PROXY protocol header",
+        Refusal::TimedOut { .. } => "Timeout while waiting for PROXY protocol header",
+        Refusal::CutOff => "Truncated PROXY protocol header received",
+        Refusal::Closed => "Connection closed while waiting for PROXY protocol header",
+        Refusal::Broken => "Connection error while waiting for PROXY protocol header",
+    }
+}
+
 /// `ip:port`, without brackets as HAProxy has it, or `unix:1`.
 fn write_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
     let _ = match address {
@@ -178,7 +204,9 @@ fn write_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
     use crate::control::log::testing::record;
+    use crate::control::resolve::SystemEnvironment;
 
     fn line(record: &SessionRecord) -> String {
         let mut out = Vec::new();
@@ -218,6 +246,33 @@ mod tests {
         record.client = Some("[::1]:5".parse().unwrap());
         record.local = Some("[::ffff:10.0.0.1]:80".parse().unwrap());
         assert_eq!(line(&record), "Connect from ::1:5 to 10.0.0.1:80 (fe/TCP)");
+    }
+
+    #[test]
+    fn the_line_of_a_refused_connection() {
+        let text = "listen l\n bind 127.0.0.1:1 name in\n bind 127.0.0.1:2\n";
+        let environment = SystemEnvironment::new();
+        let listeners = config::load_text("t.cfg", text, &environment).0.unwrap();
+        let mut record = record();
+        let refused = |listener: usize, refusal| {
+            let listener = listeners.listeners[listener].clone();
+            Some(Refused { listener, refusal })
+        };
+        record.refused = refused(0, Refusal::NotProxy);
+        assert_eq!(
+            line(&record),
+            "10.0.1.2:33313 [06/Feb/2009:12:12:09.443] fe/in: Received something which does not \
+             look like a PROXY protocol header"
+        );
+        // Neither has a name or an address.
+        record.refused = refused(1, Refusal::TimedOut { began: false });
+        record.client = None;
+        assert_eq!(
+            line(&record),
+            "unix:2 [06/Feb/2009:12:12:09.443] fe/2: Timeout while waiting for PROXY protocol \
+             header"
+        );
+        assert!(!record.is_normal());
     }
 
     #[test]

@@ -88,6 +88,7 @@ pub(super) fn record_in(world: &World) -> SessionRecord {
         client: Some("10.0.1.2:33313".parse().unwrap()),
         local: Some("10.0.0.1:80".parse().unwrap()),
         at_accept: false,
+        refused: None,
         queue_ms: 0,
         connect_ms: 5,
         total_ms: 5007,

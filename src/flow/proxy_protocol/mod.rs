@@ -3,14 +3,43 @@
 //!
 //! Pure: bytes to [`Header`] and back. Who waits for them, and how long, is the shard's business.
 
+mod checksum;
+pub mod parse;
+pub mod tlv;
+
+pub use checksum::crc32c;
+
 use std::net::SocketAddr;
+
+/// What version 2 begins with. Its first byte is none that version 1 or a protocol of text begins
+/// with.
+pub const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// Bytes of version 2 before the addresses: signature, version and command, family, length.
+pub const FIXED_LENGTH: usize = 16;
+/// Version 2 and the command LOCAL: the connection is the sender's own.
+pub const LOCAL: u8 = 0x20;
+/// Version 2 and the command PROXY: the connection is relayed.
+pub const PROXY: u8 = 0x21;
+/// No family that there is a number for.
+pub const UNSPECIFIED: u8 = 0x00;
+/// TCP over IPv4: two addresses and two ports, 12 bytes.
+pub const TCP4: u8 = 0x11;
+/// TCP over IPv6, 36 bytes.
+pub const TCP6: u8 = 0x21;
+/// A Unix stream socket: two paths of 108 bytes.
+pub const UNIX_STREAM: u8 = 0x31;
+/// Longest header of version 1, its final CRLF included.
+pub const TEXT_LENGTH_MAX: usize = 107;
 
 /// What a header says.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Header {
     /// Source and destination of the connection; `None` = take the connection's own (LOCAL,
-    /// UNKNOWN, UNSPEC, and families without addresses of ours).
+    /// UNKNOWN, UNSPEC, and families without addresses of ours). IPv4 addresses are never in their
+    /// IPv6 form.
     pub addresses: Option<(SocketAddr, SocketAddr)>,
-    /// The fields behind the addresses (TLVs of version 2), as they came.
+    /// The fields behind the addresses (TLVs of version 2), as they came; those that concern only
+    /// the hop they came over ([`tlv::CRC32C`], [`tlv::NOOP`]) are left out. `None` = there are
+    /// none.
     pub tlvs: Option<Box<[u8]>>,
 }

@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 
+use super::socket::Read;
 use super::{Entry, Kind, Scripted};
 use crate::base::address::Address;
 use crate::base::time::Moment;
@@ -34,14 +35,14 @@ impl Kernel for Scripted {
     }
 
     fn poll(&mut self, fd: Fd, interest: Interest, multishot: bool, token: Token) {
-        let kind = match interest {
-            Interest::Read => Kind::Wake,
-            Interest::Write => {
-                self.link(fd, token);
-                Kind::Poll {
-                    multishot,
-                    seen: None,
-                }
+        let kind = if token.op() == Some(Op::Wake) {
+            Kind::Wake
+        } else {
+            self.link(fd, token);
+            Kind::Poll {
+                interest,
+                multishot,
+                seen: None,
             }
         };
         self.push(token, fd, kind);
@@ -91,6 +92,7 @@ impl Kernel for Scripted {
             writable: has(libc::POLLOUT),
             failed: result < 0 || has(libc::POLLERR),
             hung_up: has(libc::POLLHUP),
+            ended: has(libc::POLLRDHUP),
         }
     }
 
@@ -117,6 +119,20 @@ impl Kernel for Scripted {
         let sent = network.write(id, &slices);
         network.note(|| format!("  send to {id:?}: {sent:?}"));
         sent.map_err(Errno)
+    }
+
+    fn peek(&self, fd: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        fill(buffer, network.peek(id, buffer.len()))
+    }
+
+    fn take(&self, fd: Fd, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(fd.0);
+        let read = network.read(id, buffer.len());
+        network.note(|| format!("  {id:?} is read directly: {read:?}"));
+        fill(buffer, read)
     }
 
     fn shutdown_write(&self, fd: Fd) -> Result<(), Errno> {
@@ -180,5 +196,18 @@ impl Kernel for Scripted {
 
     fn operations(&self) -> u64 {
         self.outstanding.len() as u64
+    }
+}
+
+/// What a direct read found, as a call returns it.
+fn fill(buffer: &mut [u8], read: Read) -> Result<usize, Errno> {
+    match read {
+        Read::Bytes(bytes) => {
+            buffer[..bytes.len()].copy_from_slice(&bytes);
+            Ok(bytes.len())
+        }
+        Read::End => Ok(0),
+        Read::Empty => Err(Errno(libc::EAGAIN)),
+        Read::Error(errno) => Err(Errno(errno)),
     }
 }

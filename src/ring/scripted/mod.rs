@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use super::buffers::BufferLayout;
-use super::{Completion, Fd, Group, Op, Token};
+use super::{Completion, Fd, Group, Interest, Op, Token};
 use crate::base::ids::SessionKey;
 use crate::base::receive::ReceiveStep;
 use crate::base::time::Moment;
@@ -47,6 +47,7 @@ enum Kind {
         issued: bool,
     },
     Poll {
+        interest: Interest,
         multishot: bool,
         /// The socket's wake-ups at the last look; `None` before the first.
         seen: Option<u64>,
@@ -253,7 +254,11 @@ impl Scripted {
             }
             Kind::Accept { multishot } => self.accept_some(index, multishot),
             Kind::Receive { .. } => self.receive_some(index),
-            Kind::Poll { multishot, .. } => self.poll_once(index, multishot),
+            Kind::Poll {
+                interest,
+                multishot,
+                ..
+            } => self.poll_once(index, interest, multishot),
         }
     }
 
@@ -273,12 +278,13 @@ impl Scripted {
         }
     }
 
-    fn poll_once(&mut self, index: usize, multishot: bool) {
+    fn poll_once(&mut self, index: usize, interest: Interest, multishot: bool) {
         let fd = self.active[index].fd.0;
         let (mask, wakes) = {
             let mut network = self.network.borrow_mut();
             let id = network.stream(fd);
-            (network.at(id).mask(), network.at(id).wakes)
+            let socket = network.at(id);
+            (socket.mask(interest), socket.wakes(interest))
         };
         if let Kind::Poll { seen, .. } = &mut self.active[index].kind {
             *seen = Some(wakes);
@@ -307,6 +313,7 @@ impl Scripted {
         };
         if !more {
             operation.kind = Kind::Poll {
+                interest: Interest::Write,
                 multishot: false,
                 seen: Some(u64::MAX),
             };
@@ -375,13 +382,13 @@ impl Scripted {
                 let id = network.stream(operation.fd.0);
                 !issued || network.at(id).readable()
             }
-            Kind::Poll { seen, .. } => {
+            Kind::Poll { interest, seen, .. } => {
                 if operation.fd == Fd::NONE {
                     return false;
                 }
                 let id = network.stream(operation.fd.0);
                 let socket = network.at(id);
-                seen != Some(socket.wakes) && socket.mask() != 0
+                seen != Some(socket.wakes(interest)) && socket.mask(interest) != 0
             }
         }
     }

@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use crate::ring::Interest;
+
 /// A socket's number; never given twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct SocketId(pub u32);
@@ -58,6 +60,8 @@ pub(super) struct Socket {
     pub(super) wants_space: bool,
     /// Wake-ups so far: a poll fires when the number has changed.
     pub(super) wakes: u64,
+    /// The same by bytes that have arrived, which only polls for reading look at.
+    pub(super) arrivals: u64,
     /// A delivery is scheduled.
     pub(super) delivering: bool,
     /// Its scripted owner is to be told.
@@ -88,6 +92,7 @@ impl Socket {
             end_received: false,
             wants_space: false,
             wakes: 0,
+            arrivals: 0,
             delivering: false,
             told: false,
             sent: 0,
@@ -152,11 +157,29 @@ impl Socket {
         !self.connecting && (self.dead || self.finished || self.room() * 3 >= self.outgoing_max)
     }
 
+    /// The same without taking it off.
+    pub(super) fn peek(&mut self, length: usize) -> Read {
+        if self.incoming.is_empty() {
+            return self.read(length);
+        }
+        Read::Bytes(self.incoming.iter().copied().take(length).collect())
+    }
+
+    /// Wake-ups that a poll is told of.
+    pub(super) fn wakes(&self, interest: Interest) -> u64 {
+        match interest {
+            Interest::Write => self.wakes,
+            Interest::Read => self.wakes + self.arrivals,
+        }
+    }
+
     /// The poll mask, tcp_poll.
-    pub(super) fn mask(&self) -> i16 {
+    pub(super) fn mask(&self, interest: Interest) -> i16 {
         let mut mask = 0;
-        if self.writable() {
-            mask |= libc::POLLOUT;
+        match interest {
+            Interest::Write if self.writable() => mask |= libc::POLLOUT,
+            Interest::Read if self.readable() => mask |= libc::POLLIN,
+            Interest::Write | Interest::Read => {}
         }
         if self.error != 0 {
             mask |= libc::POLLERR;

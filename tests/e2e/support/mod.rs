@@ -7,6 +7,7 @@ pub(crate) mod balancer;
 pub(crate) mod client;
 pub(crate) mod clock;
 pub(crate) mod port;
+pub(crate) mod proxy_header;
 pub(crate) mod server;
 pub(crate) mod sockets;
 pub(crate) mod stats;

@@ -6,6 +6,8 @@ use super::syntax::Directive;
 use super::units;
 use crate::config::diagnostics::Severity;
 
+const ACCEPT_PROXY: &str = "accept-proxy";
+
 /// What a frontend carries.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Mode {
@@ -125,7 +127,7 @@ impl<'a> Server<'a> {
         let (severity, what) = match name {
             "udp" | "reuseport" | "bind" | "default_server" | "ipv6only" => return,
             "backlog" if is_number => return line.extend(["backlog".to_owned(), value.to_owned()]),
-            "proxy_protocol" => return line.push("accept-proxy".to_owned()),
+            "proxy_protocol" => return line.push(ACCEPT_PROXY.to_owned()),
             "deferred" => return line.push("defer-accept".to_owned()),
             "fastopen" => return line.push("tfo".to_owned()),
             "so_keepalive" if value == "off" => return,
@@ -159,6 +161,12 @@ impl<'a> Server<'a> {
         }
         if self.settings.timeout != outer.timeout {
             section.add(&["timeout", "client", &self.settings.timeout]);
+        }
+        let is_proxied = |(other, line): &(Mode, Vec<String>)| {
+            *other == mode && line.iter().any(|word| word == ACCEPT_PROXY)
+        };
+        if self.binds.iter().any(is_proxied) {
+            section.add(&["timeout", "client-hs", &self.settings.timeout_header]);
         }
         if mode == Mode::Udp {
             let requests = ("udp-requests", &self.settings.udp_requests);

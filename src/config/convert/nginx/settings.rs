@@ -10,6 +10,8 @@ use crate::config::diagnostics::Severity;
 pub(super) struct Settings {
     pub(super) timeout: String,
     pub(super) timeout_connect: String,
+    /// The wait for a PROXY header.
+    pub(super) timeout_header: String,
     /// Whether another server is tried, and how many in all; 0 = each once.
     pub(super) next_upstream: bool,
     pub(super) tries: u32,
@@ -27,6 +29,7 @@ impl Default for Settings {
         Settings {
             timeout: units::written(600_000),
             timeout_connect: units::written(60_000),
+            timeout_header: units::written(30_000),
             next_upstream: true,
             tries: 0,
             send_proxy: false,
@@ -47,6 +50,8 @@ pub(super) enum Fate {
 const TLS: &str = "TLS is not terminated here, bytes are passed on as they are";
 const ACCESS: &str = "access rules are not carried over, everybody may connect";
 const LOGS: &str = "not carried over; 'log' and 'option tcplog' log sessions";
+const TRUST: &str = "a PROXY header is believed whoever sends it; let nobody else connect, or use \
+                     'tcp-request connection expect-proxy' with a condition";
 const RATES: &str = "bandwidth is not limited";
 
 /// Directives that are left out. A name that ends in `*` stands for all that begin with it.
@@ -94,6 +99,7 @@ const LEFT_OUT: &[(&str, Severity, &str)] = &[
         Severity::Warning,
         "not carried over: there is nothing that answers by itself",
     ),
+    ("set_real_ip_from", Severity::Warning, TRUST),
     (
         "ssl_preread",
         Severity::Warning,
@@ -110,6 +116,7 @@ impl Settings {
         match (directive.name(), is_time) {
             ("proxy_timeout", Some(time)) => self.timeout = time,
             ("proxy_connect_timeout", Some(time)) => self.timeout_connect = time,
+            ("proxy_protocol_timeout", Some(time)) => self.timeout_header = time,
             ("proxy_next_upstream", _) => self.next_upstream = value != "off",
             ("proxy_next_upstream_tries", _) if value.parse::<u32>().is_ok() => {
                 self.tries = value.parse().unwrap_or(0);

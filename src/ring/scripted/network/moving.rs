@@ -15,6 +15,16 @@ impl Network {
         read
     }
 
+    /// Looks at what a socket has received.
+    pub(in super::super) fn peek(&mut self, id: SocketId, length: usize) -> Read {
+        self.socket(id).peek(length)
+    }
+
+    /// What the owner of a socket has sent so far doesn't count: it is for the shard itself.
+    pub fn forget_sent(&mut self, id: SocketId) {
+        self.socket(id).sent = 0;
+    }
+
     /// Sends on a socket; the count may be short.
     pub fn write(&mut self, id: SocketId, parts: &[&[u8]]) -> Result<usize, i32> {
         let mut most = usize::MAX;
@@ -207,6 +217,7 @@ impl Network {
         let bytes: Vec<u8> = self.socket(id).outgoing.drain(..count).collect();
         self.socket(peer).incoming.extend(bytes);
         if count > 0 {
+            self.socket(peer).arrivals += 1;
             self.tell(peer);
         }
     }
