@@ -106,6 +106,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,
+        send_proxy: None,
         place: String::new(),
     })
 }

@@ -1,6 +1,7 @@
 //! How a server is checked.
 
 use crate::base::address::Address;
+use crate::base::send_proxy::SendProxy;
 use crate::base::source::Source;
 
 /// An active TCP-connect check.
@@ -24,6 +25,8 @@ pub struct Check {
     pub timeout_ms: u32,
     /// The server's `source`.
     pub source: Option<Source>,
+    /// The PROXY header that a probe begins with.
+    pub send_proxy: Option<SendProxy>,
 }
 
 impl Check {
@@ -38,6 +41,7 @@ impl Check {
             rise: 2,
             timeout_ms: 2000,
             source: None,
+            send_proxy: None,
         }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::Check;
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
+use crate::base::send_proxy::SendProxy;
 use crate::base::source::{ShortName, Source};
 
 /// One `server`.
@@ -43,6 +44,8 @@ pub struct Server {
     pub congestion: Option<ShortName>,
     /// `source`, its own or its backend's.
     pub source: Option<Source>,
+    /// `send-proxy`: the header it gets before a client's bytes.
+    pub send_proxy: Option<SendProxy>,
     /// `file:line`, for messages.
     pub place: String,
 }

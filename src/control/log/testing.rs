@@ -33,6 +33,7 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,
+        send_proxy: None,
         place: String::new(),
     });
     let back = Back {

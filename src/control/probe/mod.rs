@@ -7,6 +7,7 @@
 //! What is not the server's fault never counts: a timeout that is seen late, because this thread
 //! was not running, and a lack of local resources lead to another probe instead of a failure.
 
+mod announce;
 mod attempt;
 mod result;
 
