@@ -27,6 +27,7 @@ mod proxy_protocol_programs;
 mod proxy_protocol_refused;
 mod runtime_socket;
 mod scenarios;
+mod send_proxy;
 mod slow_readers;
 mod sources;
 mod spread;

@@ -3,6 +3,7 @@
 //! Everything speaks to 127.0.0.0/8 or ::1 only and every wait has a bound. Nothing here sleeps for
 //! a result: waits poll a condition or block on a socket with a timeout.
 
+pub(crate) mod announcement;
 pub(crate) mod balancer;
 pub(crate) mod client;
 pub(crate) mod clock;
