@@ -36,4 +36,5 @@ mod support;
 mod take_over;
 mod timeouts;
 mod toml;
+mod transparent;
 mod unavailable;
