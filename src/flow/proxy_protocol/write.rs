@@ -169,6 +169,7 @@ fn binary(wanted: SendProxy, addresses: Addresses, fields: Fields<'_>) -> Header
 
 #[cfg(test)]
 mod tests {
+    use super::super::parse::{Parsed, parse};
     use super::*;
 
     const V1: SendProxy = SendProxy::of(Version::One);
@@ -284,6 +285,37 @@ mod tests {
         let mut zeroed = bytes.to_vec();
         zeroed[19..23].fill(0);
         assert_eq!(bytes[19..23], crc32c(&[&zeroed]).to_be_bytes());
+    }
+
+    /// What is written is read back as it was meant.
+    #[test]
+    fn headers_are_read_as_they_are_written() {
+        let wanted = SendProxy {
+            checksum: true,
+            unique_id: true,
+            authority: true,
+            tls: true,
+            ..V2
+        };
+        let fields = Fields {
+            unique_id: b"id",
+            authority: b"host.example",
+        };
+        let v4 = addresses("192.0.2.1:1", "192.0.2.2:65535");
+        let v6 = addresses("[2001:db8::1]:1", "[2001:db8::2]:65535");
+        for addresses in [v4, v6, None] {
+            for wanted in [V1, V2, wanted] {
+                let header = header(wanted, addresses, fields);
+                let bytes = [header.as_bytes(), b"after it"].concat();
+                let Parsed::Header(read, length) = parse(&bytes, HEADER_MAX) else {
+                    panic!("{wanted:?} {addresses:?}");
+                };
+                assert_eq!((read.addresses, length), (addresses, bytes.len() - 8));
+                // LOCAL speaks of nobody: its fields are not kept.
+                let has_fields = wanted.unique_id && addresses.is_some();
+                assert_eq!(read.tlvs.is_some(), has_fields);
+            }
+        }
     }
 
     #[test]
