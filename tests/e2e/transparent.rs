@@ -259,7 +259,7 @@ fn checks_come_from_the_source_itself() {
     let Some(local) = Local::start(words, &[]) else {
         return;
     };
-    let header = crate::support::proxy_header::read_header(&local.server.next()).unwrap();
+    let header = crate::support::announcement::read_header(&local.server.next()).unwrap();
     assert_eq!(header.source().ip(), IpAddr::from([127, 0, 7, 4]));
     local.balancer.settle();
 }
