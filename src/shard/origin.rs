@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
 use crate::base::source::Source;
-use crate::flow::proxy_protocol::{self, Fields, UniqueId};
+use crate::flow::proxy_protocol::{self, Fields, UniqueId, tlv};
 use crate::flow::{Direction, Side};
 use crate::lb::{Outcome, Server, ServerCounter};
 use crate::ring::{ConnectError, Kernel, SendError};
@@ -82,10 +82,14 @@ impl<K: Kernel> Shard<K> {
             return Ok(());
         };
         let addresses = self.origin(slot).zip(self.destination(slot));
-        let unique_id = wanted.unique_id.then(|| self.unique_id(slot));
+        let own_id = (wanted.unique_id && self.received(slot, tlv::UNIQUE_ID).is_empty())
+            .then(|| self.unique_id(slot));
         let fields = Fields {
-            unique_id: unique_id.as_ref().map_or(&[], UniqueId::as_bytes),
-            authority: &[],
+            unique_id: match &own_id {
+                Some(id) => id.as_bytes(),
+                None => self.received(slot, tlv::UNIQUE_ID),
+            },
+            authority: self.received(slot, tlv::AUTHORITY),
         };
         let header = proxy_protocol::header(wanted, addresses, fields);
         let session = self.sessions.at(slot).expect("a live session");
@@ -105,6 +109,12 @@ impl<K: Kernel> Shard<K> {
         };
         self.gauges().headers_unsent.fetch_add(1, Relaxed);
         Err(error)
+    }
+
+    /// A field of the header that the client came with, which is passed on; empty = none.
+    fn received(&self, slot: u32, kind: u8) -> &[u8] {
+        let session = self.sessions.at(slot).expect("a live session");
+        tlv::value(session.tlvs.as_deref().unwrap_or_default(), kind)
     }
 
     /// The session's id for its servers: one for all of them.

@@ -16,6 +16,7 @@ use crate::support::client::{
     self, End, connect, connect_port, local, read_bytes, read_end, try_connect, write,
 };
 use crate::support::port::free_port;
+use crate::support::proxy_header::{checked, field, text};
 use crate::support::server::{self, PATIENCE};
 use crate::support::{Balancer, MockServer, eventually, sys, turn};
 
@@ -282,6 +283,59 @@ fn every_connection_has_an_id_of_its_own() {
     }
     assert_eq!(ids.len(), count);
     setup.balancer.settle();
+}
+
+/// Two balancers in a row: the second believes the first, and what the client's own header said
+/// arrives at the end, addresses and fields.
+#[test]
+fn what_a_client_came_with_goes_through_a_chain() {
+    if skip("HAProxy passes on addresses only") {
+        return;
+    }
+    let _turn = turn::shared();
+    let (server, second_port) = (MockServer::hold(), free_port());
+    let words = "send-proxy-v2 proxy-v2-options crc32c,unique-id,authority";
+    let second = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{second_port} accept-proxy\n    server s {} {words}\n",
+        server.address()
+    ));
+    let first_port = free_port();
+    let first = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{first_port} accept-proxy\n    \
+         server s 127.0.0.1:{second_port} {words}\n"
+    ));
+    let source: SocketAddr = "192.0.2.1:4711".parse().unwrap();
+    let mut ids = BTreeSet::new();
+    for own_id in [&b"the client's"[..], b""] {
+        let mut fields = field(AUTHORITY, b"host.example");
+        if !own_id.is_empty() {
+            fields.extend(field(UNIQUE_ID, own_id));
+        }
+        let client = connect_port(first_port);
+        write(&client, &checked("192.0.2.1:4711", &fields, 0));
+        write(&client, b"through both");
+        let stream = server.next();
+        let header = header(&stream);
+        assert_eq!(header.source(), source);
+        assert_eq!(header.field(AUTHORITY), Some(&b"host.example"[..]));
+        let id = header.field(UNIQUE_ID).expect("an id").to_vec();
+        // Its own where it has one, otherwise the first balancer's.
+        assert!(own_id.is_empty() || id == own_id, "{id:?}");
+        ids.insert(id);
+        assert_eq!(read_bytes(&stream, 12), b"through both");
+    }
+    assert_eq!(ids.len(), 2);
+    for seed in 0..3 {
+        let client = connect_port(first_port);
+        write(&client, &text("192.0.2.1:4711"));
+        let served = server.next();
+        assert_eq!(header(&served).source(), source);
+        let behind = std::thread::spawn(move || server::exchange(served));
+        client::exchange_on(client, 3 << 20, 2 << 20, seed).unwrap();
+        behind.join().unwrap();
+    }
+    first.settle();
+    second.settle();
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::support::balancer::{Setup, TempDir, program, skip};
 use crate::support::client::{self, connect, connect_from, read_bytes, read_end, write};
 use crate::support::networks::{Network, may_have_networks};
 use crate::support::port::free_port;
+use crate::support::proxy_header;
 use crate::support::{Balancer, MockServer, server, turn};
 
 /// Addresses of both families: the client's, the balancer's on its two sides, the server's.
@@ -248,6 +249,31 @@ fn a_third_address_is_taken_too() {
     };
     let [seen, _] = local.seen("127.0.7.3");
     assert_eq!(seen.ip(), IpAddr::from([127, 0, 7, 2]));
+    local.balancer.settle();
+}
+
+/// Where a client comes with a PROXY header, its address is the header's.
+#[test]
+fn the_address_of_a_header_goes_before_that_of_the_connection() {
+    let _turn = turn::shared();
+    let words = "source 0.0.0.0 usesrc client";
+    let Some(local) = Local::start(words, &[]) else {
+        return;
+    };
+    let behind = free_port();
+    let front = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{behind} accept-proxy\n    server s {} {words}\n",
+        local.server.address()
+    ));
+    let client = connect(client::local(behind));
+    let port = free_port();
+    write(&client, &proxy_header::text(&format!("127.0.7.8:{port}")));
+    write(&client, b"x");
+    let stream = local.server.next();
+    read_bytes(&stream, 1);
+    assert_eq!(stream.peer_addr().unwrap(), address("127.0.7.8", port));
+    drop((client, stream));
+    front.settle();
     local.balancer.settle();
 }
 
