@@ -121,7 +121,7 @@ impl<K: Kernel> Shard<K> {
     fn unique_id(&mut self, slot: u32) -> UniqueId {
         let session = self.sessions.at_mut(slot).expect("a live session");
         if session.unique_number == 0 {
-            session.unique_number = self.unique_ids.next();
+            session.unique_number = self.unique_ids.number();
         }
         self.unique_ids.id(session.unique_number)
     }

@@ -32,7 +32,7 @@ impl UniqueIds {
     }
 
     /// The next number, from 1 on.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.given += 1;
         self.given
     }
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn ids_differ_in_all_that_makes_them() {
         let mut ids = UniqueIds::new(0x019a_bcde_f012, 4711, 3);
-        let numbers = [ids.next(), ids.next()];
+        let numbers = [ids.number(), ids.number()];
         assert_eq!(numbers, [1, 2]);
         let text = |id: UniqueId| String::from_utf8(id.as_bytes().to_vec()).unwrap();
         assert_eq!(
