@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
+use super::origin::Unsent;
 use super::session::{Session, State};
 use super::world::FrontCounter;
 use crate::base::address::Address;
@@ -254,8 +255,10 @@ impl<K: Kernel> Shard<K> {
 
     /// The server is there: both directions run, once it has its PROXY header.
     fn connected(&mut self, slot: u32) {
-        if let Err(error) = self.send_header(slot) {
-            return self.close_attempt(slot, error);
+        match self.send_header(slot) {
+            Ok(()) => {}
+            Err(Unsent::Failed(error)) => return self.close_attempt(slot, error),
+            Err(Unsent::ClientGone) => return self.client_gone(slot),
         }
         let now = self.now;
         let unix_ms = self.unix_ms();
@@ -290,6 +293,18 @@ impl<K: Kernel> Shard<K> {
         self.arm_next(slot, Direction::Down);
         self.mark_dirty(slot, Direction::Up);
         self.retime(slot);
+    }
+
+    /// The client has gone before its server has got anything, not even an end of stream.
+    fn client_gone(&mut self, slot: u32) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        session.resets[Side::Server as usize] = true;
+        let close = Close {
+            who: Who::Client,
+            phase: Phase::Connect,
+            cause: Cause::Aborted,
+        };
+        self.begin_close(slot, close);
     }
 }
 

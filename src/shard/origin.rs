@@ -16,6 +16,16 @@ use crate::flow::{Direction, Side};
 use crate::lb::{Outcome, Server, ServerCounter};
 use crate::ring::{ConnectError, Kernel, SendError};
 
+/// Why a server did not get its header.
+#[derive(Debug)]
+pub(super) enum Unsent {
+    /// The client has reset its connection, whose address nobody has asked for. Without it its
+    /// bytes would look like the balancer's own.
+    ClientGone,
+    /// The server's connection did not take it whole.
+    Failed(ConnectError),
+}
+
 impl<K: Kernel> Shard<K> {
     /// The address that the client connected from.
     fn origin(&mut self, slot: u32) -> Option<SocketAddr> {
@@ -75,13 +85,17 @@ impl<K: Kernel> Shard<K> {
 
     /// Sends the PROXY header that the session's server wants, if it wants one, as the first thing
     /// of all.
-    pub(super) fn send_header(&mut self, slot: u32) -> Result<(), ConnectError> {
+    pub(super) fn send_header(&mut self, slot: u32) -> Result<(), Unsent> {
         let session = self.sessions.at(slot).expect("a live session");
         let server = session.server.as_ref().expect("connected to a server");
         let Some(wanted) = server.plan.send_proxy else {
             return Ok(());
         };
-        let addresses = self.origin(slot).zip(self.destination(slot));
+        let (from, to) = (self.origin(slot), self.destination(slot));
+        // A Unix client has neither; of a connection that is reset only the peer's is gone.
+        if from.is_none() && to.is_some() {
+            return Err(Unsent::ClientGone);
+        }
         let own_id = (wanted.unique_id && self.received(slot, tlv::UNIQUE_ID).is_empty())
             .then(|| self.unique_id(slot));
         let fields = Fields {
@@ -91,7 +105,7 @@ impl<K: Kernel> Shard<K> {
             },
             authority: self.received(slot, tlv::AUTHORITY),
         };
-        let header = proxy_protocol::header(wanted, addresses, fields);
+        let header = proxy_protocol::header(wanted, from.zip(to), fields);
         let session = self.sessions.at(slot).expect("a live session");
         let d = Direction::Up as usize;
         // The end of this turn sends what is there of the client: in one segment with the header.
@@ -108,7 +122,7 @@ impl<K: Kernel> Shard<K> {
             },
         };
         self.gauges().headers_unsent.fetch_add(1, Relaxed);
-        Err(error)
+        Err(Unsent::Failed(error))
     }
 
     /// A field of the header that the client came with, which is passed on; empty = none.

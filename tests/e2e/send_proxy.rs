@@ -228,6 +228,37 @@ fn a_header_costs_no_segment_of_its_own() {
     setup.balancer.settle();
 }
 
+/// A client that has sent something and reset its connection before anybody asked who it is: its
+/// bytes must not look like the balancer's own.
+#[test]
+fn a_client_that_is_gone_does_not_pass_for_the_balancer() {
+    if skip("HAProxy sends a header without addresses") {
+        return;
+    }
+    let _turn = turn::shared();
+    let (tell, told) = std::sync::mpsc::channel();
+    let server = MockServer::start(move |stream| {
+        if let Ok(header) = read_header(&stream) {
+            let _ = tell.send(header.addresses);
+        }
+    });
+    let setup = Setup::new(&server, "send-proxy-v2");
+    // Nobody looks at them before they are gone.
+    setup.balancer.signal(Signal::SIGSTOP);
+    for _ in 0..20 {
+        let client = connect_port(setup.port);
+        write(&client, b"unlike a check");
+        client::reset(client);
+    }
+    setup.balancer.signal(Signal::SIGCONT);
+    eventually("all were taken", || {
+        setup.balancer.stat().number("l", "FRONTEND", "stot") == 20
+    });
+    setup.balancer.settle();
+    drop(server);
+    assert_eq!(told.try_iter().filter(Option::is_none).count(), 0);
+}
+
 /// Servers that reset what they accept: attempts that fail, never a client's byte without a
 /// header.
 #[test]
