@@ -192,7 +192,7 @@ impl Running {
             pidfile.as_mut().map_or(Ok(()), PidFile::write)?;
             early.end_old(console);
         }
-        privileges::give_up(&plan.global.process, console)?;
+        privileges::give_up(&plan, console)?;
 
         ring::rings_allowed().map_err(|error| error.to_string())?;
 

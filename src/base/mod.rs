@@ -10,6 +10,7 @@ pub mod limits;
 pub mod ports;
 pub mod rate;
 pub mod receive;
+pub mod send_proxy;
 pub mod slab;
 pub mod source;
 pub mod time;

@@ -254,6 +254,8 @@ pub(super) struct ServerSettings {
     pub(super) tcp_user_timeout_ms: u32,
     /// Its own `source`; the proxy's holds where it has none.
     pub(super) source: Option<Source>,
+    /// `send-proxy` and what belongs to it.
+    pub(super) send_proxy: SendProxyWords,
     /// `resolve-prefer`.
     pub(super) family_preferred: Option<Family>,
     /// `cc`.
@@ -277,6 +279,22 @@ pub(super) struct AgentSettings {
     pub(super) port: Option<u16>,
     pub(super) inter_ms: Option<u32>,
     pub(super) question: String,
+}
+
+/// The words about PROXY headers: each switches something on or off by itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct SendProxyWords {
+    /// `send-proxy`.
+    pub(super) first: bool,
+    /// `send-proxy-v2` and its longer forms.
+    pub(super) second: bool,
+    /// `send-proxy-v2-ssl`, `send-proxy-v2-ssl-cn`, and the options that speak of TLS.
+    pub(super) tls: bool,
+    pub(super) checksum: bool,
+    pub(super) unique_id: bool,
+    pub(super) authority: bool,
+    /// `check-send-proxy`.
+    pub(super) checks: bool,
 }
 
 /// A way to a server's first address.
@@ -320,6 +338,7 @@ impl Default for ServerSettings {
             ends_backup_sessions: false,
             tcp_user_timeout_ms: 0,
             source: None,
+            send_proxy: SendProxyWords::default(),
             family_preferred: None,
             congestion: None,
             init_addr: Vec::new(),

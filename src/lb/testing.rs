@@ -154,6 +154,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         source: None,
         hash_key: ServerKey::AddressPort,
         guid: String::new(),
+        send_proxy: None,
         place: String::new(),
     })
 }

@@ -166,6 +166,10 @@ pub trait Kernel {
     /// The same, and takes it off the socket.
     fn take(&self, fd: Fd, buffer: &mut [u8]) -> Result<usize, Errno>;
 
+    /// Sends what goes before a stream, as `send` does; `more` = the stream's first bytes follow in
+    /// a moment, and may share a segment with it.
+    fn send_ahead(&self, fd: Fd, bytes: &[u8], more: bool) -> Result<usize, Errno>;
+
     /// Sends a FIN after what was sent.
     fn shutdown_write(&self, fd: Fd) -> Result<(), Errno>;
 

@@ -367,6 +367,10 @@ impl Kernel for Uring {
         stream::take(fd.0, buffer).map_err(Errno)
     }
 
+    fn send_ahead(&self, fd: Fd, bytes: &[u8], more: bool) -> Result<usize, Errno> {
+        stream::send_ahead(fd.0, bytes, more).map_err(Errno)
+    }
+
     fn shutdown_write(&self, fd: Fd) -> Result<(), Errno> {
         stream::shutdown_write(fd.0).map_err(Errno)
     }

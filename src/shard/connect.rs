@@ -1,11 +1,11 @@
 //! Connecting: one non-blocking connect with a deadline, retries on the same server after a rest,
 //! or on another one at once.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
+use super::origin::Unsent;
 use super::session::{Session, State};
 use super::world::FrontCounter;
 use crate::base::address::Address;
@@ -30,7 +30,7 @@ impl<K: Kernel> Shard<K> {
         session.connect_began_at = now;
         let server = Arc::clone(session.server.as_ref().expect("a server was picked"));
         let back = planned_backend(session);
-        let options = socket_options(&self.world.plan.global, back, &server);
+        let mut options = socket_options(&self.world.plan.global, back, &server);
         let timeout = back.timeout_connect_ms;
         let of_client;
         let to = match &server.plan.address {
@@ -46,6 +46,12 @@ impl<K: Kernel> Shard<K> {
         let Some(to) = to else {
             return self.no_destination(slot, &server);
         };
+        if let (Address::Ip(to), Some(source)) = (to, options.source) {
+            options.source = self.source_of(slot, source, to);
+            if options.source.is_none() {
+                return self.no_way(slot, &server);
+            }
+        }
         let result = self.connect_from(slot, to, &server, options);
         let session = self.sessions.at_mut(slot).expect("a live session");
         match result {
@@ -83,7 +89,8 @@ impl<K: Kernel> Shard<K> {
         server: &Server,
         mut options: SocketOptions,
     ) -> Result<(Fd, bool), Errno> {
-        let (Some(ports), Some(source)) = (server.source_ports(), options.source) else {
+        let own = options.source.filter(|source| source.foreign.is_none());
+        let (Some(ports), Some(source)) = (server.source_ports(), own) else {
             return self.kernel.connect(to, &options);
         };
         let found = ports.find(|port| {
@@ -113,25 +120,6 @@ impl<K: Kernel> Shard<K> {
         if let (Some(port), Some(ports)) = (port, ports) {
             ports.give(port);
         }
-    }
-
-    /// The address that the client connected to; asked for when a server needs it, once.
-    fn destination(&mut self, slot: u32) -> Option<SocketAddr> {
-        let session = self.sessions.at_mut(slot).expect("a live session");
-        if session.local.is_none() {
-            session.local = self.kernel.local_address(session.fd(Side::Client));
-        }
-        session.local
-    }
-
-    /// The client's destination gives the server no address: a Unix client has none, or the port
-    /// with its offset is none. Trying again would change nothing.
-    fn no_destination(&mut self, slot: u32, server: &Arc<Server>) {
-        let errors = ServerCounter::ConnectErrors as usize;
-        server.counters.add(self.id, errors, 1);
-        self.gauges().destinations_missing.fetch_add(1, Relaxed);
-        self.drop_server(slot, Outcome::ConnectFailed);
-        self.give_up(slot, ConnectError::Unreachable);
     }
 
     /// The connect's poll has completed.
@@ -245,7 +233,7 @@ impl<K: Kernel> Shard<K> {
         self.retime(slot);
     }
 
-    fn give_up(&mut self, slot: u32, error: ConnectError) {
+    pub(super) fn give_up(&mut self, slot: u32, error: ConnectError) {
         let (who, cause) = match error {
             ConnectError::TimedOut => (Who::Server, Cause::TimedOut),
             ConnectError::Resource => (Who::Resource, Cause::Aborted),
@@ -272,8 +260,13 @@ impl<K: Kernel> Shard<K> {
         );
     }
 
-    /// The server is there: both directions run.
+    /// The server is there: both directions run, once it has its PROXY header.
     fn connected(&mut self, slot: u32) {
+        match self.send_header(slot) {
+            Ok(()) => {}
+            Err(Unsent::Failed(error)) => return self.close_attempt(slot, error),
+            Err(Unsent::ClientGone) => return self.client_gone(slot),
+        }
         let now = self.now;
         let unix_ms = self.unix_ms();
         let session = self.sessions.at_mut(slot).expect("a live session");
@@ -308,6 +301,18 @@ impl<K: Kernel> Shard<K> {
         self.arm_next(slot, Direction::Down);
         self.mark_dirty(slot, Direction::Up);
         self.retime(slot);
+    }
+
+    /// The client has gone before its server has got anything, not even an end of stream.
+    fn client_gone(&mut self, slot: u32) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        session.resets[Side::Server as usize] = true;
+        let close = Close {
+            who: Who::Client,
+            phase: Phase::Connect,
+            cause: Cause::Aborted,
+        };
+        self.begin_close(slot, close);
     }
 }
 

@@ -11,6 +11,7 @@ mod accept;
 mod close;
 mod connect;
 mod frozen;
+mod origin;
 mod pick;
 mod pieces;
 mod port;
@@ -39,6 +40,7 @@ use crate::base::limits::ShardSet;
 use crate::base::slab::Slab;
 use crate::base::time::Moment;
 use crate::base::wheel::Wheel;
+use crate::flow::proxy_protocol::UniqueIds;
 use crate::flow::transform::Transform;
 use crate::flow::{Cause, Close, Direction, Limits, Phase, Side, Who};
 use crate::lb::{Backend, Grant};
@@ -162,6 +164,8 @@ pub struct Shard<K> {
     due: Vec<u32>,
     /// Scratch: a PROXY header.
     header_bytes: Box<[u8]>,
+    /// Ids of sessions for servers that want them.
+    unique_ids: UniqueIds,
     completions: u64,
     logged: bool,
     draining: bool,
@@ -221,6 +225,11 @@ impl<K: Kernel> Shard<K> {
             transforms: None,
             due: Vec::new(),
             header_bytes: vec![0; crate::limits::PROXY_HEADER_MAX].into(),
+            unique_ids: UniqueIds::new(
+                world.unix_ms_at_zero.load(Relaxed) + now.0 / 1_000_000,
+                std::process::id(),
+                id.0,
+            ),
             completions: 0,
             logged: false,
             draining: false,

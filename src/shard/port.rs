@@ -56,6 +56,12 @@ pub struct Gauges {
     pub accept_pauses: AtomicU64,
     /// Connects given up because the client's destination gave no address or port.
     pub destinations_missing: AtomicU64,
+    /// Connects given up because a client without an IP address has none for `usesrc`.
+    pub client_addresses_missing: AtomicU64,
+    /// Connects given up because that address is of another family than the server's.
+    pub client_families_other: AtomicU64,
+    /// PROXY headers that a new connection to a server did not take whole.
+    pub headers_unsent: AtomicU64,
     /// Connects that found no free port or no such address for their `source`.
     pub sources_exhausted: AtomicU64,
     /// Clients refused for a PROXY header that isn't one, or a wrong one.

@@ -140,6 +140,8 @@ pub(super) struct Session {
     pub(super) tlvs: Option<Box<[u8]>>,
     /// The port of the server's `source` that its connection to the server has.
     pub(super) source_port: Option<u16>,
+    /// Its number for the id that servers get of it, 0 = none has asked.
+    pub(super) unique_number: u64,
     /// How it ended, once something has decided that.
     pub(super) close: Option<Close>,
     /// Sides that are closed by a reset.
@@ -199,6 +201,7 @@ impl Session {
             client: None,
             local: None,
             tlvs: None,
+            unique_number: 0,
             close: None,
             resets: [false; 2],
         }

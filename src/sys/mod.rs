@@ -1,6 +1,7 @@
 //! System calls that are not on a ring: sockets, addresses, process. With `ring` the only unsafe
 //! code.
 
+pub mod capabilities;
 pub mod cgroup;
 pub mod clock;
 mod eventfd;

@@ -8,7 +8,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 
 use crate::base::address::Address;
-use crate::base::source::{ShortName, Source};
+use crate::base::source::{Foreign, ShortName, Source};
 
 /// A descriptor borrowed for one call.
 fn borrow(fd: RawFd) -> BorrowedFd<'static> {
@@ -123,26 +123,32 @@ fn set_buffers(socket: &Socket, options: &StreamOptions) {
 /// Binds to a source. Unlike an option, what this can't do costs the connection: from elsewhere it
 /// might be allowed something else.
 fn bind_source(socket: &Socket, source: &Source, to: &SocketAddr) -> Result<(), i32> {
-    let port = source.ports.map_or(0, |(low, _)| low);
     let fault = |error: io::Error| number(&error);
     if let Some(interface) = &source.interface {
         socket
             .bind_device(Some(interface.as_bytes()))
             .map_err(fault)?;
     }
-    if source.ip.is_none() && port == 0 {
-        return Ok(());
-    }
+    let own_port = source.ports.map_or(0, |(low, _)| low);
     let any: IpAddr = match to {
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let from = SocketAddr::new(source.ip.unwrap_or(any), port);
+    let from = match source.foreign {
+        None if source.ip.is_none() && own_port == 0 => return Ok(()),
+        None => SocketAddr::new(source.ip.unwrap_or(any), own_port),
+        Some(Foreign::Fixed(address)) => {
+            set_transparent(socket, &address).map_err(fault)?;
+            address
+        }
+        // Whoever connects for a client knows its address.
+        Some(Foreign::ClientIp | Foreign::Client) => return Err(libc::EINVAL),
+    };
     if from.is_ipv4() != to.is_ipv4() {
         // Known only now where the server is at the client's destination.
         return Err(libc::EAFNOSUPPORT);
     }
-    if port == 0 {
+    if from.port() == 0 {
         // The port is chosen at the connect: it need only be free towards that one peer.
         bind_address_no_port(socket).map_err(fault)?;
     } else {
@@ -150,6 +156,21 @@ fn bind_source(socket: &Socket, source: &Source, to: &SocketAddr) -> Result<(), 
         socket.set_reuse_address(true).map_err(fault)?;
     }
     socket.bind(&SockAddr::from(from)).map_err(fault)
+}
+
+/// Lets a socket have an address that isn't the machine's.
+fn set_transparent(socket: &Socket, address: &SocketAddr) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => socket.set_ip_transparent_v4(true),
+        SocketAddr::V6(_) => socket.set_ip_transparent_v6(true),
+    }
+}
+
+/// Whether connections may come from addresses that aren't the machine's: EPERM says that the
+/// process lacks CAP_NET_ADMIN and CAP_NET_RAW (ip(7)).
+pub fn may_be_transparent() -> io::Result<()> {
+    let kind = Type::STREAM.cloexec();
+    Socket::new_raw(Domain::IPV4, kind, Some(Protocol::TCP))?.set_ip_transparent_v4(true)
 }
 
 /// IP_BIND_ADDRESS_NO_PORT, ip(7); it serves IPv6 sockets too.
@@ -227,6 +248,16 @@ fn receive(fd: RawFd, buffer: &mut [u8], flags: libc::c_int) -> Result<usize, i3
     // SAFETY: recv(2) writes at most `buffer.len()` bytes into `buffer`, alive for the call.
     let count = unsafe { libc::recv(fd, buffer.as_mut_ptr().cast(), buffer.len(), flags) };
     usize::try_from(count).map_err(|_| number(&io::Error::last_os_error()))
+}
+
+/// Sends what goes before a stream; with `more` it waits a moment for the stream's first bytes, to
+/// share a segment with them (MSG_MORE, which TCP_NODELAY does not prevent).
+pub fn send_ahead(fd: RawFd, bytes: &[u8], more: bool) -> Result<usize, i32> {
+    let more = if more { libc::MSG_MORE } else { 0 };
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL | more;
+    SockRef::from(&borrow(fd))
+        .send_with_flags(bytes, flags)
+        .map_err(|e| number(&e))
 }
 
 /// Sends a FIN.
@@ -328,6 +359,7 @@ mod tests {
                 ip: ip.map(|ip| ip.parse().unwrap()),
                 ports,
                 interface: None,
+                foreign: None,
             }),
             ..StreamOptions::default()
         }

@@ -68,7 +68,6 @@ fn config_with_argument(keyword: &Keyword, argument: &str) -> String {
     let args = match (keyword.name, argument) {
         ("hash-type", "avalanche") => "map-based sdbm avalanche".to_owned(),
         ("hash-type", function) => format!("map-based {function}"),
-        ("source", usesrc) => format!("0.0.0.0 {usesrc} client"),
         ("log", target) if target.ends_with('@') => format!("{target}x local0"),
         ("log", parameter) => format!("stdout {parameter} 1:2 local0"),
         ("bind", prefix) => format!("{prefix}:1"),

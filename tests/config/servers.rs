@@ -2,7 +2,8 @@
 
 use tidegate::base::address::Address;
 use tidegate::base::ids::ServerId;
-use tidegate::base::source::{ShortName, Source};
+use tidegate::base::send_proxy::{SendProxy, Version};
+use tidegate::base::source::{Foreign, ShortName, Source};
 use tidegate::config::plan::{PortRule, SlowStart, Target};
 use tidegate::config::{self, Options};
 
@@ -145,6 +146,7 @@ fn sources_of_backend_and_server() {
             ip: ip.map(|ip| ip.parse().unwrap()),
             ports,
             interface: interface.and_then(ShortName::new),
+            foreign: None,
         })
     };
     let backends = source(Some("10.0.0.5"), Some((1000, 1000)), Some("eth0"));
@@ -155,6 +157,93 @@ fn sources_of_backend_and_server() {
     assert_eq!(back.servers[2].source, source(None, None, None));
     let inherited = source(Some("10.0.0.7"), None, Some("eth1"));
     assert_eq!(back.servers[3].source, inherited);
+}
+
+#[test]
+fn sources_that_take_anothers_address() {
+    let back = back(
+        "source 10.0.0.5 usesrc clientip interface eth0\nserver a 1.1.1.1:80 check\n\
+         server b 1.1.1.1:80 source * usesrc client\n\
+         server c 1.1.1.1:80 source 10.0.0.6:2000-3000 usesrc 192.0.2.9:53 interface eth1\n\
+         server d 1.1.1.1:80 source 10.0.0.6 usesrc 192.0.2.9",
+    );
+    let foreign = |server: usize| back.servers[server].source.unwrap().foreign.unwrap();
+    assert_eq!(foreign(0), Foreign::ClientIp);
+    assert_eq!(foreign(1), Foreign::Client);
+    assert_eq!(foreign(2), Foreign::Fixed("192.0.2.9:53".parse().unwrap()));
+    assert_eq!(foreign(3), Foreign::Fixed("192.0.2.9:0".parse().unwrap()));
+    let interface = back.servers[0].source.unwrap().interface;
+    assert_eq!(interface, ShortName::new("eth0"));
+    // Checks are nobody's but ours.
+    let check = back.servers[0].check.as_ref().unwrap().source.unwrap();
+    assert_eq!(
+        (check.ip, check.foreign),
+        (Some([10, 0, 0, 5].into()), None)
+    );
+    let text = "listen l\nbind :1\nserver a 1.1.1.1:1\nserver b 1.1.1.1:1 source *";
+    assert!(plan(&format!("{text}\n")).first_foreign().is_none());
+    let plan = plan(&format!("{text} usesrc client\n"));
+    let (proxy, server) = plan.first_foreign().unwrap();
+    assert_eq!((&*proxy.name, &*server.name), ("l", "b"));
+}
+
+/// Read off haproxy's wire: which words make which header, for clients and for checks.
+#[test]
+fn headers_of_servers_and_of_their_checks() {
+    let of = |words: &str| {
+        let back = back(&format!("server a 1.1.1.1:80 check {words}"));
+        let server = &back.servers[0];
+        let version = |wanted: Option<SendProxy>| wanted.map(|wanted| wanted.version);
+        let check = server.check.as_ref().unwrap().send_proxy;
+        (version(server.send_proxy), version(check))
+    };
+    let (one, two) = (Some(Version::One), Some(Version::Two));
+    assert_eq!(of(""), (None, None));
+    assert_eq!(of("send-proxy"), (one, one));
+    assert_eq!(of("send-proxy-v2"), (two, two));
+    assert_eq!(of("send-proxy-v2-ssl"), (two, two));
+    assert_eq!(of("send-proxy-v2 send-proxy"), (two, two));
+    assert_eq!(of("send-proxy-v2 no-send-proxy"), (two, two));
+    assert_eq!(of("send-proxy no-send-proxy-v2"), (one, one));
+    assert_eq!(of("send-proxy-v2 no-send-proxy-v2-ssl"), (None, None));
+    assert_eq!(of("send-proxy no-send-proxy"), (None, None));
+    assert_eq!(of("proxy-v2-options crc32c"), (one, one));
+    assert_eq!(of("send-proxy port 81"), (one, None));
+    assert_eq!(of("send-proxy-v2 addr 1.1.1.1"), (two, None));
+    assert_eq!(of("send-proxy-v2 port 81 check-send-proxy"), (two, two));
+    assert_eq!(of("check-send-proxy"), (None, one));
+    assert_eq!(
+        of("send-proxy-v2 check-send-proxy no-check-send-proxy"),
+        (two, two)
+    );
+    assert_eq!(of("check-send-proxy no-check-send-proxy"), (None, None));
+}
+
+#[test]
+fn what_a_header_holds() {
+    let of = |words: &str| {
+        let back = back(&format!(
+            "default-server send-proxy-v2\nserver a 1.1.1.1:80 {words}"
+        ));
+        let wanted = back.servers[0].send_proxy.unwrap();
+        [
+            wanted.checksum,
+            wanted.unique_id,
+            wanted.authority,
+            wanted.tls,
+        ]
+    };
+    assert_eq!(of(""), [false; 4]);
+    assert_eq!(
+        of("proxy-v2-options crc32c,authority"),
+        [true, false, true, false]
+    );
+    assert_eq!(
+        of("proxy-v2-options unique-id"),
+        [false, true, false, false]
+    );
+    assert_eq!(of("proxy-v2-options cert-cn"), [false, false, false, true]);
+    assert_eq!(of("send-proxy-v2-ssl-cn"), [false, false, false, true]);
 }
 
 #[test]

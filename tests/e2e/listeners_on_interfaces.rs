@@ -6,40 +6,20 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::process::Command;
 use std::sync::mpsc::channel;
 
-use nix::unistd::{Uid, gettid};
+use nix::unistd::gettid;
 use socket2::{Domain, Socket, Type};
 
 use crate::support::client::{self, connect, local, try_connect};
+use crate::support::networks::{ip, may_have_networks};
 use crate::support::port::free_port;
 use crate::support::{Balancer, MockServer, sys, turn};
-
-/// Runs `ip` in the namespace of the calling thread.
-fn ip(arguments: &str) {
-    let output = Command::new("ip").args(arguments.split(' ')).output();
-    let output = output.expect("run ip");
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "ip {arguments}: {stderr}");
-}
-
-/// Whether the tests may do what they need: containers often have root without the rights.
-fn may_have_networks() -> bool {
-    let try_it = || {
-        let arguments = "link add near0 type veth peer name far0".split(' ');
-        let ip = || Command::new("ip").args(arguments).output();
-        sys::leave_network().is_ok() && ip().is_ok_and(|output| output.status.success())
-    };
-    let thread = std::thread::spawn(try_it);
-    Uid::effective().is_root() && thread.join().expect("no panic")
-}
 
 /// Runs `near` in a namespace of its own and gives it a way to have things done in another one:
 /// 10.77.0.1 on `near0` is connected with 10.77.0.2 on `far0`.
 fn in_two_networks(near: impl FnOnce(&dyn Fn(Box<dyn FnOnce() + Send>)) + Send) {
     if !may_have_networks() {
-        eprintln!("left out: a network namespace with a veth pair needs root, rights and `ip`");
         return;
     }
     std::thread::scope(|scope| {

@@ -1,5 +1,6 @@
 //! What must hold in every simulation: per turn, of every pair of peers, and at rest.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Simulation;
@@ -64,8 +65,36 @@ impl Simulation {
             }
         }
         for server in self.peers.iter().filter(|peer| !peer.client) {
-            let client = self.counterpart(server).expect("a server has a client");
+            let Some(client) = self.counterpart(server) else {
+                // Its header did not leave whole, so it got nothing of the client.
+                assert!(
+                    server.announcement.is_some() && server.received == 0,
+                    "{server:?}"
+                );
+                continue;
+            };
             assert!(client.client, "a server's counterpart is a client");
+        }
+        self.check_announcements();
+    }
+
+    /// Servers were told who their clients are: where these came from, or what their own headers
+    /// say. A client has one id for all servers, and nobody else has it.
+    fn check_announcements(&self) {
+        let mut clients = BTreeMap::new();
+        for server in &self.peers {
+            let announcement = server.announcement.as_ref();
+            let Some(announcement) = announcement.filter(|found| found.is_complete()) else {
+                continue;
+            };
+            let client = self.counterpart(server).expect("a server has a client");
+            let network = self.network.borrow();
+            let [own, to] = network.addresses(client.socket.expect("started"));
+            let said = client.header.as_ref().and_then(|header| header.says);
+            if let Some(id) = announcement.check([said.unwrap_or(own), to]) {
+                let first = *clients.entry(id).or_insert(client.number);
+                assert_eq!(first, client.number, "two clients with one id");
+            }
         }
     }
 

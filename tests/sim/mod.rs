@@ -1,5 +1,6 @@
 //! A simulation: shards over the scripted ring, peers at both ends, one seed.
 
+mod announcement;
 mod checks;
 mod header;
 mod peer;
@@ -12,12 +13,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use announcement::Announcement;
 use header::Header;
 use peer::{Peer, Script};
 use plan::Scenario;
+use tidegate::base::address::Address;
 use tidegate::base::ids::{ListenerId, ShardId};
 use tidegate::base::time::Moment;
-use tidegate::config::plan::Endpoint;
+use tidegate::config::plan::{Endpoint, Target};
 use tidegate::flow::transform::Transform;
 use tidegate::flow::{Direction, Who};
 use tidegate::lb::{Admin, Backend, Grant, Health, TICK_MS};
@@ -155,9 +158,7 @@ impl Simulation {
             let kernel = Scripted::new(Rc::clone(&network), step, layouts, scenario.entries_max);
             let mut shard = Shard::new(ShardId(id), Arc::clone(&world), kernel);
             for listener in &world.plan.listeners {
-                let Endpoint::Address(tidegate::base::address::Address::Ip(address)) =
-                    &listener.endpoint
-                else {
+                let Endpoint::Address(Address::Ip(address)) = &listener.endpoint else {
                     panic!("all listeners are addresses");
                 };
                 let fd = network.borrow_mut().listen(*address);
@@ -375,12 +376,26 @@ impl Simulation {
                 let script = Script::new(&mut self.random, self.scenario.bytes_max, false);
                 let number = u32::try_from(self.peers.len()).expect("few");
                 let mut peer = Peer::new(number, false, script);
+                peer.announcement = self.announcement_at(socket);
                 peer.start(&mut network.borrow_mut(), socket);
                 self.by_socket.insert(socket, self.peers.len());
                 self.peers.push(peer);
             }
         }
         self.print_trace();
+    }
+
+    /// The header that the server of a new connection expects.
+    fn announcement_at(&self, socket: SocketId) -> Option<Announcement> {
+        let [address, _] = self.network.borrow().addresses(socket);
+        let mut servers = self.world.backends.iter().flatten();
+        let server = servers.find_map(|backend| {
+            let target = Target::Fixed(Address::Ip(address));
+            let mut servers = backend.servers.iter();
+            servers.find(|server| server.plan.address == target)
+        });
+        let server = server.expect("connections are to servers");
+        server.plan.send_proxy.map(Announcement::new)
     }
 
     /// What an operator or a probe may do to a server.

@@ -1,5 +1,6 @@
 //! The scripted peers: clients and servers that do what a seed says, and check every byte they get.
 
+use super::announcement::Announcement;
 use super::header::Header;
 use tidegate::base::hash;
 use tidegate::base::time::Moment;
@@ -117,6 +118,8 @@ pub(crate) struct Peer {
     /// What it sends before everything else.
     pub(crate) header: Option<Header>,
     pub(crate) socket: Option<SocketId>,
+    /// What a server gets before the client's bytes.
+    pub(crate) announcement: Option<Announcement>,
     started_at: Moment,
     read_at: Moment,
     send_at: Moment,
@@ -142,6 +145,7 @@ impl Peer {
             script,
             header: None,
             socket: None,
+            announcement: None,
             started_at: Moment(0),
             read_at: Moment(0),
             send_at: Moment(0),
@@ -268,7 +272,11 @@ impl Peer {
         let most = network.random.between(1, self.script.read_max);
         match network.read(socket, usize::try_from(most).expect("a length")) {
             Read::Bytes(bytes) => {
-                self.check(network, socket, &bytes);
+                let bytes = match &mut self.announcement {
+                    Some(announcement) => announcement.take(&bytes),
+                    None => &bytes,
+                };
+                self.check(network, socket, bytes);
                 let pause = network.random.below(self.script.read_pause_us + 1);
                 self.read_at = Moment(network.now().0 + pause * 1_000);
                 self.timer(network, self.read_at);
@@ -277,6 +285,9 @@ impl Peer {
             // After a reset whose error a send has taken, a read finds an end as well.
             Read::End if !network.end_received(socket) => self.error = Some(libc::ECONNRESET),
             Read::End => {
+                let announcement = self.announcement.as_ref();
+                let complete = announcement.is_none_or(Announcement::is_complete);
+                assert!(complete, "a stream without a header looks complete");
                 self.ended = true;
                 if !network.alive(socket) {
                     self.error = Some(libc::EPIPE);
@@ -287,6 +298,9 @@ impl Peer {
     }
 
     fn check(&mut self, network: &mut Network, socket: SocketId, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
         let source = network.counterpart(socket);
         let source = source.unwrap_or_else(|| panic!("peer {} gets bytes of nobody", self.number));
         for byte in bytes {

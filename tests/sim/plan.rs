@@ -62,10 +62,15 @@ impl Scenario {
         if returns || random.chance(200) {
             admin_us.extend((0..random.between(1, 12)).map(|_| random.below(5_000_000)));
         }
+        let settings = network(random, connects_fail);
+        // A header that can't leave whole is a failed attempt, and so is one that a server's
+        // reset has overtaken.
+        let sends_fail = settings.send_short > 0 || settings.connect_immediate > 0;
+        let connects_fail = connects_fail || (sends_fail && text.contains("send-proxy"));
         let ending = random.below(10);
         let ends_us = random.below(3_000_000);
         Scenario {
-            settings: network(random, connects_fail),
+            settings,
             text,
             plan,
             step,
@@ -222,6 +227,7 @@ fn configuration(
         if ramps {
             line(format!(" fullconn {}", random.between(1, 12)));
         }
+        let announced = random.pick(&[0, 0, 500, 1000]);
         for server in 0..random.between(1, 4) {
             let mut words = format!(" server s{server} 10.0.{proxy}.{server}:80");
             if bounded {
@@ -233,6 +239,14 @@ fn configuration(
                 if random.chance(300) {
                     words += " maxqueue 1";
                 }
+            }
+            if random.chance(announced) {
+                words += random.pick(&[
+                    " send-proxy",
+                    " send-proxy-v2",
+                    " send-proxy-v2 proxy-v2-options crc32c",
+                    " send-proxy-v2 proxy-v2-options crc32c,unique-id",
+                ]);
             }
             if random.chance(backups) {
                 words += " backup";

@@ -124,10 +124,4 @@ impl<T> Parameter<T> {
         self.status = Status::Later(meaning);
         self
     }
-
-    /// Sets how many words follow.
-    pub(super) const fn values(mut self, values: usize) -> Parameter<T> {
-        self.values = values;
-        self
-    }
 }

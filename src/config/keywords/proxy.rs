@@ -95,8 +95,8 @@ pub(super) static PROXY: &[Keyword] = &[
         .not_in_defaults(),
     works("server-template", Back, MANY, "<prefix> <number>|<low>-<high> <address>[:<port>] [<parameter>...]", "Servers of one kind, named by prefix and number.", server::server_template)
         .not_in_defaults(),
-    works("source", Back, MANY, "<address>[:<port>] [interface <name>]", "Address, port and interface to connect and check from.", source::source)
-        .default("the system's choice").lacks(&["usesrc"]),
+    works("source", Back, MANY, "<address>[:<port>] [usesrc client|clientip|<address>[:<port>]] [interface <name>]", "Address, port and interface to connect and check from; with 'usesrc' connections have that address instead.", source::source)
+        .default("the system's choice"),
     works("srvtcpka-cnt", Back, 1, "<number>", "Keep-alive probes before a server is given up.", proxy::keepalive_value)
         .default("the kernel's"),
     works("srvtcpka-idle", Back, 1, "<time>", "Idle time before the first keep-alive probe to a server, in seconds.", proxy::keepalive_value)

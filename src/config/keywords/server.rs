@@ -7,13 +7,14 @@ use crate::config::parse::health::{
     agent_address, agent_send, check_address, init_state, interval, on_marked, port, positive,
     track,
 };
+use crate::config::parse::send_proxy::{options as proxy_options, send_proxy};
 use crate::config::parse::server::{
     congestion, guid, hash_key, id, init_addr, resolve_prefer, weight,
 };
 use crate::config::parse::slow_start::{
     rate as slow_start_rate, slow_start, steps as slow_start_steps,
 };
-use crate::config::parse::source::{server_interface, server_source};
+use crate::config::parse::source::{server_interface, server_source, server_usesrc};
 
 type P = Parameter<ServerSettings>;
 
@@ -46,6 +47,7 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.check = true;
         Ok(())
     }).default("no check: the server counts as up"),
+    P::works("check-send-proxy", "", "Checks send a PROXY header too; with 'send-proxy' they do, unless they have an 'addr' or a 'port' of their own.", send_proxy),
     P::works("disabled", "", "Start in maintenance.", |_, server, _, _| {
         server.disabled = true;
         Ok(())
@@ -104,6 +106,13 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::works("on-marked-up", "shutdown-backup-sessions", "Ends the sessions of backup servers when this one comes up.", on_marked)
         .default("sessions go on"),
     P::works("port", "<port>", "Port to check, if not the server's own.", port),
+    P::works("no-check-send-proxy", "", "Undoes an inherited 'check-send-proxy'.", send_proxy),
+    P::works("no-send-proxy", "", "Undoes an inherited 'send-proxy'.", send_proxy),
+    P::works("no-send-proxy-v2", "", "Undoes an inherited 'send-proxy-v2'.", send_proxy),
+    P::works("no-send-proxy-v2-ssl", "", "Undoes an inherited 'send-proxy-v2-ssl'.", send_proxy),
+    P::works("no-send-proxy-v2-ssl-cn", "", "Undoes an inherited 'send-proxy-v2-ssl-cn'.", send_proxy),
+    P::works("proxy-v2-options", "crc32c|unique-id|authority|ssl,...", "What a PROXY header of version 2 holds beside addresses. 'ssl' and its kin ('cert-cn', 'ssl-cipher', 'cert-sig', 'cert-key') come to one: that there is no TLS.", proxy_options)
+        .default("addresses only"),
     P::works("resolve-prefer", "ipv4|ipv6", "Family that is taken of a name that has both.", resolve_prefer)
         .default("the system's order"),
     P::works("rise", "<number>", "Passed checks in a row until the server is up.", |_, server, name, value| {
@@ -115,6 +124,10 @@ pub(in crate::config) static SERVER: &[P] = &[
         .default("0").ours(),
     P::works("slowstart-steps", "<percent>,...", "Rising parts, up to 100, that 'slowstart' goes through for equally long; 0 = in proportion to the time.", slow_start_steps)
         .default("0").ours(),
+    P::works("send-proxy", "", "The server gets a PROXY header of version 1 before the client's bytes.", send_proxy),
+    P::works("send-proxy-v2", "", "The same of version 2.", send_proxy),
+    P::works("send-proxy-v2-ssl", "", "The same, and that there is no TLS.", send_proxy),
+    P::works("send-proxy-v2-ssl-cn", "", "The same as 'send-proxy-v2-ssl'.", send_proxy),
     P::works("source", "<address>[:<port>[-<port>]]", "Address and ports to connect and check from.", server_source)
         .default("'source' of the backend"),
     P::works("tcp-ut", "<time>", "Longest time that sent data may stay unacknowledged.", |_, server, name, value| {
@@ -122,14 +135,10 @@ pub(in crate::config) static SERVER: &[P] = &[
         Ok(())
     }).default("the kernel's"),
     P::works("track", "[<backend>/]<server>", "Takes the state of another server, in place of checks.", track),
+    P::works("usesrc", "client|clientip|<address>[:<port>]", "Whose address connections have instead of that of the 'source' before it, which is then that of checks: the client's with its port, the client's, another one.", server_usesrc),
     P::works("weight", "<0..256>", "Share of the load.", weight)
         .default("1"),
-    already("no-check-send-proxy", "Undoes an inherited 'check-send-proxy'."),
     already("no-check-ssl", "Undoes an inherited 'check-ssl'."),
-    already("no-send-proxy", "Undoes an inherited 'send-proxy'."),
-    already("no-send-proxy-v2", "Undoes an inherited 'send-proxy-v2'."),
-    already("no-send-proxy-v2-ssl", "Undoes an inherited 'send-proxy-v2-ssl'."),
-    already("no-send-proxy-v2-ssl-cn", "Undoes an inherited 'send-proxy-v2-ssl-cn'."),
     already("no-ssl", "Undoes an inherited 'ssl'."),
     already("no-tfo", "Undoes an inherited 'tfo'."),
     already("no-verifyhost", "Undoes an inherited 'verifyhost'."),
@@ -138,8 +147,6 @@ pub(in crate::config) static SERVER: &[P] = &[
     already("strict-maxconn", "'maxconn' bounds connections; it always does here."),
 
     P::later("check-proto", "<name>", "Protocol of the check.")
-        .meaning(CONNECTS),
-    P::later("check-send-proxy", "", "The check sends a PROXY header.")
         .meaning(CONNECTS),
     P::later("check-sni", "<name>", "Server name of a TLS check."),
     P::later("check-ssl", "", "The check speaks TLS.")
@@ -159,15 +166,9 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::later("resolve-opts", "<option>,...", "How DNS answers are used."),
     P::later("resolvers", "<section>", "Resolves the name at run time.")
         .meaning("the name is resolved once, at the start"),
-    P::needed("proxy-v2-options", "<option>,...", "What a PROXY header says beyond addresses."),
-    P::needed("send-proxy", "", "Sends a PROXY header, version 1."),
-    P::needed("send-proxy-v2", "", "Sends a PROXY header, version 2."),
-    P::needed("send-proxy-v2-ssl", "", "The same with what is known of TLS."),
-    P::needed("send-proxy-v2-ssl-cn", "", "The same with the client certificate's name."),
-    P::needed("set-proxy-v2-tlv-fmt", "(<id>) <format>", "Adds a field to the PROXY header.").values(2),
+    P::needed("set-proxy-v2-tlv*", "<format>", "Adds a field to the PROXY header."),
     P::needed("socks4", "<address>", "Connects through a SOCKS4 proxy."),
     P::needed("tcp-md5sig", "<password>", "Signed segments (RFC 2385)."),
-    P::needed("usesrc", "<address>", "Whose address to connect from."),
     P::never("ssl", "", "TLS towards servers is not implemented"),
     P::no_effect("tfo", "", "a client's bytes leave once the server is connected, so that an attempt that fails can be repeated"),
     P::no_effect("log-proto", "<protocol>", "it concerns log servers only"),

@@ -15,6 +15,7 @@ pub(super) mod log;
 mod parameters;
 pub(super) mod process;
 pub(super) mod proxy;
+pub(super) mod send_proxy;
 pub(super) mod server;
 pub(super) mod slow_start;
 pub(super) mod source;

@@ -1,10 +1,13 @@
 //! `source` of proxies and of servers: where connections to servers come from.
 
 use super::{Call, Complaint, Outcome, Parser};
-use crate::base::source::{ShortName, Source};
+use crate::base::source::{Foreign, ShortName, Source};
 use crate::config::draft::ServerSettings;
 use crate::config::environment::Environment;
 use crate::config::values::address::{Port, Written};
+
+/// What `usesrc` takes.
+const WHOSE: &str = "'usesrc' expects <addr>[:<port>], 'client', or 'clientip' as argument.";
 
 /// `source` of a backend or of `defaults`.
 pub(in crate::config) fn source(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
@@ -33,9 +36,12 @@ pub(in crate::config) fn source(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
                 source.interface = Some(named);
             }
             "usesrc" => {
-                let text = "'source' : 'usesrc' is not implemented in Tidegate yet, and without it servers \
-                            would see other addresses than the file says.";
-                return Err(Complaint::about(word, text));
+                let Some(whose) = rest.next() else {
+                    return Err(Complaint::about(word, format!("'source' : {WHOSE}")));
+                };
+                let foreign = foreign(parser.environment, &whose.text)
+                    .map_err(|text| Complaint::about(whose, text))?;
+                source.foreign = Some(foreign);
             }
             _ => {
                 let text = "'source' only supports optional keywords 'interface' and 'usesrc'.";
@@ -72,6 +78,49 @@ pub(in crate::config) fn server_interface(
     Ok(())
 }
 
+/// `usesrc` after the `source` of a server.
+pub(in crate::config) fn server_usesrc(
+    environment: &dyn Environment,
+    server: &mut ServerSettings,
+    _: &str,
+    value: &str,
+) -> Result<(), String> {
+    let Some(source) = &mut server.source else {
+        return Err("'usesrc' only allowed after a 'source' statement.".to_owned());
+    };
+    source.foreign = Some(foreign(environment, value)?);
+    Ok(())
+}
+
+/// Whose address connections have.
+fn foreign(environment: &dyn Environment, text: &str) -> Result<Foreign, String> {
+    match text {
+        "client" => return Ok(Foreign::Client),
+        "clientip" => return Ok(Foreign::ClientIp),
+        _ => {}
+    }
+    if text.starts_with("hdr_ip(") {
+        return Err(format!(
+            "'usesrc {text}' : there are no headers in 'mode tcp'."
+        ));
+    }
+    let fault = |reason: &str| format!("'usesrc {text}' : {reason}");
+    let (host, port) = match Written::parse(text).map_err(|reason| fault(&reason))? {
+        Written::Ip(host, port) if !host.is_any() => (host, port),
+        _ => return Err(format!("'usesrc {text}' : {WHOSE}")),
+    };
+    let ip = host.resolve(environment).map_err(|reason| fault(&reason))?;
+    let port = match port {
+        Port::None => 0,
+        Port::One(port) => port,
+        Port::Range(..) => {
+            return Err(fault(&format!("port range not permitted here in '{text}'")));
+        }
+        Port::Relative(_) => return Err(fault(&format!("invalid port in '{text}'"))),
+    };
+    Ok(Foreign::Fixed((ip, port).into()))
+}
+
 fn interface(name: &str) -> Result<ShortName, String> {
     ShortName::new(name).ok_or_else(|| format!("'source' : '{name}' is no interface name."))
 }
@@ -102,5 +151,6 @@ fn parse_address(environment: &dyn Environment, text: &str) -> Result<Source, St
         ip,
         ports,
         interface: None,
+        foreign: None,
     })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::address::Address;
 use crate::base::ids::{ProxyId, ServerId};
+use crate::base::send_proxy::SendProxy;
 use crate::base::source::Source;
 
 /// An active TCP-connect check.
@@ -29,6 +30,8 @@ pub struct Check {
     pub source: Option<Source>,
     /// `init-state`.
     pub init_state: InitState,
+    /// The PROXY header that a probe begins with.
+    pub send_proxy: Option<SendProxy>,
 }
 
 impl Check {
@@ -44,6 +47,7 @@ impl Check {
             timeout_ms: 2000,
             source: None,
             init_state: InitState::Up,
+            send_proxy: None,
         }
     }
 }

@@ -47,4 +47,15 @@ impl Plan {
     pub fn has_listener(&self) -> bool {
         !self.listeners.is_empty() || !self.global.stats_sockets.is_empty()
     }
+
+    /// The first server that is connected to from an address that need not be the machine's.
+    pub fn first_foreign(&self) -> Option<(&Proxy, &Server)> {
+        let mut servers = self.proxies.iter().flat_map(|proxy| {
+            let back = proxy.back.iter();
+            back.flat_map(|back| &back.servers)
+                .map(|server| (&**proxy, &**server))
+        });
+        let is_foreign = |server: &Server| server.source.is_some_and(|s| s.foreign.is_some());
+        servers.find(|(_, server)| is_foreign(server))
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{Check, ServerKey, SlowStart, Watch};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
+use crate::base::send_proxy::SendProxy;
 use crate::base::source::{ShortName, Source};
 
 /// One `server`.
@@ -51,6 +52,8 @@ pub struct Server {
     pub hash_key: ServerKey,
     /// `guid`: its identity over restarts, unique in the file; empty = none.
     pub guid: String,
+    /// `send-proxy`: the header it gets before a client's bytes.
+    pub send_proxy: Option<SendProxy>,
     /// `file:line`, for messages.
     pub place: String,
 }

@@ -30,6 +30,8 @@ const PRESENT: &[&str] = &[
     "TFO",
     // A shard is a thread.
     "THREAD",
+    // `usesrc` and `bind ... transparent`.
+    "TPROXY",
 ];
 
 /// Whether something of HAProxy's feature list is there. A name nobody knows is not.

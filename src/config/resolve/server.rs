@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::{Builder, numbers};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
+use crate::base::send_proxy::{SendProxy, Version};
+use crate::base::source::Source;
 use crate::config::diagnostics::Severity;
 use crate::config::draft::{ProxyDraft, ServerDraft, ServerSettings, Settings};
 use crate::config::plan::{Agent, Check, PortRule, Server, SlowStart, Target, Watch};
@@ -50,14 +52,17 @@ impl Builder<'_, '_> {
             self.report
                 .alert(&draft.place, None, format!("{what} : {text}"));
         };
-        if let (Some(from), Some(to)) = (source.and_then(|source| source.ip), ip(&draft.address))
-            && from.is_ipv4() != to.is_ipv4()
+        if let (Some(from), Some(to)) = (
+            source.and_then(|source| source.named_ip()),
+            ip(&draft.address),
+        ) && from.is_ipv4() != to.is_ipv4()
         {
             fault(format!(
                 "'source' address '{from}' and the server's address '{to}' are of different \
                  families."
             ));
         }
+        let send_proxy = self.send_proxy(draft, proxy);
         // The servers of a disabled proxy are read, so that its errors show, and never used.
         let wanted = settings.check && !proxy.settings.disabled;
         let checked = wanted && draft.address != Target::Unresolved;
@@ -116,7 +121,8 @@ impl Builder<'_, '_> {
                 fall: settings.fall,
                 rise: settings.rise,
                 timeout_ms: check_timeout_ms(settings.inter_ms, &proxy.settings),
-                source,
+                source: source.map(Source::own),
+                send_proxy: checks_send(settings, send_proxy),
                 init_state: settings.init_state,
             }),
             watch,
@@ -126,8 +132,47 @@ impl Builder<'_, '_> {
             source,
             hash_key: settings.hash_key,
             guid: settings.guid.clone().unwrap_or_default(),
+            send_proxy,
             place: draft.place.to_string(),
         }
+    }
+
+    /// The header that a server gets.
+    fn send_proxy(&mut self, draft: &ServerDraft, proxy: &ProxyDraft) -> Option<SendProxy> {
+        let words = draft.settings.send_proxy;
+        let options = words.tls || words.checksum || words.unique_id || words.authority;
+        let version = match (words.second, words.first || options) {
+            (true, _) => Version::Two,
+            (false, true) => Version::One,
+            (false, false) => return None,
+        };
+        if options && version == Version::One {
+            // Which is what HAProxy makes of it, without a word.
+            let text = format!(
+                "'server {}/{}' : 'proxy-v2-options' without 'send-proxy-v2': the server gets a \
+                 header of version 1, which has none of them.",
+                proxy.name, draft.name
+            );
+            self.report.warning(&draft.place, None, text);
+        }
+        Some(SendProxy {
+            version,
+            checksum: words.checksum,
+            unique_id: words.unique_id,
+            authority: words.authority,
+            tls: words.tls,
+        })
+    }
+}
+
+/// The header of a server's checks: as HAProxy has it, the server's own, unless they go elsewhere;
+/// with `check-send-proxy` in any case, by itself one of version 1.
+fn checks_send(settings: &ServerSettings, send_proxy: Option<SendProxy>) -> Option<SendProxy> {
+    let elsewhere = settings.check_address.is_some() || settings.check_port.is_some();
+    match (settings.send_proxy.checks, elsewhere) {
+        (true, _) => Some(send_proxy.unwrap_or(SendProxy::of(Version::One))),
+        (false, false) => send_proxy,
+        (false, true) => None,
     }
 }
 

@@ -37,6 +37,7 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         source: None,
         hash_key: ServerKey::AddressPort,
         guid: String::new(),
+        send_proxy: None,
         place: String::new(),
     });
     let back = Back {

@@ -1,9 +1,11 @@
 //! One attempt to find out whether a server is well: a connect.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 use tokio::net::TcpStream;
 
+use super::announce::announce;
 use crate::base::address::Address;
 use crate::base::ports::Ports;
 use crate::config::plan::Check;
@@ -91,7 +93,7 @@ async fn connect(check: &Check, ports: Option<&Ports>) -> io::Result<()> {
     let (socket, connected) = result.map_err(io::Error::from_raw_os_error)?;
     if !matches!(check.address, Address::Ip(_)) {
         // A Unix connect is decided at once.
-        return Ok(());
+        return announced(check, &socket);
     }
     // Close by a reset. Failing to set it costs a TIME_WAIT, not the probe.
     let _ = socket.set_linger(Some(Duration::ZERO));
@@ -101,8 +103,15 @@ async fn connect(check: &Check, ports: Option<&Ports>) -> io::Result<()> {
     }
     match stream.take_error()? {
         Some(error) => Err(error),
-        None => Ok(()),
+        None => announced(check, &stream),
     }
+}
+
+/// Sends the PROXY header that the check begins with, if it does.
+fn announced(check: &Check, socket: &impl AsFd) -> io::Result<()> {
+    check
+        .send_proxy
+        .map_or(Ok(()), |wanted| announce(socket, wanted))
 }
 
 /// Errors of this side: no descriptor, no memory, no port left.

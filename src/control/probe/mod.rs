@@ -10,6 +10,7 @@
 //! was not running, and a lack of local resources lead to another probe instead of a failure.
 
 mod agent;
+mod announce;
 mod attempt;
 mod result;
 

@@ -6,8 +6,12 @@
 mod checksum;
 pub mod parse;
 pub mod tlv;
+mod unique_id;
+mod write;
 
 pub use checksum::crc32c;
+pub use unique_id::{UniqueId, UniqueIds};
+pub use write::{Addresses, Fields, HEADER_MAX, HeaderBytes, header};
 
 use std::net::SocketAddr;
 

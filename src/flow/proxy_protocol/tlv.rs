@@ -46,6 +46,14 @@ pub fn fields(bytes: &[u8]) -> Tlvs<'_> {
     Tlvs { rest: bytes }
 }
 
+/// The value of the first field of a kind; empty where there is none.
+pub fn value(bytes: &[u8], kind: u8) -> &[u8] {
+    let mut whole = fields(bytes).map_while(Result::ok);
+    whole
+        .find(|field| field.kind == kind)
+        .map_or(&[], |field| field.value)
+}
+
 impl<'a> Iterator for Tlvs<'a> {
     type Item = Result<Tlv<'a>, CutOff>;
 
@@ -70,6 +78,16 @@ impl<'a> Iterator for Tlvs<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_found_by_its_kind() {
+        let bytes = [
+            NOOP, 0, 0, AUTHORITY, 0, 1, b'a', AUTHORITY, 0, 1, b'b', 5, 9,
+        ];
+        assert_eq!(value(&bytes, AUTHORITY), b"a");
+        assert!(value(&bytes, NOOP).is_empty() && value(&bytes, UNIQUE_ID).is_empty());
+        assert!(value(&[], AUTHORITY).is_empty());
+    }
 
     #[test]
     fn fields_come_one_by_one() {

@@ -135,6 +135,10 @@ impl Kernel for Scripted {
         fill(buffer, read)
     }
 
+    fn send_ahead(&self, fd: Fd, bytes: &[u8], _more: bool) -> Result<usize, Errno> {
+        self.send(fd, &[IoSlice::new(bytes)])
+    }
+
     fn shutdown_write(&self, fd: Fd) -> Result<(), Errno> {
         let mut network = self.network.borrow_mut();
         let id = network.stream(fd.0);

@@ -3,9 +3,11 @@
 //! Everything speaks to 127.0.0.0/8 or ::1 only and every wait has a bound. Nothing here sleeps for
 //! a result: waits poll a condition or block on a socket with a timeout.
 
+pub(crate) mod announcement;
 pub(crate) mod balancer;
 pub(crate) mod client;
 pub(crate) mod clock;
+pub(crate) mod networks;
 pub(crate) mod port;
 pub(crate) mod proxy_header;
 pub(crate) mod server;

@@ -286,7 +286,7 @@ pub(crate) fn reset(stream: TcpStream) {
 /// Server's side of the checked exchange: a head of three numbers (bytes up, bytes down, seed),
 /// then both streams at once, then one byte: 1 = all bytes from the client were right and its FIN
 /// came after them.
-fn exchange(mut stream: TcpStream) {
+pub(crate) fn exchange(mut stream: TcpStream) {
     let mut head = [0; 24];
     if stream.read_exact(&mut head).is_err() {
         return;

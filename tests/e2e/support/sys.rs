@@ -38,6 +38,29 @@ pub(crate) fn option(socket: RawFd, level: i32, name: i32) -> io::Result<i32> {
     Ok(value)
 }
 
+/// Segments with data that a connection has received (tcpi_data_segs_in of tcp(7)'s TCP_INFO,
+/// which the C library's structure ends before).
+pub(crate) fn data_segments_received(stream: &std::net::TcpStream) -> io::Result<u32> {
+    const AT: usize = 152;
+    let mut info = [0u8; 256];
+    let mut length = info.len() as libc::socklen_t;
+    let fd = stream.as_raw_fd();
+    let pointer = info.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most `length` bytes to `info`; both live until the call returns.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            pointer,
+            &raw mut length,
+        )
+    };
+    checked(libc::c_long::from(result))?;
+    let number = info[AT..AT + 4].try_into().map_err(io::Error::other)?;
+    Ok(u32::from_ne_bytes(number))
+}
+
 /// Puts the calling thread into a network namespace of its own.
 pub(crate) fn leave_network() -> io::Result<()> {
     // SAFETY: unshare takes plain numbers.

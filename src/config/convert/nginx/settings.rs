@@ -136,19 +136,18 @@ impl Settings {
     /// `proxy_bind ADDRESS [transparent]`.
     fn source(&mut self, directive: &Directive) -> Fate {
         let transparent = directive.arg(1) == "transparent";
-        self.source = match directive.arg(0) {
-            "off" => Vec::new(),
-            "$remote_addr" | "$remote_addr:$remote_port" => vec!["0.0.0.0".to_owned()],
-            address if address.is_empty() || address.contains('$') => {
+        let words = match (directive.arg(0), transparent) {
+            ("off", _) => vec![],
+            ("$remote_addr", true) => vec!["0.0.0.0", "usesrc", "clientip"],
+            ("$remote_addr:$remote_port", true) => vec!["0.0.0.0", "usesrc", "client"],
+            (address, _) if address.is_empty() || address.contains('$') => {
                 let what = "not carried over: the address is a variable".to_owned();
                 return Fate::LeftOut(Severity::Warning, what);
             }
-            address => vec![address.to_owned()],
+            (address, true) => vec!["0.0.0.0", "usesrc", address],
+            (address, false) => vec![address],
         };
-        if transparent && !self.source.is_empty() {
-            self.source
-                .extend(["usesrc".to_owned(), "clientip".to_owned()]);
-        }
+        self.source = words.into_iter().map(str::to_owned).collect();
         Fate::Kept
     }
 
