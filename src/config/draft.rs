@@ -5,7 +5,8 @@
 
 use super::diagnostics::Place;
 use super::plan::{
-    Endpoint, Global, HashType, InitState, KeepAlive, LogTarget, ProxyKind, Sockets, Target,
+    Endpoint, Global, HashType, InitState, KeepAlive, LogTarget, OnError, ProxyKind, Sockets,
+    Target,
 };
 use super::values::address::Family;
 use super::values::threads::ThreadSet;
@@ -225,6 +226,7 @@ pub(super) struct ServerSettings {
     pub(super) ends_sessions: bool,
     /// `on-marked-up shutdown-backup-sessions`
     pub(super) ends_backup_sessions: bool,
+    pub(super) passive: PassiveSettings,
     pub(super) tcp_user_timeout_ms: u32,
     /// Its own `source`; the proxy's holds where it has none.
     pub(super) source: Option<Source>,
@@ -248,6 +250,39 @@ pub(super) struct AgentSettings {
     pub(super) port: Option<u16>,
     pub(super) inter_ms: Option<u32>,
     pub(super) question: String,
+}
+
+/// What traffic may say of a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PassiveSettings {
+    pub(super) observe: Observed,
+    pub(super) error_limit: u32,
+    pub(super) on_error: OnError,
+    /// `max-fails`; 0 turns an inherited one off.
+    pub(super) max_fails: Option<u16>,
+    pub(super) fail_timeout_ms: Option<u32>,
+}
+
+impl Default for PassiveSettings {
+    fn default() -> Self {
+        PassiveSettings {
+            observe: Observed::Nothing,
+            error_limit: 10,
+            on_error: OnError::default(),
+            max_fails: None,
+            fail_timeout_ms: None,
+        }
+    }
+}
+
+/// `observe`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Observed {
+    Nothing,
+    /// Connections.
+    Layer4,
+    /// What HTTP servers answer: nothing that is seen here.
+    Layer7,
 }
 
 /// A way to a server's first address.
@@ -286,6 +321,7 @@ impl Default for ServerSettings {
             tracks: None,
             ends_sessions: false,
             ends_backup_sessions: false,
+            passive: PassiveSettings::default(),
             tcp_user_timeout_ms: 0,
             source: None,
             family_preferred: None,

@@ -5,6 +5,7 @@
 
 mod backend;
 mod leastconn;
+mod observed;
 mod queue;
 mod ramp;
 mod roundrobin;
@@ -19,5 +20,6 @@ mod table;
 mod testing;
 
 pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Waiter};
+pub use observed::Observed;
 pub use server::{Admin, CheckReport, Health, Server, ServerCounter};
 pub use sets::Usable;

@@ -7,6 +7,7 @@ use std::sync::atomic::{
 };
 use std::sync::{Arc, Mutex};
 
+use super::observed::Observed;
 use super::ramp::Occupancy;
 use crate::base::counters::ShardCounters;
 use crate::base::histogram::Histogram;
@@ -140,6 +141,8 @@ pub struct Server {
     /// Unix time, milliseconds, of the last session; 0 = none. Padded: every session writes it, and
     /// the fields around it are read by every connect.
     pub last_session_ms: CachePadded<AtomicU64>,
+    /// What sessions have seen of it.
+    pub observed: Observed,
     /// What probes found.
     pub check: Mutex<CheckReport>,
     /// The ports of its `source`, where that has several.
@@ -181,6 +184,7 @@ impl Server {
             counters: ShardCounters::new(shards),
             connect_us: Histogram::new(shards),
             last_session_ms: CachePadded::new(AtomicU64::new(0)),
+            observed: Observed::new(&plan.passive),
             check: Mutex::new(CheckReport::default()),
             source_ports: range_of(&plan).map(|(low, high)| Ports::new(low, high)),
             plan,

@@ -104,6 +104,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         disabled: false,
         check: None,
         watch: Watch::default(),
+        passive: Default::default(),
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,

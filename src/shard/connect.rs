@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
+use super::observe::outcome_of;
 use super::session::{Session, State};
 use super::world::FrontCounter;
 use crate::base::address::Address;
@@ -130,7 +131,7 @@ impl<K: Kernel> Shard<K> {
         let errors = ServerCounter::ConnectErrors as usize;
         server.counters.add(self.id, errors, 1);
         self.gauges().destinations_missing.fetch_add(1, Relaxed);
-        self.drop_server(slot, Outcome::ConnectFailed);
+        self.drop_server(slot, Outcome::Abandoned);
         self.give_up(slot, ConnectError::Unreachable);
     }
 
@@ -194,10 +195,13 @@ impl<K: Kernel> Shard<K> {
         server
             .counters
             .add(self.id, ServerCounter::ConnectErrors as usize, 1);
-        if session.retries_left == 0 {
-            self.drop_server(slot, Outcome::ConnectFailed);
+        let (began, is_last) = (session.connect_began_at, session.retries_left == 0);
+        self.observe_failure(&server, error, began);
+        if is_last {
+            self.drop_server(slot, outcome_of(error));
             return self.give_up(slot, error);
         }
+        let session = self.sessions.at_mut(slot).expect("a live session");
         session.retries_left -= 1;
         session.retries += 1;
         let back = planned_backend(session);
@@ -213,7 +217,7 @@ impl<K: Kernel> Shard<K> {
         counters.add(self.id, counter.0 as usize, 1);
         server.counters.add(self.id, counter.1 as usize, 1);
         if redispatch {
-            self.drop_server(slot, Outcome::ConnectFailed);
+            self.drop_server(slot, outcome_of(error));
             self.choose(slot, Some(server.id));
         } else {
             let until = self.rest_until(slot);
@@ -291,6 +295,7 @@ impl<K: Kernel> Shard<K> {
             .counters
             .add(self.id, ServerCounter::BytesIn as usize, early);
         server.connect_us.record(self.id, us);
+        server.observed.succeeded();
         server.last_session_ms.store(unix_ms, Relaxed);
         let backend = session.backend.as_ref().expect("a backend was entered");
         let counters = self.world.counters_of(backend);

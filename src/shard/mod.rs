@@ -10,7 +10,9 @@
 mod accept;
 mod close;
 mod connect;
+mod control_port;
 mod frozen;
+mod observe;
 mod pick;
 mod pieces;
 mod port;
@@ -21,6 +23,7 @@ mod session;
 mod timers;
 mod world;
 
+pub use control_port::{ControlPort, Observation};
 pub use frozen::FrozenDirection;
 pub use port::{Gauges, Message, ShardPort};
 pub use record::{LogQueue, SessionRecord};

@@ -7,6 +7,7 @@ mod check;
 mod global;
 mod listener;
 mod log;
+mod passive;
 mod proxy;
 mod server;
 
@@ -16,6 +17,7 @@ pub use check::{Agent, Check, InitState, Tracked, Watch};
 pub use global::{Global, Jail, Level, ProcessSettings, StatsSocket};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};
+pub use passive::{Breaker, Observe, OnError, Passive};
 pub use proxy::{Back, Balance, Front, HashType, KeepAlive, Proxy, ProxyKind};
 pub use server::{PortRule, Server, Target};
 

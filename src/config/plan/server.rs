@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Check, Watch};
+use super::{Check, Passive, Watch};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
 use crate::base::source::{ShortName, Source};
@@ -39,6 +39,8 @@ pub struct Server {
     pub check: Option<Check>,
     /// What else decides about its state.
     pub watch: Watch,
+    /// What its sessions may say of it.
+    pub passive: Passive,
     /// `tcp-ut`: TCP_USER_TIMEOUT in milliseconds, 0 = none.
     pub tcp_user_timeout_ms: u32,
     /// `cc`: its congestion control.

@@ -88,6 +88,19 @@ impl Builder<'_, '_> {
             ends_backup_sessions: settings.ends_backup_sessions,
         };
         let (minconn, maxconn) = limits(settings);
+        let timeout_ms = check_timeout_ms(settings.inter_ms, &proxy.settings);
+        let check = address.flatten().map(|address| Check {
+            address,
+            inter_ms: settings.inter_ms,
+            fast_inter_ms: settings.fast_inter_ms.unwrap_or(settings.inter_ms),
+            down_inter_ms: settings.down_inter_ms.unwrap_or(settings.inter_ms),
+            fall: settings.fall,
+            rise: settings.rise,
+            timeout_ms,
+            source,
+            init_state: settings.init_state,
+        });
+        let passive = self.passive(draft, proxy, check.as_ref(), timeout_ms, source);
         Server {
             server_id,
             sid,
@@ -100,18 +113,9 @@ impl Builder<'_, '_> {
             maxqueue: settings.maxqueue,
             backup: settings.backup,
             disabled: settings.disabled || proxy.settings.disabled,
-            check: address.flatten().map(|address| Check {
-                address,
-                inter_ms: settings.inter_ms,
-                fast_inter_ms: settings.fast_inter_ms.unwrap_or(settings.inter_ms),
-                down_inter_ms: settings.down_inter_ms.unwrap_or(settings.inter_ms),
-                fall: settings.fall,
-                rise: settings.rise,
-                timeout_ms: check_timeout_ms(settings.inter_ms, &proxy.settings),
-                source,
-                init_state: settings.init_state,
-            }),
+            check,
             watch,
+            passive,
             tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
             congestion: settings.congestion,
             source,
