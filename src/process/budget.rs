@@ -115,7 +115,12 @@ fn fixed_items(plan: &Plan, shards: u16) -> [(&'static str, u64); 8] {
     let shards = u64::from(shards);
     let servers = plan.proxies.iter().filter_map(|proxy| proxy.back.as_ref());
     let probes = servers.flat_map(|back| &back.servers).map(|server| {
-        count(usize::from(server.check.is_some()) + usize::from(server.watch.agent.is_some()))
+        let probes = [
+            server.check.is_some(),
+            server.watch.agent.is_some(),
+            server.passive.breaker.is_some(),
+        ];
+        count(probes.into_iter().filter(|wanted| *wanted).count())
     });
     let targets = plan
         .proxies
