@@ -12,8 +12,9 @@ pub const SHARDS_MAX: u16 = 256;
 pub const DESCRIPTORS_PER_SHARD: u64 = 4;
 
 /// Descriptors of the control, probe and log threads: for each of the two runtimes an epoll, its
-/// wake-up, a clone of the epoll and a ring; the log thread's wake-up; the signal thread has none.
-pub const DESCRIPTORS_OF_THREADS: u64 = 2 * 4 + 1;
+/// wake-up, a clone of the epoll and a ring; the wake-up of the control thread, twice; the log
+/// thread's; the signal thread has none.
+pub const DESCRIPTORS_OF_THREADS: u64 = 2 * 4 + 3;
 
 /// Standard input, output and error.
 pub const DESCRIPTORS_STANDARD: u64 = 3;
@@ -62,6 +63,14 @@ pub const LOG_FLUSH_MS: u64 = 500;
 
 /// Probe results between the probe thread and the control thread.
 pub const CHANGES_MAX: usize = 1024;
+
+/// What shards have seen of servers and the control thread has not looked at yet: 160 KiB. It takes
+/// about a microsecond for each; what comes on top is dropped and counted.
+pub const OBSERVATIONS_MAX: usize = 4096;
+
+/// Actions of `on-error` on their way to the checks of one server: the checks take them at once,
+/// and those that don't fit would do nothing more.
+pub const ERROR_ACTIONS_MAX: usize = 8;
 
 /// Longest line a client of the runtime socket may send, bytes.
 pub const API_LINE_MAX: usize = 16 * 1024;

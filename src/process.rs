@@ -31,7 +31,7 @@ use crate::control::runtime_api::ApiSockets;
 use crate::control::{self, Facts, Shared};
 use crate::limits;
 use crate::ring::{self, Caps};
-use crate::shard::{FrontCounter, LogQueue, Message, ShardPort, World};
+use crate::shard::{ControlPort, FrontCounter, LogQueue, Message, ShardPort, World};
 use crate::sys::process::{Daemon, ReadyReport};
 use crate::sys::{cgroup, clock, process as system};
 use budget::Budget;
@@ -413,10 +413,12 @@ fn world(plan: Plan, shards: u16, budget: &Budget, memory_max: u64) -> io::Resul
         .map(|index| Ok(Arc::new(ShardPort::new(ShardId(index), capacity)?)))
         .collect();
     let queue = Arc::new(LogQueue::new(limits::LOG_RECORDS_MAX)?);
+    let control = Arc::new(ControlPort::new(limits::OBSERVATIONS_MAX)?);
     let zero = clock::unix_ms_at_zero();
     Ok(World::new(
         Arc::new(plan),
         ports?,
+        control,
         queue,
         budget.maxconn,
         memory_max,

@@ -43,7 +43,7 @@ pub(crate) fn backend(lines: &str, servers: usize) -> Backend {
     }
     let file = std::env::temp_dir().join(format!("tidegate-micro-{}.cfg", std::process::id()));
     std::fs::write(&file, text).expect("the temporary directory takes a file");
-    let (plan, diagnostics) = config::load(&[file.clone()], &SystemEnvironment::new());
+    let (plan, diagnostics) = config::load(std::slice::from_ref(&file), &SystemEnvironment::new());
     std::fs::remove_file(&file).expect("the file was written");
     let plan = plan.unwrap_or_else(|| panic!("{diagnostics:?}"));
     let proxy = plan.proxies[0].clone();

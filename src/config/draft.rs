@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use super::diagnostics::Place;
 use super::parse::acl::Acl;
 use super::plan::{
-    Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, ProxyKind,
+    Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, OnError, ProxyKind,
     ServerKey, Sockets, SourceCondition, Target,
 };
 use super::values::address::Family;
@@ -251,6 +251,7 @@ pub(super) struct ServerSettings {
     pub(super) ends_sessions: bool,
     /// `on-marked-up shutdown-backup-sessions`
     pub(super) ends_backup_sessions: bool,
+    pub(super) passive: PassiveSettings,
     pub(super) tcp_user_timeout_ms: u32,
     /// Its own `source`; the proxy's holds where it has none.
     pub(super) source: Option<Source>,
@@ -297,6 +298,39 @@ pub(super) struct SendProxyWords {
     pub(super) checks: bool,
 }
 
+/// What traffic may say of a server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PassiveSettings {
+    pub(super) observe: Observed,
+    pub(super) error_limit: u32,
+    pub(super) on_error: OnError,
+    /// `max-fails`; 0 turns an inherited one off.
+    pub(super) max_fails: Option<u16>,
+    pub(super) fail_timeout_ms: Option<u32>,
+}
+
+impl Default for PassiveSettings {
+    fn default() -> Self {
+        PassiveSettings {
+            observe: Observed::Nothing,
+            error_limit: 10,
+            on_error: OnError::default(),
+            max_fails: None,
+            fail_timeout_ms: None,
+        }
+    }
+}
+
+/// `observe`
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Observed {
+    Nothing,
+    /// Connections.
+    Layer4,
+    /// What HTTP servers answer: nothing that is seen here.
+    Layer7,
+}
+
 /// A way to a server's first address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum InitAddr {
@@ -336,6 +370,7 @@ impl Default for ServerSettings {
             tracks: None,
             ends_sessions: false,
             ends_backup_sessions: false,
+            passive: PassiveSettings::default(),
             tcp_user_timeout_ms: 0,
             source: None,
             send_proxy: SendProxyWords::default(),

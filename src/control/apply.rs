@@ -60,6 +60,20 @@ pub(super) fn logs_checks(backend: &Backend) -> bool {
     back.is_some_and(|back| back.log_health_checks)
 }
 
+/// Applies what a server's traffic, or a probe on its behalf, says of it.
+pub(super) fn traffic(
+    shared: &Shared,
+    backend: &Backend,
+    server: &Arc<Server>,
+    says: Transition,
+    reason: &str,
+) {
+    let up = says == Transition::Up;
+    if let Some(change) = hear(shared, backend, server, Witness::Traffic, up) {
+        report_change(shared, backend, server, change, reason);
+    }
+}
+
 /// A change of a server that is in force.
 pub(super) struct Applied {
     pub(super) to: Transition,

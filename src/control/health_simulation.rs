@@ -10,10 +10,10 @@ use crate::base::hash;
 use crate::base::ids::{ProxyId, ShardId};
 use crate::base::time::Moment;
 use crate::config;
-use crate::health::{Answer, Outcome, Rules};
+use crate::health::{Answer, Outcome, Rules, Transition};
 use crate::lb::{self, Admin, Health, Pick, PickRequest, Server};
 use crate::limits;
-use crate::shard::{LogQueue, ShardPort, World};
+use crate::shard::{ControlPort, LogQueue, ShardPort, World};
 
 /// Random words and outcomes of one simulation.
 const STEPS: u64 = 400;
@@ -47,6 +47,8 @@ struct Model {
     has_agent: bool,
     own: Admin,
     agent_up: bool,
+    /// Whether its circuit is closed.
+    traffic_up: bool,
     check_up: bool,
     /// Outcomes in a row that speak against what it is.
     row: u32,
@@ -144,6 +146,7 @@ impl Simulation {
                 has_agent,
                 own,
                 agent_up: true,
+                traffic_up: true,
                 check_up: begins_up || !checked,
                 row: 0,
                 fresh: true,
@@ -153,7 +156,8 @@ impl Simulation {
         let plan = plan.unwrap_or_else(|| panic!("{text}\n{diagnostics:?}"));
         let port = Arc::new(ShardPort::new(ShardId(0), 4096).unwrap());
         let queue = Arc::new(LogQueue::new(limits::LOG_RECORDS_MAX).unwrap());
-        let world = World::new(Arc::new(plan), vec![port], queue, 10, 0, 0);
+        let control = Arc::new(ControlPort::new(4).unwrap());
+        let world = World::new(Arc::new(plan), vec![port], control, queue, 10, 0, 0);
         let facts = Facts {
             started: Moment(0),
             started_unix_s: 0,
@@ -182,7 +186,7 @@ impl Simulation {
     /// What the state of a server should be, with that of those that it tracks.
     fn expected(&self, index: usize) -> (Admin, bool) {
         let model = &self.models[index];
-        let own_up = model.check_up && model.agent_up;
+        let own_up = model.check_up && model.agent_up && model.traffic_up;
         match model.tracks {
             None => (model.own, own_up),
             Some(tracked) => {
@@ -195,11 +199,23 @@ impl Simulation {
     fn step(&mut self) {
         let index = self.random.below(self.servers.len() as u64) as usize;
         let (checked, has_agent) = (self.models[index].checked, self.models[index].has_agent);
-        if has_agent && (!checked || self.random.below(2) == 0) {
+        if self.random.below(5) == 0 {
+            self.fail_or_recover(index);
+        } else if has_agent && (!checked || self.random.below(2) == 0) {
             self.ask(index);
         } else if checked {
             self.probe(index);
         }
+    }
+
+    /// Its circuit opens or closes.
+    fn fail_or_recover(&mut self, index: usize) {
+        let up = self.random.below(2) == 0;
+        let says = if up { Transition::Up } else { Transition::Down };
+        let (proxy, _) = self.place(index);
+        let backend = self.shared.world.backend(proxy).unwrap();
+        apply::traffic(&self.shared, backend, &self.servers[index], says, "");
+        self.models[index].traffic_up = up;
     }
 
     fn place(&self, index: usize) -> (ProxyId, usize) {
@@ -275,7 +291,11 @@ impl Simulation {
             "",
         ];
         let line = words[self.random.below(words.len() as u64) as usize];
-        let before = self.expected(index).0;
+        let admins = |simulation: &Simulation| -> Vec<Admin> {
+            let servers = 0..simulation.models.len();
+            servers.map(|index| simulation.expected(index).0).collect()
+        };
+        let before = admins(self);
         let model = &mut self.models[index];
         for word in line.split(' ') {
             match word {
@@ -287,8 +307,13 @@ impl Simulation {
                 _ => {}
             }
         }
-        if before == Admin::Maintenance && model.own != Admin::Maintenance {
+        if before[index] == Admin::Maintenance && model.own != Admin::Maintenance {
             model.begin();
+        }
+        // What sessions have shown is forgotten, also of those that track it.
+        for (other, after) in admins(self).into_iter().enumerate() {
+            let has_left = before[other] == Admin::Maintenance && after != Admin::Maintenance;
+            self.models[other].traffic_up |= has_left;
         }
         let (proxy, server_index) = self.place(index);
         let result = AgentResult {

@@ -211,12 +211,21 @@ pub(super) fn check(
 
 /// `, reason: ..., check duration: ...ms`
 pub(super) fn reason(result: &ProbeResult) -> String {
-    let info = match result.description.as_str() {
-        "" => String::new(),
-        text => format!(", info: \"{text}\""),
-    };
-    let (reason, duration) = (result.reason(), result.duration_ms);
-    format!(", reason: {reason}{info}, check duration: {duration}ms")
+    // What traffic has shown took no time.
+    let duration_ms = (result.status != "HANA").then_some(result.duration_ms);
+    reason_of(result.status, &result.description, duration_ms)
+}
+
+/// The same of a status, its text and its duration.
+pub(super) fn reason_of(status: &str, text: &str, duration_ms: Option<u64>) -> String {
+    let mut reason = format!(", reason: {}", status_text(status));
+    if !text.is_empty() {
+        reason.push_str(&format!(", info: \"{text}\""));
+    }
+    if let Some(ms) = duration_ms {
+        reason.push_str(&format!(", check duration: {ms}ms"));
+    }
+    reason
 }
 
 #[cfg(test)]

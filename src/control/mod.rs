@@ -16,6 +16,7 @@ mod lines;
 pub mod listeners;
 pub mod log;
 pub mod messages;
+mod passive;
 pub mod probe;
 mod ramp;
 pub mod resolve;
@@ -39,6 +40,7 @@ use first_checks::FirstChecks;
 use followers::Followers;
 use listeners::Registry;
 use log::Messages;
+use passive::{Passive, Told};
 use runtime_api::BoundSocket;
 use stats::Rates;
 
@@ -154,9 +156,10 @@ pub fn start(shared: &Arc<Shared>) -> io::Result<Control> {
     let (changes, findings) = tokio::sync::mpsc::channel(limits::CHANGES_MAX);
     let (api, api_comes) = tokio::sync::oneshot::channel();
     let world = Arc::clone(&shared.world);
-    start_runtime("probe", move || probe::run(world, changes))?;
+    let (passive, from_traffic) = passive::connect(&world);
+    start_runtime("probe", move || probe::run(world, changes, from_traffic))?;
     let shared = Arc::clone(shared);
-    start_runtime("control", move || run(shared, api_comes, findings))?;
+    start_runtime("control", move || run(shared, api_comes, findings, passive))?;
     Ok(Control { api })
 }
 
@@ -165,10 +168,12 @@ async fn run(
     shared: Arc<Shared>,
     mut api_comes: tokio::sync::oneshot::Receiver<Api>,
     mut findings: tokio::sync::mpsc::Receiver<probe::Finding>,
+    mut passive: Passive,
 ) {
     tokio_uring::spawn(ramp::run(Arc::clone(&shared)));
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let told = Told::new(&shared.world);
     let (mut probing, mut serving) = (true, false);
     loop {
         tokio::select! {
@@ -182,7 +187,10 @@ async fn run(
                     runtime_api::serve(&shared, api, &registry);
                 }
             }
+            () = told.wait() => passive.hear(&shared),
+            result = passive.found() => passive.probed(&shared, &result),
             _ = second.tick() => {
+                passive.hear(&shared);
                 shared.rates.tick(&shared.world, clock::now());
                 // The wall clock may have been set since.
                 shared.world.unix_ms_at_zero.store(clock::unix_ms_at_zero(), Relaxed);

@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use crate::config::plan::{Check, InitState};
+use crate::config::plan::{Check, InitState, OnError};
 
 /// What a probe found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +100,20 @@ impl Rules {
             Transition::Down => 0,
         };
         self.change_from(was_up)
+    }
+
+    /// Takes errors of traffic into account, as `on-error` has it.
+    pub fn on_error(&mut self, action: OnError) -> Option<Transition> {
+        match action {
+            OnError::FastInter => None,
+            OnError::FailCheck => self.observe(Outcome::Failed),
+            OnError::SuddenDeath => {
+                // One step above the last that is up, and then a failed check.
+                self.health = self.health.min(self.rise.saturating_add(1));
+                self.observe(Outcome::Failed)
+            }
+            OnError::MarkDown => self.force(Transition::Down),
+        }
     }
 
     /// Whether the server is up.

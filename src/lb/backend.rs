@@ -60,12 +60,12 @@ pub enum Pick {
     Refuse,
 }
 
-/// How an attempt ended, for passive health and statistics.
+/// How an attempt ended, for passive health.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// The connect failed (refused, unreachable, timed out).
     ConnectFailed,
-    /// Given up before it was decided (client gone, proxy stopping).
+    /// Given up before it was decided (client gone, proxy stopping), or for a lack on this side.
     Abandoned,
     /// The session ran and ended without the server's fault.
     Completed,

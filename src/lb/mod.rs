@@ -14,6 +14,7 @@ mod leastconn;
 mod load;
 mod maglev;
 mod map;
+mod observed;
 mod peak_ewma;
 mod queue;
 mod ramp;
@@ -33,6 +34,7 @@ mod table;
 mod testing;
 
 pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Seeds, Waiter};
+pub use observed::Observed;
 pub use server::{Admin, CheckReport, Health, Server, ServerCounter};
 pub use sets::Usable;
 pub use slow_start::{Ramped, TICK_MS};

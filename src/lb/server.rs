@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Re
 use std::sync::{Arc, Mutex};
 
 use super::load::Load;
+use super::observed::Observed;
 use super::peak_ewma::Latency;
 use super::ramp::Occupancy;
 use super::slow_start::{self, SlowStart, Step};
@@ -133,6 +134,8 @@ pub struct Server {
     /// Unix time, milliseconds, of the last session; 0 = none. Padded: every session writes it, and
     /// the fields around it are read by every connect.
     pub last_session_ms: CachePadded<AtomicU64>,
+    /// What sessions have seen of it.
+    pub observed: Observed,
     /// What probes found.
     pub check: Mutex<CheckReport>,
     /// The ports of its `source`, where that has several.
@@ -176,6 +179,7 @@ impl Server {
             counters: ShardCounters::new(shards),
             connect_us: Histogram::new(shards),
             last_session_ms: CachePadded::new(AtomicU64::new(0)),
+            observed: Observed::new(&plan.passive),
             check: Mutex::new(CheckReport::default()),
             source_ports: range_of(&plan).map(|(low, high)| Ports::new(low, high)),
             plan,

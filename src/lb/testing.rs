@@ -149,6 +149,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         check: None,
         watch: Watch::default(),
         slow_start: None,
+        passive: Default::default(),
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,

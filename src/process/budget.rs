@@ -115,7 +115,12 @@ fn fixed_items(plan: &Plan, shards: u16) -> [(&'static str, u64); 8] {
     let shards = u64::from(shards);
     let servers = plan.proxies.iter().filter_map(|proxy| proxy.back.as_ref());
     let probes = servers.flat_map(|back| &back.servers).map(|server| {
-        count(usize::from(server.check.is_some()) + usize::from(server.watch.agent.is_some()))
+        let probes = [
+            server.check.is_some(),
+            server.watch.agent.is_some(),
+            server.passive.breaker.is_some(),
+        ];
+        count(probes.into_iter().filter(|wanted| *wanted).count())
     });
     let targets = plan
         .proxies
@@ -193,8 +198,8 @@ mod tests {
 
     #[test]
     fn a_computed_maxconn_uses_what_is_left() {
-        // 2 shards: 4 for the listener, 8 for rings, 1 for standard error, 12 + 64 in general.
-        let fixed = 4 + 8 + 1 + 12 + 64;
+        // 2 shards: 4 for the listener, 8 for rings, 1 for standard error, 14 + 64 in general.
+        let fixed = 4 + 8 + 1 + 14 + 64;
         let budget = descriptors(&plan(), 2, None, 20_000).unwrap();
         assert_eq!(budget.descriptors_fixed, fixed);
         assert_eq!(u64::from(budget.maxconn), (20_000 - fixed) / 2);
@@ -206,17 +211,17 @@ mod tests {
     #[test]
     fn a_configured_maxconn_that_does_not_fit_is_refused_with_the_numbers() {
         assert_eq!(
-            descriptors(&plan(), 2, Some(9_955), 20_000)
+            descriptors(&plan(), 2, Some(9_954), 20_000)
                 .unwrap()
                 .maxconn,
-            9_955
+            9_954
         );
-        let error = descriptors(&plan(), 2, Some(9_956), 20_000).unwrap_err();
+        let error = descriptors(&plan(), 2, Some(9_955), 20_000).unwrap_err();
         for number in [
-            "9956",
+            "9955",
             "20001",
             "20000",
-            "9955 at most",
+            "9954 at most",
             "4 for listening sockets",
         ] {
             assert!(error.contains(number), "{number} is not in: {error}");

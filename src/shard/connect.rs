@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
+use super::observe::outcome_of;
 use super::origin::Unsent;
 use super::session::{Session, State};
 use super::world::FrontCounter;
@@ -12,7 +13,7 @@ use crate::base::address::Address;
 use crate::base::time::Moment;
 use crate::config::plan::{Back, Global, KeepAlive, Target};
 use crate::flow::{Cause, Close, Direction, Phase, Side, Who};
-use crate::lb::{Outcome, Server, ServerCounter};
+use crate::lb::{Server, ServerCounter};
 use crate::ring::{
     Completion, ConnectError, Errno, Fd, Interest, Kernel, Op, SocketOptions, Token,
 };
@@ -187,10 +188,13 @@ impl<K: Kernel> Shard<K> {
         if error != ConnectError::Resource {
             backend.note_connect_failure(&server, self.now);
         }
-        if session.retries_left == 0 {
-            self.drop_server(slot, Outcome::ConnectFailed);
+        let (began, is_last) = (session.connect_began_at, session.retries_left == 0);
+        self.observe_failure(&server, error, began);
+        if is_last {
+            self.drop_server(slot, outcome_of(error));
             return self.give_up(slot, error);
         }
+        let session = self.sessions.at_mut(slot).expect("a live session");
         session.retries_left -= 1;
         session.retries += 1;
         let back = planned_backend(session);
@@ -208,7 +212,7 @@ impl<K: Kernel> Shard<K> {
         counters.add(self.id, counter.0 as usize, 1);
         server.counters.add(self.id, counter.1 as usize, 1);
         if redispatch {
-            self.drop_server(slot, Outcome::ConnectFailed);
+            self.drop_server(slot, outcome_of(error));
             self.choose(slot, Some(server.id));
         } else {
             let until = self.rest_until(slot);
@@ -291,6 +295,7 @@ impl<K: Kernel> Shard<K> {
             .counters
             .add(self.id, ServerCounter::BytesIn as usize, early);
         server.connect_us.record(self.id, us);
+        server.observed.succeeded();
         server.last_session_ms.store(unix_ms, Relaxed);
         let backend = session.backend.as_ref().expect("a backend was entered");
         backend.note_connect(server, us, now);

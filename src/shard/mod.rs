@@ -10,7 +10,9 @@
 mod accept;
 mod close;
 mod connect;
+mod control_port;
 mod frozen;
+mod observe;
 mod origin;
 mod pick;
 mod pieces;
@@ -23,6 +25,7 @@ mod session;
 mod timers;
 mod world;
 
+pub use control_port::{ControlPort, Observation};
 pub use frozen::FrozenDirection;
 pub use port::{Gauges, Message, ShardPort};
 pub use record::{LogQueue, Refusal, Refused, SessionRecord};

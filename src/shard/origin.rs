@@ -79,7 +79,7 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn no_way(&mut self, slot: u32, server: &Arc<Server>) {
         let errors = ServerCounter::ConnectErrors as usize;
         server.counters.add(self.id, errors, 1);
-        self.drop_server(slot, Outcome::ConnectFailed);
+        self.drop_server(slot, Outcome::Abandoned);
         self.give_up(slot, ConnectError::Unreachable);
     }
 

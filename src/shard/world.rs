@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use super::control_port::ControlPort;
 use super::port::ShardPort;
 use super::record::LogQueue;
 use crate::base::counters::ShardCounters;
@@ -94,6 +95,8 @@ pub struct World {
     pub process_rate: Rate,
     /// One port per shard.
     pub ports: Vec<Arc<ShardPort>>,
+    /// What shards tell the control thread of servers.
+    pub control: Arc<ControlPort>,
     /// Session records on their way to the log thread.
     pub log_queue: Arc<LogQueue>,
     /// Unix time in milliseconds at monotonic zero: shards make wall-clock stamps from it.
@@ -111,6 +114,7 @@ impl World {
     pub fn new(
         plan: Arc<Plan>,
         ports: Vec<Arc<ShardPort>>,
+        control: Arc<ControlPort>,
         log_queue: Arc<LogQueue>,
         maxconn: u32,
         memory_max: u64,
@@ -169,6 +173,7 @@ impl World {
             process_rate: Rate::new(plan.global.rate_max()),
             limits,
             ports,
+            control,
             log_queue,
             unix_ms_at_zero: AtomicU64::new(unix_ms_at_zero),
             handed_over: AtomicBool::new(false),

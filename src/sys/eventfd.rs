@@ -31,6 +31,11 @@ impl EventFd {
         (&self.0).read(&mut [0u8; 8]).is_ok()
     }
 
+    /// A second descriptor of the same event.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
+        Ok(self.0.try_clone()?.into())
+    }
+
     /// For polls.
     pub fn raw(&self) -> RawFd {
         self.0.as_raw_fd()

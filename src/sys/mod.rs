@@ -1,6 +1,7 @@
 //! System calls that are not on a ring: sockets, addresses, process. With `ring` the only unsafe
 //! code.
 
+mod awaited;
 pub mod capabilities;
 pub mod cgroup;
 pub mod clock;
@@ -10,4 +11,5 @@ pub mod process;
 pub mod socket;
 pub mod stream;
 
+pub use awaited::Awaited;
 pub use eventfd::EventFd;

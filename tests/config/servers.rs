@@ -4,7 +4,7 @@ use tidegate::base::address::Address;
 use tidegate::base::ids::ServerId;
 use tidegate::base::send_proxy::{SendProxy, Version};
 use tidegate::base::source::{Foreign, ShortName, Source};
-use tidegate::config::plan::{PortRule, SlowStart, Target};
+use tidegate::config::plan::{Observe, OnError, Passive, PortRule, SlowStart, Target};
 use tidegate::config::{self, Options};
 
 use crate::world::{World, back, plan, printed};
@@ -47,6 +47,56 @@ fn servers() {
         (Address::Unix("/run/c".into()), 9, 7)
     );
     assert_eq!(d.check.clone().unwrap().address, address("10.0.0.8:83"));
+}
+
+#[test]
+fn what_traffic_may_do_to_a_server() {
+    let back = back(
+        "timeout connect 700\nserver a 1.1.1.1:80 observe layer4\n\
+         server b 1.1.1.1:80 check observe layer4\n\
+         server c 1.1.1.1:80 check observe layer4 on-error mark-down error-limit 4\n\
+         server d 1.1.1.1:80 check port 81 observe layer4 on-error mark-down downinter 7s\n\
+         server e 1.1.1.1:80 check port 81 observe layer4\nserver f 1.1.1.1:80 max-fails 3\n\
+         server g 1.1.1.1:80 fail-timeout 30s\nserver h 1.1.1.1:80 max-fails 0 fail-timeout 9s\n\
+         server i 1.1.1.1:80 check addr 2.2.2.2 observe layer4 on-error mark-down max-fails 2\n\
+         server j 1.1.1.1:80 on-error mark-down error-limit 3",
+    );
+    let observed = |error_limit, on_error| {
+        Some(Observe {
+            error_limit,
+            on_error,
+        })
+    };
+    // What is observed, and a circuit's `max-fails` and `fail-timeout`.
+    let expected = [
+        (None, None),
+        (observed(10, OnError::FailCheck), None),
+        (observed(4, OnError::MarkDown), None),
+        (observed(10, OnError::MarkDown), Some((0, 7_000))),
+        (observed(10, OnError::FailCheck), None),
+        (None, Some((3, 10_000))),
+        (None, Some((1, 30_000))),
+        (None, None),
+        (observed(10, OnError::MarkDown), Some((2, 10_000))),
+        (None, None),
+    ];
+    assert_eq!(back.servers.len(), expected.len());
+    for (server, (observe, circuit)) in back.servers.iter().zip(expected) {
+        let Passive {
+            observe: observed,
+            breaker,
+        } = &server.passive;
+        assert_eq!(*observed, observe, "{}", server.name);
+        let found = breaker.as_ref().map(|b| (b.max_fails, b.fail_timeout_ms));
+        assert_eq!(found, circuit, "{}", server.name);
+        if let Some(breaker) = breaker {
+            let own = Target::Fixed(breaker.probe.address.clone());
+            assert_eq!(
+                (own, breaker.probe.timeout_ms),
+                (server.address.clone(), 700)
+            );
+        }
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod listeners;
 mod listeners_on_interfaces;
 mod listeners_shared;
 mod logging;
+mod passive;
 mod ports;
 mod privileges;
 mod programs;

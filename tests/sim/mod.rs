@@ -26,7 +26,9 @@ use tidegate::flow::{Direction, Who};
 use tidegate::lb::{Admin, Backend, Grant, Health, TICK_MS};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
-use tidegate::shard::{FrontCounter, LogQueue, Message, SessionRecord, Shard, ShardPort, World};
+use tidegate::shard::{
+    ControlPort, FrontCounter, LogQueue, Message, SessionRecord, Shard, ShardPort, World,
+};
 
 /// Turns of all shards together, at most.
 const TURNS_MAX: u64 = 400_000;
@@ -143,9 +145,11 @@ impl Simulation {
             .map(|id| Arc::new(ShardPort::new(ShardId(id), capacity).expect("an eventfd")))
             .collect();
         let log_queue = Arc::new(LogQueue::new(4096).expect("an eventfd"));
+        let control = Arc::new(ControlPort::new(4096).expect("an eventfd"));
         let world = Arc::new(World::new(
             Arc::new(scenario.plan.clone()),
             ports,
+            control,
             log_queue,
             scenario.maxconn,
             scenario.memory_max,

@@ -7,6 +7,7 @@ use crate::config::parse::health::{
     agent_address, agent_send, check_address, init_state, interval, on_marked, port, positive,
     track,
 };
+use crate::config::parse::passive::{error_limit, fail_timeout, max_fails, observe, on_error};
 use crate::config::parse::send_proxy::{options as proxy_options, send_proxy};
 use crate::config::parse::server::{
     congestion, guid, hash_key, id, init_addr, resolve_prefer, weight,
@@ -58,6 +59,11 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.disabled = false;
         Ok(())
     }),
+    P::works("error-limit", "<number>", "Failed connections in a row after which 'on-error' acts; a passed check ends the row too.", error_limit)
+        .default("10"),
+    P::works("fail-timeout", "<time>", "Time in which 'max-fails' counts, and time before each probe of a server that is out.", fail_timeout)
+        .default("10s")
+        .ours(),
     P::works("fall", "<number>", "Failed checks in a row until the server is down.", |_, server, name, value| {
         server.fall = positive(name, value)?;
         Ok(())
@@ -81,6 +87,9 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.maxconn = number(name, value)?;
         Ok(())
     }).default("0"),
+    P::works("max-fails", "<number>", "Failed connections within 'fail-timeout' after which the server is out, checked or not and be it the last one, until a probe has connected to it; 0 = any number.", max_fails)
+        .default("1 with 'fail-timeout', else 0")
+        .ours(),
     P::works("maxqueue", "<number>", "Most sessions that wait for this server alone, as 'balance source' has it; others go to any. 0 = no bound.", |_, server, name, value| {
         server.maxqueue = number(name, value)?;
         Ok(())
@@ -101,6 +110,10 @@ pub(in crate::config) static SERVER: &[P] = &[
         server.check = false;
         Ok(())
     }),
+    P::works("observe", "none|layer4|layer7", "What of its traffic is told to the server's checks: failed connections, with 'layer4'; 'layer7' is for HTTP.", observe)
+        .default("none"),
+    P::works("on-error", "fastinter|fail-check|sudden-death|mark-down", "What 'error-limit' errors do: the next check comes after 'fastinter'; they count as a failed check; the next failed check takes the server down; it is down.", on_error)
+        .default("fail-check"),
     P::works("on-marked-down", "shutdown-sessions", "Ends the sessions of the server when it goes down or into maintenance.", on_marked)
         .default("sessions go on"),
     P::works("on-marked-up", "shutdown-backup-sessions", "Ends the sessions of backup servers when this one comes up.", on_marked)
@@ -153,15 +166,9 @@ pub(in crate::config) static SERVER: &[P] = &[
         .meaning(CONNECTS),
     P::later("check-via-socks4", "", "The check goes through the SOCKS4 proxy.")
         .meaning(CONNECTS),
-    P::later("error-limit", "<number>", "Errors of traffic after which 'on-error' acts."),
-    P::later("fail-timeout", "<time>", "Time in which 'max-fails' counts, and for which a server then rests.").ours(),
     P::later("from", "<name>", "A named 'default-server' to start from."),
-    P::later("max-fails", "<number>", "Failed connections after which a server rests.").ours(),
     P::later("name", "<name>", "Names a 'default-server' line, for 'from'."),
     P::needed("namespace", "<name>", "Network namespace to connect in."),
-    P::later("observe", "layer4|layer7", "Counts errors of traffic.")
-        .meaning("errors of traffic mark no server down"),
-    P::later("on-error", "<action>", "What such errors do."),
     P::later("resolve-net", "<network>,...", "Networks preferred in DNS answers."),
     P::later("resolve-opts", "<option>,...", "How DNS answers are used."),
     P::later("resolvers", "<section>", "Resolves the name at run time.")

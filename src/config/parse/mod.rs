@@ -13,6 +13,7 @@ mod headers;
 pub(super) mod health;
 pub(super) mod log;
 mod parameters;
+pub(super) mod passive;
 pub(super) mod process;
 pub(super) mod proxy;
 pub(super) mod send_proxy;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Check, ServerKey, SlowStart, Watch};
+use super::{Check, Passive, ServerKey, SlowStart, Watch};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
 use crate::base::send_proxy::SendProxy;
@@ -42,6 +42,8 @@ pub struct Server {
     pub watch: Watch,
     /// `slowstart` with its settings.
     pub slow_start: Option<SlowStart>,
+    /// What its sessions may say of it.
+    pub passive: Passive,
     /// `tcp-ut`: TCP_USER_TIMEOUT in milliseconds, 0 = none.
     pub tcp_user_timeout_ms: u32,
     /// `cc`: its congestion control.

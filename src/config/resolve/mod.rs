@@ -5,6 +5,7 @@
 
 mod listeners;
 mod loops;
+mod passive;
 mod server;
 mod track;
 

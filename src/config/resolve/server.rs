@@ -101,6 +101,21 @@ impl Builder<'_, '_> {
             self.report.warning(&draft.place, None, text);
         }
         let (minconn, maxconn) = limits(settings);
+        let timeout_ms = check_timeout_ms(settings.inter_ms, &proxy.settings);
+        let check = address.flatten().map(|address| Check {
+            address,
+            inter_ms: settings.inter_ms,
+            fast_inter_ms: settings.fast_inter_ms.unwrap_or(settings.inter_ms),
+            down_inter_ms: settings.down_inter_ms.unwrap_or(settings.inter_ms),
+            fall: settings.fall,
+            rise: settings.rise,
+            timeout_ms,
+            source: source.map(Source::own),
+            send_proxy: checks_send(settings, send_proxy),
+            init_state: settings.init_state,
+        });
+        let own = source.map(Source::own);
+        let passive = self.passive(draft, proxy, check.as_ref(), timeout_ms, own, send_proxy);
         Server {
             server_id,
             sid,
@@ -113,20 +128,10 @@ impl Builder<'_, '_> {
             maxqueue: settings.maxqueue,
             backup: settings.backup,
             disabled: settings.disabled || proxy.settings.disabled,
-            check: address.flatten().map(|address| Check {
-                address,
-                inter_ms: settings.inter_ms,
-                fast_inter_ms: settings.fast_inter_ms.unwrap_or(settings.inter_ms),
-                down_inter_ms: settings.down_inter_ms.unwrap_or(settings.inter_ms),
-                fall: settings.fall,
-                rise: settings.rise,
-                timeout_ms: check_timeout_ms(settings.inter_ms, &proxy.settings),
-                source: source.map(Source::own),
-                send_proxy: checks_send(settings, send_proxy),
-                init_state: settings.init_state,
-            }),
+            check,
             watch,
             slow_start,
+            passive,
             tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
             congestion: settings.congestion,
             source,

@@ -7,7 +7,7 @@ use crate::base::ids::{ListenerId, ProxyId, ServerId, ShardId};
 use crate::config::plan::{
     Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server, ServerKey, Target, Watch,
 };
-use crate::shard::{LogQueue, SessionRecord, ShardPort, World};
+use crate::shard::{ControlPort, LogQueue, SessionRecord, ShardPort, World};
 
 /// A frontend `fe` that logs to `logs` and a backend `bk` with a server `s1`.
 pub(super) fn world(logs: Vec<LogTarget>) -> World {
@@ -32,6 +32,7 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         check: None,
         watch: Watch::default(),
         slow_start: None,
+        passive: Default::default(),
         tcp_user_timeout_ms: 0,
         congestion: None,
         source: None,
@@ -69,7 +70,8 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
     };
     let port = Arc::new(ShardPort::new(ShardId(0), 4).unwrap());
     let queue = Arc::new(LogQueue::new(crate::limits::LOG_RECORDS_MAX).unwrap());
-    World::new(Arc::new(plan), vec![port], queue, 10, 0, 0)
+    let control = Arc::new(ControlPort::new(4).unwrap());
+    World::new(Arc::new(plan), vec![port], control, queue, 10, 0, 0)
 }
 
 /// A session that went well after retries, in a world of its own.

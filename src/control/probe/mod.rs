@@ -12,7 +12,9 @@
 mod agent;
 mod announce;
 mod attempt;
+mod recovery;
 mod result;
+mod traffic;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +31,9 @@ use crate::lb::{Admin, Server};
 use crate::shard::World;
 use crate::sys::clock;
 use attempt::{Outcome, probe};
+pub use recovery::{FromTraffic, Order};
 pub use result::{AgentResult, Finding, ProbeResult, status_text};
+use traffic::{Cut, Errors};
 
 /// Attempts of the first round that run at a time: each takes a descriptor.
 const FIRST_ROUND_MAX: usize = 256;
@@ -67,7 +71,7 @@ pub fn first_attempts(world: &World) -> usize {
 }
 
 /// Probes every checked server, and asks every agent, until the process ends.
-pub async fn run(world: Arc<World>, findings: Sender<Finding>) {
+pub async fn run(world: Arc<World>, findings: Sender<Finding>, mut from_traffic: FromTraffic) {
     let checks = targets(&world, |server| server.plan.check.clone());
     let agents = targets(&world, |server| server.plan.watch.agent.clone());
     let of_checks = checks
@@ -98,16 +102,27 @@ pub async fn run(world: Arc<World>, findings: Sender<Finding>) {
     let mut positions = 0..;
     let mut next = || rhythm(positions.next().unwrap_or(u64::MAX));
     for target in checks {
-        tokio_uring::spawn(probe_server(target, next(), findings.clone()));
+        let errors = Errors::of(
+            &target,
+            from_traffic.errors.remove(&target.server.id),
+            &findings,
+        );
+        tokio_uring::spawn(probe_server(target, next(), errors, findings.clone()));
     }
     for target in agents {
         tokio_uring::spawn(agent::ask_server(target, next(), findings.clone()));
     }
     drop(findings);
+    recovery::serve(from_traffic.orders, from_traffic.found).await;
     std::future::pending::<()>().await;
 }
 
-async fn probe_server(target: Target<Check>, mut rhythm: Rhythm, findings: Sender<Finding>) {
+async fn probe_server(
+    target: Target<Check>,
+    mut rhythm: Rhythm,
+    mut errors: Errors,
+    findings: Sender<Finding>,
+) {
     let Target {
         proxy,
         server_index,
@@ -117,7 +132,13 @@ async fn probe_server(target: Target<Check>, mut rhythm: Rhythm, findings: Sende
     let mut rules = Rules::of(&check);
     let mut restarts = server.restarts();
     loop {
-        let permit = rhythm.wait().await;
+        let mut due = rhythm.due;
+        let waited = errors.during(rhythm.wait(), &mut rules, &mut due, Cut::Always);
+        let waited = waited.await;
+        rhythm.due = due;
+        let Some(permit) = waited else {
+            continue;
+        };
         if server.restarts() != restarts {
             restarts = server.restarts();
             rules = Rules::of(&check);
@@ -129,7 +150,14 @@ async fn probe_server(target: Target<Check>, mut rhythm: Rhythm, findings: Sende
             continue;
         }
         let began = clock::now();
-        let outcome = probe(&check, server.source_ports()).await;
+        let probed = probe(&check, server.source_ports());
+        let probed = errors.during(probed, &mut rules, &mut rhythm.due, Cut::WhenDown);
+        let Some(outcome) = probed.await else {
+            if !rhythm.next(interval_ms(rules, &check), &findings).await {
+                return;
+            }
+            continue;
+        };
         let duration_ms = clock::now().ms_since(began);
         drop(permit);
         if outcome == Outcome::Late {
@@ -139,17 +167,15 @@ async fn probe_server(target: Target<Check>, mut rhythm: Rhythm, findings: Sende
             continue;
         }
         let passed = outcome == Outcome::Connected;
+        if passed {
+            server.observed.succeeded();
+        }
         let counts = !matches!(outcome, Outcome::LocalError(_));
         let failure_counts = rules.counts_failure();
         if counts {
             rules.observe(if passed { Passed } else { Failed });
         }
-        let (status, description) = match outcome {
-            Outcome::Connected => ("L4OK", String::new()),
-            Outcome::Failed(text) => ("L4CON", text),
-            Outcome::LocalError(text) => ("SOCKERR", text),
-            Outcome::TimedOut | Outcome::Late => ("L4TOUT", String::new()),
-        };
+        let (status, description) = in_words(outcome);
         let result = ProbeResult {
             proxy,
             server_index,
@@ -166,6 +192,16 @@ async fn probe_server(target: Target<Check>, mut rhythm: Rhythm, findings: Sende
         {
             return;
         }
+    }
+}
+
+/// An outcome as HAProxy words it: status and text.
+fn in_words(outcome: Outcome) -> (&'static str, String) {
+    match outcome {
+        Outcome::Connected => ("L4OK", String::new()),
+        Outcome::Failed(text) => ("L4CON", text),
+        Outcome::LocalError(text) => ("SOCKERR", text),
+        Outcome::TimedOut | Outcome::Late => ("L4TOUT", String::new()),
     }
 }
 

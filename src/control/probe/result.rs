@@ -22,7 +22,7 @@ pub struct ProbeResult {
     pub proxy: ProxyId,
     /// The server's place in it.
     pub server_index: usize,
-    /// `L4OK`, `L4TOUT`, `L4CON` or `SOCKERR`.
+    /// `L4OK`, `L4TOUT`, `L4CON`, `SOCKERR`, or `HANA` for what traffic has shown.
     pub status: &'static str,
     /// How long it took.
     pub duration_ms: u64,
@@ -79,6 +79,7 @@ pub fn status_text(status: &str) -> &'static str {
         "L7TOUT" => "Layer7 timeout",
         "CHECKED" => "No status change",
         "SOCKERR" => "Socket error",
+        "HANA" => "Health analyze",
         "INI" => "Initializing",
         _ => "Unknown",
     }

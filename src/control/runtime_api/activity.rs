@@ -86,6 +86,7 @@ pub(super) fn show(shared: &Shared) -> String {
     line("memory_reserved_bytes", world.memory_reserved.load(Relaxed));
     line("memory_max_bytes", world.memory_max);
     line("agent_failures", shared.agents.failures());
+    line("observations_dropped", world.control.dropped());
     line("log_queued", count(shared.messages.queued()));
     line("log_sent", shared.messages.sent());
     line("log_dropped", shared.messages.dropped());

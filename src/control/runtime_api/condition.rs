@@ -2,6 +2,7 @@
 //! checks and agents have found.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::table::Row;
 use crate::control::apply::report_of;
@@ -20,9 +21,14 @@ pub(super) fn check_columns(row: &mut Row, shared: &Shared, server: &Server) {
     if server.plan.watch.agent.is_some() {
         agent_columns(row, shared, server);
     }
-    let Some(check) = &server.plan.check else {
+    let passive = &server.plan.passive;
+    if passive.observe.is_some() || passive.breaker.is_some() {
+        row.set("hanafail", server.observed.analyzed.load(Relaxed));
+    }
+    let is_watched = passive.breaker.is_some() && !report.status.is_empty();
+    if server.plan.check.is_none() && !is_watched {
         return;
-    };
+    }
     let status = if report.status.is_empty() {
         "INI"
     } else {
@@ -34,9 +40,15 @@ pub(super) fn check_columns(row: &mut Row, shared: &Shared, server: &Server) {
     row.set("chkdown", report.downs);
     row.set("downtime", report.downtime_s + down_now_s);
     row.set("check_status", status);
-    row.set("check_duration", report.duration_ms);
+    // What traffic has shown took no time.
+    if status != "HANA" {
+        row.set("check_duration", report.duration_ms);
+    }
     row.set("last_chk", &report.description);
     row.set("check_desc", status_text(status));
+    let Some(check) = &server.plan.check else {
+        return;
+    };
     row.set("check_rise", check.rise);
     row.set("check_fall", check.fall);
     row.set("check_health", report.health);

@@ -5,6 +5,7 @@ use super::server::Mode;
 use super::syntax::Directive;
 use super::units;
 use crate::config::diagnostics::Severity;
+use crate::config::parse::passive::MAX_FAILS_MAX;
 
 /// Largest weight of HAProxy's language.
 const WEIGHT_MAX: u32 = 256;
@@ -22,10 +23,18 @@ enum Line {
     Server(Vec<String>),
 }
 
+/// What nginx takes of servers of which nothing is said, where there are several.
+const FAILS_DEFAULT: &str = "default-server max-fails 1 fail-timeout 10s";
+/// What is different about it here.
+const FAILS_NOTE: &str = "When all servers are out nginx tries them all, here clients are refused \
+                          until one can be connected to.";
+
 /// The lines of an upstream.
 #[derive(Debug)]
 pub(super) struct Upstream {
     lines: Vec<Line>,
+    /// It has one server at most: nginx never counts its failures.
+    is_single: bool,
 }
 
 impl Upstream {
@@ -34,10 +43,15 @@ impl Upstream {
         let mut balance: [Vec<String>; 2] = [words("balance roundrobin"), Vec::new()];
         let mut names = Names::default();
         let mut lines = Vec::new();
+        let servers = block
+            .inside()
+            .iter()
+            .filter(|inside| inside.name() == "server");
+        let is_single = servers.count() <= 1;
         for directive in block.inside() {
             let method = match directive.name() {
                 "server" => {
-                    server(directive, &mut names, &mut lines, output);
+                    server(directive, is_single, &mut names, &mut lines, output);
                     continue;
                 }
                 "least_conn" => Ok([words("balance leastconn"), Vec::new()]),
@@ -76,6 +90,7 @@ impl Upstream {
             .map(Line::Words);
         Upstream {
             lines: balance.chain(lines).collect(),
+            is_single,
         }
     }
 
@@ -84,13 +99,26 @@ impl Upstream {
         self.lines.len()
     }
 
-    /// Whether some of its servers stand in for the others.
-    fn has_backup(&self) -> bool {
+    /// Whether a server has a parameter with this value; empty = one that has none.
+    fn has(&self, name: &str, value: &str) -> bool {
         self.lines.iter().any(|line| {
             let Line::Server(words) = line else {
                 return false;
             };
-            words.iter().skip(SERVER_WORDS).any(|word| word == "backup")
+            let mut words = words.iter().skip(SERVER_WORDS);
+            let found = words.any(|word| word == name);
+            found && (value.is_empty() || words.next().is_some_and(|word| word == value))
+        })
+    }
+
+    /// Whether nothing is said of some server's failures.
+    fn leaves_fails_open(&self) -> bool {
+        self.lines.iter().any(|line| {
+            let Line::Server(words) = line else {
+                return false;
+            };
+            let says = |word: &String| ["max-fails", "fail-timeout"].contains(&word.as_str());
+            !words.iter().skip(SERVER_WORDS).any(says)
         })
     }
 
@@ -98,9 +126,16 @@ impl Upstream {
     pub(super) fn write(&self, mode: Mode, parameters: &[String], section: &mut Section) {
         let mut parameters = parameters.to_vec();
         // A check connects, which says nothing about datagrams.
-        if mode == Mode::Tcp && self.has_backup() {
+        if mode == Mode::Tcp && self.has("backup", "") && self.has("max-fails", "0") {
             section.comment("nginx takes a backup server when connections fail, here checks tell.");
             parameters.push("check".to_owned());
+        }
+        // Nor does the probe that brings a server back.
+        if mode == Mode::Tcp && !self.is_single {
+            section.comment(FAILS_NOTE);
+            if self.leaves_fails_open() {
+                add(section, &words(FAILS_DEFAULT), &[]);
+            }
         }
         for line in &self.lines {
             match line {
@@ -177,7 +212,13 @@ fn random(directive: &Directive) -> &'static str {
 }
 
 /// A `server` line.
-fn server(directive: &Directive, names: &mut Names, lines: &mut Vec<Line>, output: &mut Output) {
+fn server(
+    directive: &Directive,
+    is_single: bool,
+    names: &mut Names,
+    lines: &mut Vec<Line>,
+    output: &mut Output,
+) {
     let Some(target) = Target::parse(directive.arg(0)) else {
         let what = "not carried over: no address";
         return lines.push(Line::Comment(output.note(
@@ -205,9 +246,20 @@ fn server(directive: &Directive, names: &mut Names, lines: &mut Vec<Line>, outpu
                 .map(|number: u32| number.min(max).to_string())
         };
         let pair = match name {
+            "max_fails" | "fail_timeout" if is_single => {
+                let what = format!("'{name}' means nothing to nginx where there is one server");
+                lines.push(Line::Comment(output.note(
+                    Severity::Notice,
+                    directive,
+                    &what,
+                )));
+                continue;
+            }
             "weight" => number(WEIGHT_MAX).map(|weight| ("weight", weight)),
             "max_conns" => number(u32::MAX).map(|number| ("maxconn", number)),
-            "max_fails" => number(u32::MAX).map(|number| ("max-fails", number)),
+            "max_fails" => number(u32::from(MAX_FAILS_MAX)).map(|number| ("max-fails", number)),
+            // A server that is out for no time is never out.
+            "fail_timeout" if units::time(value) == Some(0) => Some(("max-fails", "0".to_owned())),
             "fail_timeout" => time().map(|time| ("fail-timeout", time)),
             "slow_start" => time().map(|time| ("slowstart", time)),
             "backup" => Some(("backup", String::new())),

@@ -1,0 +1,81 @@
+//! Probes of servers that failed connections have taken out: one each time it is ordered, to the
+//! server's own address, whether it has checks or not.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+use super::attempt::{Outcome, probe};
+use super::{ProbeResult, in_words};
+use crate::base::ids::{ProxyId, ServerId};
+use crate::base::time::Moment;
+use crate::lb::{Admin, Server};
+use crate::sys::clock;
+
+/// What the probe thread is told of traffic, and where it tells what it has found.
+#[derive(Debug)]
+pub struct FromTraffic {
+    /// Errors of the servers that are observed.
+    pub errors: HashMap<ServerId, Receiver<()>>,
+    /// Servers to probe, one order at a time for each.
+    pub orders: Receiver<Order>,
+    /// What is found.
+    pub found: Sender<ProbeResult>,
+}
+
+/// A probe that is wanted.
+#[derive(Debug)]
+pub struct Order {
+    /// The backend.
+    pub proxy: ProxyId,
+    /// The server's place in it.
+    pub server_index: usize,
+    /// The server.
+    pub server: Arc<Server>,
+    /// When.
+    pub due: Moment,
+}
+
+/// Carries out orders until the control thread is gone.
+pub(super) async fn serve(mut orders: Receiver<Order>, found: Sender<ProbeResult>) {
+    while let Some(order) = orders.recv().await {
+        let found = found.clone();
+        tokio_uring::spawn(async move {
+            if let Some(result) = carry_out(order).await {
+                let _ = found.send(result).await;
+            }
+        });
+    }
+}
+
+async fn carry_out(order: Order) -> Option<ProbeResult> {
+    let server = &order.server;
+    let breaker = server.plan.passive.breaker.as_ref()?;
+    let mut due = order.due;
+    let (outcome, began) = loop {
+        tokio::time::sleep(due - clock::now()).await;
+        let began = clock::now();
+        if server.admin() == Admin::Maintenance {
+            due = began.after_ms(u64::from(breaker.fail_timeout_ms));
+            continue;
+        }
+        match probe(&breaker.probe, server.source_ports()).await {
+            // At once, but through the scheduler: whoever else is late gets its turn first.
+            Outcome::Late => tokio::task::yield_now().await,
+            outcome => break (outcome, began),
+        }
+    };
+    let duration_ms = clock::now().ms_since(began);
+    let (status, description) = in_words(outcome);
+    Some(ProbeResult {
+        proxy: order.proxy,
+        server_index: order.server_index,
+        status,
+        duration_ms,
+        description,
+        counted_failure: false,
+        health: 0,
+        up: status == "L4OK",
+        restarts: 0,
+    })
+}
