@@ -4,6 +4,7 @@
 //! it inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
 
 use super::diagnostics::Place;
+use super::draft_check::CheckDraft;
 use super::plan::{Endpoint, Global, HashType, KeepAlive, LogTarget, ProxyKind, Sockets, Target};
 use super::values::address::Family;
 use super::values::threads::ThreadSet;
@@ -52,6 +53,8 @@ pub(super) struct Settings {
     pub(super) dontlog_normal: bool,
     pub(super) log_separate_errors: bool,
     pub(super) log_health_checks: bool,
+    /// What kind of check it is, and its lines.
+    pub(super) check_kind: CheckDraft,
     pub(super) allbackups: bool,
     /// 0 = not set.
     pub(super) fullconn: u32,

@@ -96,6 +96,7 @@ fn note_result(server: &Server, result: &ProbeResult) -> bool {
         .unwrap_or_else(|poisoned| poisoned.into_inner());
     let changed = report.status != result.status || report.health != result.health;
     report.status = result.status;
+    report.code = result.code;
     report.duration_ms = result.duration_ms;
     report.description.clone_from(&result.description);
     report.health = result.health;

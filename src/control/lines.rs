@@ -97,12 +97,29 @@ pub(super) fn check(
 
 /// `, reason: ..., check duration: ...ms`
 pub(super) fn reason(result: &ProbeResult) -> String {
+    let code = match result.code {
+        None => String::new(),
+        Some(code) => format!(", code: {code}"),
+    };
     let info = match result.description.as_str() {
         "" => String::new(),
-        text => format!(", info: \"{text}\""),
+        text => format!(", info: \"{}\"", plain(text)),
     };
     let (reason, duration) = (result.reason(), result.duration_ms);
-    format!(", reason: {reason}{info}, check duration: {duration}ms")
+    format!(", reason: {reason}{code}{info}, check duration: {duration}ms")
+}
+
+/// A text between quotes, in one line: what a server says may hold anything.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '"' || c.is_control() {
+            plain.push_str(&format!("<{:02X}>", u32::from(c)));
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
 }
 
 #[cfg(test)]
@@ -124,6 +141,7 @@ mod tests {
             proxy: ProxyId(0),
             server_index: 0,
             status: "L4CON",
+            code: None,
             duration_ms: 0,
             description: "Connection refused".to_owned(),
             counted_failure: true,
@@ -187,6 +205,22 @@ mod tests {
             "Backup Server bk/s1 is UP, reason: Layer4 check passed, check duration: 0ms. 0 \
              active and 1 backup servers online. Running on backup. 2 sessions requeued, 3 total \
              in queue."
+        );
+    }
+
+    #[test]
+    fn a_reason_has_the_servers_code_and_words() {
+        let said = ProbeResult {
+            status: "L7STS",
+            code: Some(503),
+            description: "Service \"x\"\tdown".to_owned(),
+            duration_ms: 2,
+            ..refused(0)
+        };
+        assert_eq!(
+            reason(&said),
+            ", reason: Layer7 wrong status, code: 503, info: \"Service <22>x<22><09>down\", check \
+             duration: 2ms"
         );
     }
 

@@ -3,10 +3,13 @@
 //! Nothing here probes, waits or tells the balancer: the probe thread feeds outcomes in and acts on
 //! the transitions that come out.
 
+mod answer;
 mod rules;
 mod schedule;
+mod script;
 mod verdicts;
 
 pub use rules::{Outcome, Rules, Transition};
 pub use schedule::{first_after, interval_ms, spread_ms};
+pub use script::{ANSWER_BYTES_MAX, Finding, Next, Problem, Run};
 pub use verdicts::{Verdicts, Witness};

@@ -5,14 +5,17 @@
 //! arguments. Nothing is looked up across proxies yet.
 
 pub(super) mod bind;
+pub(super) mod check;
 pub(super) mod global;
 mod headers;
+pub(super) mod http_check;
 pub(super) mod log;
 mod parameters;
 pub(super) mod process;
 pub(super) mod proxy;
 pub(super) mod server;
 pub(super) mod source;
+pub(super) mod tcp_check;
 pub(super) mod threads;
 
 use super::diagnostics::{Place, Report};

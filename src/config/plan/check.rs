@@ -1,9 +1,10 @@
 //! How a server is checked.
 
+use super::check_script::Scripted;
 use crate::base::address::Address;
 use crate::base::source::Source;
 
-/// An active TCP-connect check.
+/// An active check: a connect, or the steps of a script.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Check {
     /// Where to connect (`port` applied).
@@ -24,6 +25,8 @@ pub struct Check {
     pub timeout_ms: u32,
     /// The server's `source`.
     pub source: Option<Source>,
+    /// What is done beyond a connect.
+    pub scripted: Option<Scripted>,
 }
 
 impl Check {
@@ -38,6 +41,7 @@ impl Check {
             rise: 2,
             timeout_ms: 2000,
             source: None,
+            scripted: None,
         }
     }
 }

@@ -4,18 +4,24 @@
 //! (`ProxyId`, `ListenerId`, `ServerId`) only index this one plan.
 
 mod check;
+mod check_script;
 mod global;
 mod listener;
 mod log;
+mod pattern;
 mod proxy;
 mod server;
 
 use std::sync::Arc;
 
 pub use check::Check;
+pub use check_script::{
+    Action, Answer, CheckStatus, ConnectStep, Ending, Expect, Manner, Script, Scripted, Step,
+};
 pub use global::{Global, Jail, Level, ProcessSettings, StatsSocket};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};
+pub use pattern::{Content, Expression, HttpAnswer, HttpWanted, Pattern};
 pub use proxy::{Back, Balance, Front, HashType, KeepAlive, Proxy, ProxyKind};
 pub use server::{PortRule, Server, Target};
 

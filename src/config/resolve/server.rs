@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::check::knows_ports;
 use super::{Builder, numbers};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
@@ -59,7 +60,8 @@ impl Builder<'_, '_> {
         // The servers of a disabled proxy are read, so that its errors show, and never used.
         let wanted = settings.check && !proxy.settings.disabled;
         let checked = wanted && draft.address != Target::Unresolved;
-        let address = checked.then(|| check_address(draft));
+        let own_ports = knows_ports(&proxy.settings.check_kind);
+        let address = checked.then(|| check_address(draft, own_ports));
         if address == Some(None) {
             let text = format!(
                 "proxy '{}': server '{}' has neither service port nor check port.",
@@ -89,6 +91,7 @@ impl Builder<'_, '_> {
                 rise: settings.rise,
                 timeout_ms: check_timeout_ms(settings.inter_ms, &proxy.settings),
                 source,
+                scripted: None,
             }),
             tcp_user_timeout_ms: settings.tcp_user_timeout_ms,
             congestion: settings.congestion,
@@ -117,9 +120,9 @@ fn ip(target: &Target) -> Option<IpAddr> {
     }
 }
 
-/// The server's address with `addr` and `port` applied; `None` if no port is known. A Unix socket
-/// has no port to apply.
-fn check_address(draft: &ServerDraft) -> Option<Address> {
+/// The server's address with `addr` and `port` applied; `None` if no port is known, unless the
+/// steps of its check have their own. A Unix socket has no port to apply.
+fn check_address(draft: &ServerDraft, own_ports: bool) -> Option<Address> {
     let settings = &draft.settings;
     let (ip, port) = match &draft.address {
         Target::Fixed(Address::Ip(address)) => (Some(address.ip()), Some(address.port())),
@@ -141,7 +144,8 @@ fn check_address(draft: &ServerDraft) -> Option<Address> {
     // Without any address it is this machine that is checked, as HAProxy has it.
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let ip = settings.check_address.or(ip).unwrap_or(any);
-    let port = settings.check_port.or(port)?;
+    let port = settings.check_port.or(port);
+    let port = port.or(own_ports.then_some(0))?;
     Some(Address::Ip((ip, port).into()))
 }
 

@@ -1,18 +1,22 @@
-//! One attempt to find out whether a server is well: a connect.
+//! One attempt to find out whether a server is well: a connect, and what steps of a script begin
+//! with.
 
 use std::io;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use crate::base::address::Address;
 use crate::base::ports::Ports;
+use crate::base::source::Source;
 use crate::config::plan::Check;
 use crate::control::listeners::error_text;
+use crate::health::Finding;
 use crate::limits;
 use crate::sys::clock;
 use crate::sys::stream::{self, StreamOptions};
 
-/// How a connect ended.
+/// How an attempt ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     Connected,
@@ -22,6 +26,8 @@ pub(super) enum Outcome {
     Late,
     /// Says nothing about the server: this side lacks something.
     LocalError(String),
+    /// What a script found.
+    Told(Finding),
 }
 
 /// One connect. tokio polls the connect once more before it lets the timeout win, so a connection
@@ -30,9 +36,10 @@ pub(super) async fn probe(check: &Check, ports: Option<&Ports>) -> Outcome {
     let timeout_ms = check.timeout_ms;
     let timeout = Duration::from_millis(u64::from(timeout_ms.max(1)));
     let began = clock::now();
-    let connected = tokio::time::timeout(timeout, connect(check, ports)).await;
+    let connecting = connect(&check.address, check.source, ports, false);
+    let connected = tokio::time::timeout(timeout, connecting).await;
     match connected {
-        Ok(Ok(())) => Outcome::Connected,
+        Ok(Ok(_)) => Outcome::Connected,
         Ok(Err(error)) if is_local(&error) => Outcome::LocalError(error_text(&error)),
         Ok(Err(error)) => Outcome::Failed(error_text(&error)),
         Err(_) => {
@@ -47,10 +54,25 @@ pub(super) async fn probe(check: &Check, ports: Option<&Ports>) -> Outcome {
 }
 
 /// Whether a timeout was seen so late that it tells of this thread, not of the server.
-fn is_late(took_ms: u64, timeout_ms: u32) -> bool {
+pub(super) fn is_late(took_ms: u64, timeout_ms: u32) -> bool {
     let late_ms = took_ms.saturating_sub(u64::from(timeout_ms.max(1)));
     late_ms > limits::PROBE_LATE_MS.min(u64::from(timeout_ms / 2).max(2))
 }
+
+/// A connection that was made. It ends by a reset when it is dropped, unless it was asked to
+/// linger.
+pub(super) struct Connection<'a> {
+    pub(super) stream: Box<dyn Stream>,
+    /// Given back after the stream is closed.
+    _taken: Option<Taken<'a>>,
+}
+
+/// What TCP and Unix connections have in common.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl Stream for TcpStream {}
+
+impl Stream for UnixStream {}
 
 /// A port of the server's range, given back with the connection.
 struct Taken<'a>(&'a Ports, u16);
@@ -61,17 +83,23 @@ impl Drop for Taken<'_> {
     }
 }
 
-async fn connect(check: &Check, ports: Option<&Ports>) -> io::Result<()> {
+/// Connects. `linger` = the end of it is a FIN.
+pub(super) async fn connect<'a>(
+    to: &Address,
+    source: Option<Source>,
+    ports: Option<&'a Ports>,
+    linger: bool,
+) -> io::Result<Connection<'a>> {
     let connect = |source| {
         let options = StreamOptions {
             source,
             ..StreamOptions::default()
         };
-        stream::connect_socket(&check.address, &options)
+        stream::connect_socket(to, &options)
     };
     // Declared before the socket, so that it is given back after that is closed.
-    let _taken;
-    let result = match (ports, check.source) {
+    let mut taken = None;
+    let result = match (ports, source) {
         (Some(ports), Some(source)) => {
             let found = ports.find(|port| {
                 let result = connect(Some(source.at(port)));
@@ -83,30 +111,38 @@ async fn connect(check: &Check, ports: Option<&Ports>) -> io::Result<()> {
             let (port, result) = found
                 .ok_or(nix::libc::EADDRINUSE)
                 .map_err(io::Error::from_raw_os_error)?;
-            _taken = Taken(ports, port);
+            taken = Some(Taken(ports, port));
             result
         }
         (_, source) => connect(source),
     };
     let (socket, connected) = result.map_err(io::Error::from_raw_os_error)?;
-    if !matches!(check.address, Address::Ip(_)) {
+    if !matches!(to, Address::Ip(_)) {
         // A Unix connect is decided at once.
-        return Ok(());
+        return Ok(Connection {
+            stream: Box::new(UnixStream::from_std(socket.into())?),
+            _taken: taken,
+        });
     }
-    // Close by a reset. Failing to set it costs a TIME_WAIT, not the probe.
-    let _ = socket.set_linger(Some(Duration::ZERO));
+    if !linger {
+        // Close by a reset. Failing to set it costs a TIME_WAIT, not the probe.
+        let _ = socket.set_linger(Some(Duration::ZERO));
+    }
     let stream = TcpStream::from_std(socket.into())?;
     if !connected {
         stream.writable().await?;
     }
     match stream.take_error()? {
         Some(error) => Err(error),
-        None => Ok(()),
+        None => Ok(Connection {
+            stream: Box::new(stream),
+            _taken: taken,
+        }),
     }
 }
 
 /// Errors of this side: no descriptor, no memory, no port left.
-fn is_local(error: &io::Error) -> bool {
+pub(super) fn is_local(error: &io::Error) -> bool {
     use nix::libc::{EADDRINUSE, EADDRNOTAVAIL, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM};
     let local = [
         EMFILE,

@@ -1,4 +1,4 @@
-//! The probe thread: TCP-connect checks and nothing else.
+//! The probe thread: checks of servers and nothing else.
 //!
 //! One task per checked server. Sockets are tokio's, not tokio-uring's: a future of the latter goes
 //! on in the kernel after it was dropped, so its timeout would keep the descriptor. A probe's
@@ -9,6 +9,7 @@
 
 mod attempt;
 mod result;
+mod script;
 
 use std::sync::Arc;
 use tokio::sync::mpsc::Sender;
@@ -83,7 +84,11 @@ async fn probe_server(
             continue;
         }
         let began = clock::now();
-        let outcome = probe(&rhythm.check, server.source_ports()).await;
+        let ports = server.source_ports();
+        let (outcome, farewell) = match &rhythm.check.scripted {
+            None => (probe(&rhythm.check, ports).await, None),
+            Some(scripted) => script::run(&rhythm.check, scripted, ports).await,
+        };
         let duration_ms = clock::now().ms_since(began);
         if outcome == Outcome::Late {
             // At once, but through the scheduler: whoever else is late gets its turn first.
@@ -91,7 +96,11 @@ async fn probe_server(
             rhythm.due = clock::now();
             continue;
         }
-        let passed = outcome == Outcome::Connected;
+        let passed = match &outcome {
+            Outcome::Connected => true,
+            Outcome::Told(finding) => finding.status.is_pass(),
+            _ => false,
+        };
         let counts = !matches!(outcome, Outcome::LocalError(_));
         let failure_counts = rules.counts_failure();
         let transition = match &outcome {
@@ -102,7 +111,12 @@ async fn probe_server(
             Transition::Up => Health::Up,
             Transition::Down => Health::Down,
         });
+        let mut code = None;
         let (status, description) = match outcome {
+            Outcome::Told(finding) => {
+                code = finding.code;
+                (finding.status.name(), finding.text)
+            }
             Outcome::Connected => ("L4OK", String::new()),
             Outcome::Failed(text) => ("L4CON", text),
             Outcome::LocalError(text) => ("SOCKERR", text),
@@ -112,6 +126,7 @@ async fn probe_server(
             proxy,
             server_index,
             status,
+            code,
             duration_ms,
             description,
             counted_failure: counts && !passed && failure_counts,
@@ -120,6 +135,9 @@ async fn probe_server(
         };
         if results.send(result).await.is_err() {
             return;
+        }
+        if let Some(farewell) = farewell {
+            farewell.say().await;
         }
         rhythm.next(rules);
     }

@@ -10,11 +10,13 @@ pub struct ProbeResult {
     pub proxy: ProxyId,
     /// The server's place in it.
     pub server_index: usize,
-    /// `L4OK`, `L4TOUT`, `L4CON` or `SOCKERR`.
+    /// `L4OK`, `L4TOUT`, `L4CON`, `SOCKERR`, or what a script found.
     pub status: &'static str,
+    /// The server's own code; `None` of statuses that have none.
+    pub code: Option<u16>,
     /// How long it took.
     pub duration_ms: u64,
-    /// The error's text, empty after a success or a timeout.
+    /// What there is to say of it: the error's text, the server's words.
     pub description: String,
     /// Whether the failure counted (`chkfail`).
     pub counted_failure: bool,
@@ -27,7 +29,7 @@ pub struct ProbeResult {
 impl ProbeResult {
     /// Whether the server answered.
     pub fn passed(&self) -> bool {
-        self.status == "L4OK"
+        matches!(self.status, "L4OK" | "L6OK" | "L7OK")
     }
 
     /// The status in words.
@@ -43,6 +45,13 @@ pub fn status_text(status: &str) -> &'static str {
         "L4TOUT" => "Layer4 timeout",
         "L4CON" => "Layer4 connection problem",
         "SOCKERR" => "Socket error",
+        "L6OK" => "Layer6 check passed",
+        "L6TOUT" => "Layer6 timeout",
+        "L6RSP" => "Layer6 invalid response",
+        "L7OK" => "Layer7 check passed",
+        "L7TOUT" => "Layer7 timeout",
+        "L7RSP" => "Layer7 invalid response",
+        "L7STS" => "Layer7 wrong status",
         "INI" => "Initializing",
         _ => "Unknown",
     }

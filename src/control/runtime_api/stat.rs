@@ -238,6 +238,9 @@ fn check_columns(row: &mut Row, shared: &Shared, server: &Server) {
     row.set("chkdown", report.downs);
     row.set("downtime", report.downtime_s + down_now_s);
     row.set("check_status", status);
+    if let Some(code) = report.code {
+        row.set("check_code", code);
+    }
     row.set("check_duration", report.duration_ms);
     row.set("last_chk", &report.description);
     row.set("check_desc", status_text(status));
