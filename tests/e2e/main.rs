@@ -5,6 +5,8 @@
 //! that reads the same config; see `support::balancer`.
 
 mod backups;
+mod check_programs;
+mod check_scripts;
 mod checks;
 mod cli;
 mod closing;

@@ -27,7 +27,7 @@ const PLACES: [&str; 6] = [
 ];
 
 /// Paths of programs, or `None` if one is absent and that is allowed.
-fn programs<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
+pub(crate) fn programs<const N: usize>(names: [&str; N]) -> Option<[PathBuf; N]> {
     let found = names.map(find);
     for (name, path) in names.iter().zip(&found) {
         if path.is_none() {
@@ -52,14 +52,14 @@ fn find(name: &str) -> Option<PathBuf> {
 }
 
 /// A program that runs for as long as the test; ended by the signal that it takes for a quick end.
-struct Service {
+pub(crate) struct Service {
     child: Child,
     end: Signal,
 }
 
 impl Service {
     /// Starts it and waits until it listens.
-    fn start(command: &mut Command, port: u16, end: Signal) -> Self {
+    pub(crate) fn start(command: &mut Command, port: u16, end: Signal) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -91,7 +91,7 @@ impl Drop for Service {
 }
 
 /// Runs a command that must succeed.
-fn must(command: &mut Command) -> Output {
+pub(crate) fn must(command: &mut Command) -> Output {
     let output = command
         .stdin(Stdio::null())
         .output()
