@@ -34,7 +34,8 @@ const CHECKS: &[&str] = &[
 static SCRIPTS: LazyLock<Vec<Script>> = LazyLock::new(|| CHECKS.iter().map(script).collect());
 
 fn script(lines: &&str) -> Script {
-    let text = format!("backend b\n {lines}\n server s 127.0.0.1:1 check\nglobal\n stats socket s\n");
+    let text =
+        format!("backend b\n {lines}\n server s 127.0.0.1:1 check\nglobal\n stats socket /s\n");
     let (plan, messages) = load_text("check.cfg", text, &World);
     let plan = plan.unwrap_or_else(|| panic!("{messages:?}"));
     let back = plan.proxies[0].back.as_ref().expect("a backend");
