@@ -92,6 +92,9 @@ pub const API_BACKLOG: i32 = 64;
 /// the probe thread itself was not running.
 pub const PROBE_LATE_MS: u64 = 25;
 
+/// How long a check that takes leave waits for the server to close.
+pub const PROBE_FAREWELL_MS: u64 = 200;
+
 /// Least private relay memory of the process, bytes.
 pub const MEMORY_MIN: u64 = 16 << 20;
 

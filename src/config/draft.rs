@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::diagnostics::Place;
+use super::draft_check::CheckDraft;
 use super::parse::acl::Acl;
 use super::plan::{
     Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, OnError, ProxyKind,
@@ -61,6 +62,8 @@ pub(super) struct Settings {
     pub(super) dontlog_normal: bool,
     pub(super) log_separate_errors: bool,
     pub(super) log_health_checks: bool,
+    /// What kind of check it is, and its lines.
+    pub(super) check_kind: CheckDraft,
     pub(super) allbackups: bool,
     /// 0 = not set.
     pub(super) fullconn: u32,

@@ -10,6 +10,7 @@ pub mod change;
 pub mod convert;
 pub mod diagnostics;
 mod draft;
+mod draft_check;
 mod environment;
 pub mod keywords;
 mod parse;

@@ -173,6 +173,7 @@ fn note_result(server: &Server, result: &ProbeResult) -> bool {
     let mut report = report_of(server);
     let changed = report.status != result.status || report.health != result.health;
     report.status = result.status;
+    report.code = result.code;
     report.duration_ms = result.duration_ms;
     report.description.clone_from(&result.description);
     report.health = result.health;

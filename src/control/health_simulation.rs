@@ -254,6 +254,7 @@ impl Simulation {
             proxy,
             server_index,
             status: if passed { "L4OK" } else { "L4CON" },
+            code: None,
             duration_ms: 0,
             description: String::new(),
             counted_failure: !passed,

@@ -213,19 +213,40 @@ pub(super) fn check(
 pub(super) fn reason(result: &ProbeResult) -> String {
     // What traffic has shown took no time.
     let duration_ms = (result.status != "HANA").then_some(result.duration_ms);
-    reason_of(result.status, &result.description, duration_ms)
+    reason_of(result.status, result.code, &result.description, duration_ms)
 }
 
-/// The same of a status, its text and its duration.
-pub(super) fn reason_of(status: &str, text: &str, duration_ms: Option<u64>) -> String {
+/// The same of a status, its code, its text and its duration.
+pub(super) fn reason_of(
+    status: &str,
+    code: Option<u16>,
+    text: &str,
+    duration_ms: Option<u64>,
+) -> String {
     let mut reason = format!(", reason: {}", status_text(status));
+    if let Some(code) = code {
+        reason.push_str(&format!(", code: {code}"));
+    }
     if !text.is_empty() {
-        reason.push_str(&format!(", info: \"{text}\""));
+        reason.push_str(&format!(", info: \"{}\"", plain(text)));
     }
     if let Some(ms) = duration_ms {
         reason.push_str(&format!(", check duration: {ms}ms"));
     }
     reason
+}
+
+/// A text between quotes, in one line: what a server says may hold anything.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '"' || c.is_control() {
+            plain.push_str(&format!("<{:02X}>", u32::from(c)));
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
 }
 
 #[cfg(test)]
@@ -247,6 +268,7 @@ mod tests {
             proxy: ProxyId(0),
             server_index: 0,
             status: "L4CON",
+            code: None,
             duration_ms: 0,
             description: "Connection refused".to_owned(),
             counted_failure: true,
@@ -311,6 +333,22 @@ mod tests {
             "Backup Server bk/s1 is UP, reason: Layer4 check passed, check duration: 0ms. 0 \
              active and 1 backup servers online. Running on backup. 2 sessions requeued, 3 total \
              in queue."
+        );
+    }
+
+    #[test]
+    fn a_reason_has_the_servers_code_and_words() {
+        let said = ProbeResult {
+            status: "L7STS",
+            code: Some(503),
+            description: "Service \"x\"\tdown".to_owned(),
+            duration_ms: 2,
+            ..refused(0)
+        };
+        assert_eq!(
+            reason(&said),
+            ", reason: Layer7 wrong status, code: 503, info: \"Service <22>x<22><09>down\", check \
+             duration: 2ms"
         );
     }
 

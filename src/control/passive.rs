@@ -144,7 +144,7 @@ impl Passive {
     /// A circuit has opened: the server is out, and its probe is ordered.
     fn opened(&mut self, shared: &Shared, backend: &Backend, server: &Arc<Server>, info: &str) {
         note(server, "HANA", info, 0);
-        let reason = lines::reason_of("HANA", info, None);
+        let reason = lines::reason_of("HANA", None, info, None);
         apply::traffic(shared, backend, server, Transition::Down, &reason);
         self.order_probe(server);
     }

@@ -4,13 +4,16 @@
 //! the transitions that come out.
 
 mod agent;
+mod answer;
 mod circuit;
 mod rules;
 mod schedule;
+mod script;
 mod verdicts;
 
 pub use agent::{AgentWeight, Answer};
 pub use circuit::Circuit;
 pub use rules::{Outcome, Rules, Transition};
 pub use schedule::{first_after, interval_ms, spread_ms};
+pub use script::{ANSWER_BYTES_MAX, Finding, Next, Problem, Run};
 pub use verdicts::{Verdicts, Witness};

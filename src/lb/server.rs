@@ -86,12 +86,14 @@ pub enum Admin {
 /// What the last probes found, for statistics; shards never touch it.
 #[derive(Clone, Debug, Default)]
 pub struct CheckReport {
-    /// `L4OK`, `L4TOUT`, `L4CON`, `SOCKERR`, `INI`; empty before the first probe or without a
+    /// `L4OK`, `L4TOUT`, `L7STS` and the like; empty before the first probe or without a
     /// check.
     pub status: &'static str,
+    /// The server's own code in the answer to the last probe, where its protocol has one.
+    pub code: Option<u16>,
     /// Duration of the last probe, milliseconds.
     pub duration_ms: u64,
-    /// Text of the last failure, empty after a success.
+    /// What there is to say of the last probe.
     pub description: String,
     /// Failed probes (`chkfail`).
     pub failures: u64,

@@ -1,6 +1,7 @@
 //! The configuration layer from outside: texts and files in, plans and exact messages out.
 
 mod bounds;
+mod checks;
 mod convert;
 mod convert_bounds;
 mod keywords;

@@ -7,6 +7,8 @@
 mod agent;
 mod backups;
 mod balancing;
+mod check_programs;
+mod check_scripts;
 mod checks;
 mod cli;
 mod closing;

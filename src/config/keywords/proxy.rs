@@ -3,7 +3,9 @@
 use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CONNECTS, HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
-use crate::config::parse::{acl, balance, bind, proxy, server, source, tcp_request};
+use crate::config::parse::{
+    acl, balance, bind, check, http_check, proxy, server, source, tcp_check, tcp_request,
+};
 
 const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
 
@@ -89,6 +91,21 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off"),
     works("option tcp-smart-connect", Back, 0, "", "The handshake's last ACK leaves with the first data.", proxy::option)
         .default("off"),
+    works("option tcp-check", Back, 0, "", "Checks by the steps of 'tcp-check' lines.", check::option)
+        .default("checks connect"),
+    works("option httpchk", Back, 3, "[[<method>] <uri> [<version>]]", "Checks by an HTTP request, and by the steps of 'http-check' lines. Without them a status from 200 to 399 passes.", check::option)
+        .default("OPTIONS / HTTP/1.0"),
+    works("option ldap-check", Back, 0, "", "Checks an LDAP server by an anonymous bind.", check::option),
+    works("option mysql-check", Back, 3, "[user <name> [post-41|pre-41|post-80]]", "Checks a MySQL or MariaDB server: its greeting, and a login without a password where there is a user.", check::option),
+    works("option pgsql-check", Back, 2, "user <name>", "Checks a PostgreSQL server by the beginning of a login.", check::option),
+    works("option redis-check", Back, 0, "", "Checks a Redis server by 'PING'.", check::option),
+    works("option smtpchk", Back, 2, "[HELO|EHLO <domain>]", "Checks an SMTP server: its greeting, a hello, 'QUIT'.", check::option)
+        .default("HELO localhost"),
+    works("option ssl-hello-chk", Back, 0, "", "Checks by a hello of TLS, to which any answer of TLS will do.", check::option),
+    works("tcp-check", Back, MANY, "connect|send|send-binary|expect|comment ...", "A step of 'option tcp-check'.", tcp_check::tcp_check)
+        .lacks(&["connect ssl", "connect sni", "connect alpn", "connect via-socks4", "connect proto", "expect string-lf", "expect binary-lf", "send-lf", "send-binary-lf", "set-var", "set-var-fmt", "unset-var"]),
+    works("http-check", Back, MANY, "connect|send|expect|comment ...", "A step of 'option httpchk'.", http_check::http_check)
+        .lacks(&["connect ssl", "connect sni", "connect alpn", "connect via-socks4", "connect proto", "send uri-lf", "send body-lf", "expect hdr", "expect fhdr", "expect min-recv", "expect string-lf", "disable-on-404", "send-state", "set-var", "set-var-fmt", "unset-var"]),
     works("retries", Back, 1, "<number>", "Connection attempts after the first.", proxy::retries)
         .default("3"),
     works("server", Back, MANY, "<name> <address>[:[+|-]<port>] [<parameter>...]", "A server; what its address leaves open is the client's destination.", server::server)
@@ -119,7 +136,6 @@ pub(super) static PROXY: &[Keyword] = &[
     needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")
         .not_in_defaults(),
     needed("tcp-response", Back, "content|inspect-delay ...", "Rules for what servers send."),
-    later("tcp-check", Back, "connect|send|send-binary|expect|comment ...", "Steps of a scripted check."),
     later("stick-table", Both, "type <type> size <n> ...", "A table of clients.")
         .not_in_defaults(),
     needed("stick", Back, "on|match|store-request|store-response ...", "Keeps clients on the server that a table names.")
@@ -140,34 +156,17 @@ pub(super) static PROXY: &[Keyword] = &[
     later("external-check", Back, "command|path ...", "Program of a check."),
     later("filter", Both, "<name> ...", "A filter of streams, such as a bandwidth limit.")
         .meaning("nothing is filtered or limited"),
-    later("http-check", Back, "connect|send|expect ...", "Steps of an HTTP check."),
     needed("transparent", Both, "", "Connects to where the client wanted to go."),
     later("udp-requests", Front, "<number>", "Datagrams of a client after which its flow ends.").ours(),
     later("udp-responses", Front, "<number>", "Answers after which a flow ends.").ours(),
     later("option external-check", Back, "", "Checks by a program.")
         .meaning(CONNECTS),
-    later("option httpchk", Back, "[<method>] [<uri>] [<version>]", "Checks by an HTTP request.")
-        .meaning(CONNECTS),
-    later("option ldap-check", Back, "", "Checks an LDAP server.")
-        .meaning(CONNECTS),
     later("option logasap", Front, "", "Logs a session when it is connected.")
         .meaning("lines come at the end of sessions"),
-    later("option mysql-check", Back, "[user <name>]", "Checks a MySQL server.")
-        .meaning(CONNECTS),
-    later("option pgsql-check", Back, "user <name>", "Checks a PostgreSQL server.")
-        .meaning(CONNECTS),
-    later("option redis-check", Back, "", "Checks a Redis server.")
-        .meaning(CONNECTS),
-    later("option smtpchk", Back, "[<hello> <domain>]", "Checks an SMTP server.")
-        .meaning(CONNECTS),
     later("option splice-auto", Both, "", "Moves bytes by splice(2) where it seems best."),
     later("option splice-request", Both, "", "Moves clients' bytes by splice(2)."),
     later("option splice-response", Both, "", "Moves servers' bytes by splice(2)."),
     later("option spop-check", Back, "", "Checks an SPOP agent.")
-        .meaning(CONNECTS),
-    later("option ssl-hello-chk", Back, "", "Checks by a TLS hello.")
-        .meaning(CONNECTS),
-    later("option tcp-check", Back, "", "Checks by the steps of 'tcp-check' lines.")
         .meaning(CONNECTS),
     needed("option transparent", Both, "", "Connects to where the client wanted to go."),
     no_effect("option contstats", Front, "", "counters are always current"),

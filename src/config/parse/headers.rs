@@ -113,6 +113,7 @@ impl Origins {
             return Ok(());
         };
         blank.settings = origin.settings.clone();
+        blank.settings.check_kind.inherit();
         if !is_defaults {
             origin.used(header, report);
         }

@@ -7,10 +7,12 @@
 pub(super) mod acl;
 pub(super) mod balance;
 pub(super) mod bind;
+pub(super) mod check;
 mod expression;
 pub(super) mod global;
 mod headers;
 pub(super) mod health;
+pub(super) mod http_check;
 pub(super) mod log;
 mod parameters;
 pub(super) mod passive;
@@ -20,6 +22,7 @@ pub(super) mod send_proxy;
 pub(super) mod server;
 pub(super) mod slow_start;
 pub(super) mod source;
+pub(super) mod tcp_check;
 pub(super) mod tcp_request;
 pub(super) mod threads;
 

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::check_script::Scripted;
 use crate::base::address::Address;
 use crate::base::ids::{ProxyId, ServerId};
 use crate::base::send_proxy::SendProxy;
 use crate::base::source::Source;
 
-/// An active TCP-connect check.
+/// An active check: a connect, or the steps of a script.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Check {
     /// Where to connect (`port` applied).
@@ -32,6 +33,8 @@ pub struct Check {
     pub init_state: InitState,
     /// The PROXY header that a probe begins with.
     pub send_proxy: Option<SendProxy>,
+    /// What is done beyond a connect.
+    pub scripted: Option<Scripted>,
 }
 
 impl Check {
@@ -48,6 +51,7 @@ impl Check {
             source: None,
             init_state: InitState::Up,
             send_proxy: None,
+            scripted: None,
         }
     }
 }

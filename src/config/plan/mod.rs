@@ -5,11 +5,13 @@
 
 mod balance;
 mod check;
+mod check_script;
 mod condition;
 mod global;
 mod listener;
 mod log;
 mod passive;
+mod pattern;
 mod proxy;
 mod server;
 mod slow_start;
@@ -21,11 +23,15 @@ pub use balance::{
     HashKind, HashMethod, ServerKey,
 };
 pub use check::{Agent, Check, InitState, Tracked, Watch};
+pub use check_script::{
+    Action, Answer, CheckStatus, ConnectStep, Ending, Expect, Manner, Script, Scripted, Step,
+};
 pub use condition::{Network, Networks, SourceCondition, SourceTerm};
 pub use global::{Global, Jail, Level, ProcessSettings, StatsSocket};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};
 pub use passive::{Breaker, Observe, OnError, Passive};
+pub use pattern::{Content, HttpAnswer, HttpWanted, Pattern, RegularExpression};
 pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind};
 pub use server::{PortRule, Server, Target};
 pub use slow_start::SlowStart;

@@ -3,6 +3,8 @@
 //! What concerns more than one line is checked here: names that are taken, backends that don't
 //! exist, addresses that collide, timeouts that are missing.
 
+mod check;
+mod check_protocols;
 mod listeners;
 mod loops;
 mod passive;
@@ -360,6 +362,7 @@ impl Builder<'_, '_> {
         let mut seen: HashMap<&str, &Place> = HashMap::new();
         let mut servers = Vec::new();
         let ids = self.server_ids(draft);
+        let script = self.script(draft);
         for (sid, server) in ids.into_iter().zip(&draft.servers) {
             if let Some(first) = seen.insert(&server.name, &server.place) {
                 let text = format!(
@@ -374,7 +377,11 @@ impl Builder<'_, '_> {
             }
             let server_id = ServerId(self.plan.servers_count);
             self.plan.servers_count = self.plan.servers_count.saturating_add(1);
-            let server = self.server(server_id, sid, server, draft);
+            let mut server = self.server(server_id, sid, server, draft);
+            if let (Some(check), Some(script)) = (&mut server.check, &script) {
+                let scripted = check::scripted(script, check.inter_ms, timeouts, server.send_proxy);
+                check.scripted = Some(scripted);
+            }
             servers.push(Arc::new(server));
         }
         Back {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::check::knows_ports;
 use super::{Builder, numbers};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
@@ -66,7 +67,8 @@ impl Builder<'_, '_> {
         // The servers of a disabled proxy are read, so that its errors show, and never used.
         let wanted = settings.check && !proxy.settings.disabled;
         let checked = wanted && draft.address != Target::Unresolved;
-        let address = checked.then(|| check_address(draft));
+        let own_ports = knows_ports(&proxy.settings.check_kind);
+        let address = checked.then(|| check_address(draft, own_ports));
         if address == Some(None) {
             let text = format!(
                 "proxy '{}': server '{}' has neither service port nor check port.",
@@ -113,6 +115,7 @@ impl Builder<'_, '_> {
             source: source.map(Source::own),
             send_proxy: checks_send(settings, send_proxy),
             init_state: settings.init_state,
+            scripted: None,
         });
         let own = source.map(Source::own);
         let passive = self.passive(draft, proxy, check.as_ref(), timeout_ms, own, send_proxy);
@@ -208,9 +211,9 @@ fn ip(target: &Target) -> Option<IpAddr> {
     }
 }
 
-/// The server's address with `addr` and `port` applied; `None` if no port is known. A Unix socket
-/// has no port to apply.
-fn check_address(draft: &ServerDraft) -> Option<Address> {
+/// The server's address with `addr` and `port` applied; `None` if no port is known, unless the
+/// steps of its check have their own. A Unix socket has no port to apply.
+fn check_address(draft: &ServerDraft, own_ports: bool) -> Option<Address> {
     let settings = &draft.settings;
     let own_ip = match &settings.check_address {
         Some(Address::Ip(address)) => Some(address.ip()),
@@ -235,7 +238,8 @@ fn check_address(draft: &ServerDraft) -> Option<Address> {
     // Without any address it is this machine that is checked, as HAProxy has it.
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let ip = own_ip.or(ip(&draft.address)).unwrap_or(any);
-    Some(Address::Ip((ip, own_port.or(port)?).into()))
+    let port = own_port.or(port).or(own_ports.then_some(0))?;
+    Some(Address::Ip((ip, port).into()))
 }
 
 /// The server's agent; `None` if no port is known.

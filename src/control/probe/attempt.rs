@@ -1,20 +1,25 @@
-//! One attempt to find out whether a server is well: a connect.
+//! One attempt to find out whether a server is well: a connect, and what steps of a script begin
+//! with.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 
 use super::announce::announce;
 use crate::base::address::Address;
 use crate::base::ports::Ports;
+use crate::base::send_proxy::SendProxy;
+use crate::base::source::Source;
 use crate::config::plan::Check;
 use crate::control::listeners::error_text;
+use crate::health::Finding;
 use crate::limits;
 use crate::sys::clock;
 use crate::sys::stream::{self, StreamOptions};
 
-/// How a connect ended.
+/// How an attempt ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     Connected,
@@ -24,6 +29,8 @@ pub(super) enum Outcome {
     Late,
     /// Says nothing about the server: this side lacks something.
     LocalError(String),
+    /// What a script found.
+    Told(Finding),
 }
 
 /// One connect. tokio polls the connect once more before it lets the timeout win, so a connection
@@ -32,9 +39,10 @@ pub(super) async fn probe(check: &Check, ports: Option<&Ports>) -> Outcome {
     let timeout_ms = check.timeout_ms;
     let timeout = Duration::from_millis(u64::from(timeout_ms.max(1)));
     let began = clock::now();
-    let connected = tokio::time::timeout(timeout, connect(check, ports)).await;
+    let connecting = connect(&check.address, check.source, check.send_proxy, ports, false);
+    let connected = tokio::time::timeout(timeout, connecting).await;
     match connected {
-        Ok(Ok(())) => Outcome::Connected,
+        Ok(Ok(_)) => Outcome::Connected,
         Ok(Err(error)) if is_local(&error) => Outcome::LocalError(error_text(&error)),
         Ok(Err(error)) => Outcome::Failed(error_text(&error)),
         Err(_) => {
@@ -49,10 +57,25 @@ pub(super) async fn probe(check: &Check, ports: Option<&Ports>) -> Outcome {
 }
 
 /// Whether a timeout was seen so late that it tells of this thread, not of the server.
-fn is_late(took_ms: u64, timeout_ms: u32) -> bool {
+pub(super) fn is_late(took_ms: u64, timeout_ms: u32) -> bool {
     let late_ms = took_ms.saturating_sub(u64::from(timeout_ms.max(1)));
     late_ms > limits::PROBE_LATE_MS.min(u64::from(timeout_ms / 2).max(2))
 }
+
+/// A connection that was made. It ends by a reset when it is dropped, unless it was asked to
+/// linger.
+pub(super) struct Connection<'a> {
+    pub(super) stream: Box<dyn Stream>,
+    /// Given back after the stream is closed.
+    _taken: Option<Taken<'a>>,
+}
+
+/// What TCP and Unix connections have in common.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl Stream for TcpStream {}
+
+impl Stream for UnixStream {}
 
 /// A port of the server's range, given back with the connection.
 struct Taken<'a>(&'a Ports, u16);
@@ -63,17 +86,25 @@ impl Drop for Taken<'_> {
     }
 }
 
-async fn connect(check: &Check, ports: Option<&Ports>) -> io::Result<()> {
+/// Connects, and says first of all whose connection it is where there has to be a PROXY header.
+/// `linger` = the end of it is a FIN.
+pub(super) async fn connect<'a>(
+    to: &Address,
+    source: Option<Source>,
+    send_proxy: Option<SendProxy>,
+    ports: Option<&'a Ports>,
+    linger: bool,
+) -> io::Result<Connection<'a>> {
     let connect = |source| {
         let options = StreamOptions {
             source,
             ..StreamOptions::default()
         };
-        stream::connect_socket(&check.address, &options)
+        stream::connect_socket(to, &options)
     };
     // Declared before the socket, so that it is given back after that is closed.
-    let _taken;
-    let result = match (ports, check.source) {
+    let mut taken = None;
+    let result = match (ports, source) {
         (Some(ports), Some(source)) => {
             let found = ports.find(|port| {
                 let result = connect(Some(source.at(port)));
@@ -85,33 +116,42 @@ async fn connect(check: &Check, ports: Option<&Ports>) -> io::Result<()> {
             let (port, result) = found
                 .ok_or(nix::libc::EADDRINUSE)
                 .map_err(io::Error::from_raw_os_error)?;
-            _taken = Taken(ports, port);
+            taken = Some(Taken(ports, port));
             result
         }
         (_, source) => connect(source),
     };
     let (socket, connected) = result.map_err(io::Error::from_raw_os_error)?;
-    if !matches!(check.address, Address::Ip(_)) {
+    if !matches!(to, Address::Ip(_)) {
         // A Unix connect is decided at once.
-        return announced(check, &socket);
+        announced(&socket, send_proxy)?;
+        return Ok(Connection {
+            stream: Box::new(UnixStream::from_std(socket.into())?),
+            _taken: taken,
+        });
     }
-    // Close by a reset. Failing to set it costs a TIME_WAIT, not the probe.
-    let _ = socket.set_linger(Some(Duration::ZERO));
+    if !linger {
+        // Close by a reset. Failing to set it costs a TIME_WAIT, not the probe.
+        let _ = socket.set_linger(Some(Duration::ZERO));
+    }
     let stream = TcpStream::from_std(socket.into())?;
     if !connected {
         stream.writable().await?;
     }
     match stream.take_error()? {
         Some(error) => Err(error),
-        None => announced(check, &stream),
+        None => {
+            announced(&stream, send_proxy)?;
+            Ok(Connection {
+                stream: Box::new(stream),
+                _taken: taken,
+            })
+        }
     }
 }
 
-/// Sends the PROXY header that the check begins with, if it does.
-fn announced(check: &Check, socket: &impl AsFd) -> io::Result<()> {
-    check
-        .send_proxy
-        .map_or(Ok(()), |wanted| announce(socket, wanted))
+fn announced(socket: &impl AsFd, send_proxy: Option<SendProxy>) -> io::Result<()> {
+    send_proxy.map_or(Ok(()), |wanted| announce(socket, wanted))
 }
 
 /// Errors of this side: no descriptor, no memory, no port left.

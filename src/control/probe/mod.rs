@@ -14,6 +14,7 @@ mod announce;
 mod attempt;
 mod recovery;
 mod result;
+mod script;
 mod traffic;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::base::hash;
 use crate::base::ids::ProxyId;
+use crate::base::ports::Ports;
 use crate::base::time::Moment;
 use crate::config::plan::Check;
 use crate::health::Outcome::{Failed, Passed};
@@ -150,9 +152,9 @@ async fn probe_server(
             continue;
         }
         let began = clock::now();
-        let probed = probe(&check, server.source_ports());
+        let probed = attempt(&check, server.source_ports());
         let probed = errors.during(probed, &mut rules, &mut rhythm.due, Cut::WhenDown);
-        let Some(outcome) = probed.await else {
+        let Some((outcome, farewell)) = probed.await else {
             if !rhythm.next(interval_ms(rules, &check), &findings).await {
                 return;
             }
@@ -166,7 +168,11 @@ async fn probe_server(
             rhythm.due = clock::now();
             continue;
         }
-        let passed = outcome == Outcome::Connected;
+        let passed = match &outcome {
+            Outcome::Connected => true,
+            Outcome::Told(finding) => finding.status.is_pass(),
+            _ => false,
+        };
         if passed {
             server.observed.succeeded();
         }
@@ -175,11 +181,12 @@ async fn probe_server(
         if counts {
             rules.observe(if passed { Passed } else { Failed });
         }
-        let (status, description) = in_words(outcome);
+        let (status, code, description) = in_words(outcome);
         let result = ProbeResult {
             proxy,
             server_index,
             status,
+            code,
             duration_ms,
             description,
             counted_failure: counts && !passed && failure_counts,
@@ -187,21 +194,37 @@ async fn probe_server(
             up: rules.is_up(),
             restarts,
         };
-        if findings.send(Finding::Probe(result)).await.is_err()
-            || !rhythm.next(interval_ms(rules, &check), &findings).await
-        {
+        if findings.send(Finding::Probe(result)).await.is_err() {
+            return;
+        }
+        if let Some(farewell) = farewell {
+            farewell.say().await;
+        }
+        if !rhythm.next(interval_ms(rules, &check), &findings).await {
             return;
         }
     }
 }
 
-/// An outcome as HAProxy words it: status and text.
-fn in_words(outcome: Outcome) -> (&'static str, String) {
+/// One attempt of a check, and what is left to be said to the server after the result.
+async fn attempt<'a>(
+    check: &Check,
+    ports: Option<&'a Ports>,
+) -> (Outcome, Option<script::Farewell<'a>>) {
+    match &check.scripted {
+        None => (probe(check, ports).await, None),
+        Some(scripted) => script::run(check, scripted, ports).await,
+    }
+}
+
+/// An outcome as HAProxy words it: status, the server's own code, and text.
+fn in_words(outcome: Outcome) -> (&'static str, Option<u16>, String) {
     match outcome {
-        Outcome::Connected => ("L4OK", String::new()),
-        Outcome::Failed(text) => ("L4CON", text),
-        Outcome::LocalError(text) => ("SOCKERR", text),
-        Outcome::TimedOut | Outcome::Late => ("L4TOUT", String::new()),
+        Outcome::Told(finding) => (finding.status.name(), finding.code, finding.text),
+        Outcome::Connected => ("L4OK", None, String::new()),
+        Outcome::Failed(text) => ("L4CON", None, text),
+        Outcome::LocalError(text) => ("SOCKERR", None, text),
+        Outcome::TimedOut | Outcome::Late => ("L4TOUT", None, String::new()),
     }
 }
 

@@ -66,11 +66,12 @@ async fn carry_out(order: Order) -> Option<ProbeResult> {
         }
     };
     let duration_ms = clock::now().ms_since(began);
-    let (status, description) = in_words(outcome);
+    let (status, code, description) = in_words(outcome);
     Some(ProbeResult {
         proxy: order.proxy,
         server_index: order.server_index,
         status,
+        code,
         duration_ms,
         description,
         counted_failure: false,

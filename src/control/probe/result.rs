@@ -22,11 +22,14 @@ pub struct ProbeResult {
     pub proxy: ProxyId,
     /// The server's place in it.
     pub server_index: usize,
-    /// `L4OK`, `L4TOUT`, `L4CON`, `SOCKERR`, or `HANA` for what traffic has shown.
+    /// `L4OK`, `L4TOUT`, `L4CON`, `SOCKERR`, what a script found, or `HANA` for what traffic has
+    /// shown.
     pub status: &'static str,
+    /// The server's own code; `None` of statuses that have none.
+    pub code: Option<u16>,
     /// How long it took.
     pub duration_ms: u64,
-    /// The error's text, empty after a success or a timeout.
+    /// What there is to say of it: the error's text, the server's words.
     pub description: String,
     /// Whether the failure counted (`chkfail`).
     pub counted_failure: bool,
@@ -58,7 +61,7 @@ pub struct AgentResult {
 impl ProbeResult {
     /// Whether the server answered.
     pub fn passed(&self) -> bool {
-        self.status == "L4OK"
+        matches!(self.status, "L4OK" | "L6OK" | "L7OK")
     }
 
     /// The status in words.
@@ -73,6 +76,9 @@ pub fn status_text(status: &str) -> &'static str {
         "L4OK" => "Layer4 check passed",
         "L4TOUT" => "Layer4 timeout",
         "L4CON" => "Layer4 connection problem",
+        "L6OK" => "Layer6 check passed",
+        "L6TOUT" => "Layer6 timeout",
+        "L6RSP" => "Layer6 invalid response",
         "L7OK" => "Layer7 check passed",
         "L7STS" => "Layer7 wrong status",
         "L7RSP" => "Layer7 invalid response",

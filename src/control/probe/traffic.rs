@@ -96,6 +96,7 @@ impl Errors {
             proxy: self.proxy,
             server_index: self.server_index,
             status: "HANA",
+            code: None,
             duration_ms: 0,
             description: errors_text(observe),
             counted_failure,

@@ -40,6 +40,9 @@ pub(super) fn check_columns(row: &mut Row, shared: &Shared, server: &Server) {
     row.set("chkdown", report.downs);
     row.set("downtime", report.downtime_s + down_now_s);
     row.set("check_status", status);
+    if let Some(code) = report.code {
+        row.set("check_code", code);
+    }
     // What traffic has shown took no time.
     if status != "HANA" {
         row.set("check_duration", report.duration_ms);
