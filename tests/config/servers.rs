@@ -93,7 +93,7 @@ fn what_traffic_may_do_to_a_server() {
             let own = Target::Fixed(breaker.probe.address.clone());
             assert_eq!(
                 (own, breaker.probe.timeout_ms),
-                (server.address.clone(), 2_000)
+                (server.address.clone(), 700)
             );
         }
     }

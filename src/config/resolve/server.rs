@@ -117,8 +117,11 @@ impl Builder<'_, '_> {
             init_state: settings.init_state,
             scripted: None,
         });
+        // A probe in a client's stead has the bound of a client's connect.
+        let connect_ms = set(proxy.settings.timeouts.connect);
+        let trial_ms = connect_ms.map_or(timeout_ms, |ms| ms.min(settings.inter_ms));
         let own = source.map(Source::own);
-        let passive = self.passive(draft, proxy, check.as_ref(), timeout_ms, own, send_proxy);
+        let passive = self.passive(draft, proxy, check.as_ref(), trial_ms, own, send_proxy);
         Server {
             server_id,
             sid,
@@ -261,9 +264,13 @@ fn agent(draft: &ServerDraft, proxy: &ProxyDraft) -> Option<Agent> {
 /// Longest time of a check's connect. Without `timeout check`, `inter` bounds all of a check;
 /// with it, that bounds the answer alone, and the connect has the bound of clients' connects, too.
 fn check_timeout_ms(inter_ms: u32, proxy: &Settings) -> u32 {
-    let set = |timeout: Option<u32>| timeout.filter(|ms| *ms > 0);
     match (set(proxy.timeouts.check), set(proxy.timeouts.connect)) {
         (Some(_), Some(connect)) => connect.min(inter_ms),
         (Some(_), None) | (None, _) => inter_ms,
     }
+}
+
+/// A timeout, unless it is infinite.
+fn set(timeout: Option<u32>) -> Option<u32> {
+    timeout.filter(|ms| *ms > 0)
 }

@@ -56,10 +56,12 @@ fn privatus_ends_connections_that_rest_for_30_s() {
     let addresses: Vec<_> = servers.iter().map(MockServer::address).collect();
     let privatus = Scenario::start("privatus.cfg", &addresses);
     let stream = client::connect_port(privatus.ports["privatus_frontend"]);
+    let patience = Some(Duration::from_secs(60));
+    stream.set_read_timeout(patience).expect("a read timeout");
     client::write(&stream, b"the last for a while");
     let watch = Stopwatch::start();
-    let (bytes, _) = client::read_end(&stream);
-    assert!(bytes.is_empty());
+    let (bytes, end) = client::read_end(&stream);
+    assert_eq!((bytes.len(), end), (0, client::End::Fin));
     watch.assert_within(29_000, 35_000, "idle time");
     privatus.balancer.settle();
 }
