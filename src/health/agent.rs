@@ -23,9 +23,10 @@ impl AgentWeight {
     pub fn of(self, configured: u16) -> u32 {
         const MAX: u64 = 256;
         let weight = match self {
-            // A share that isn't 0 is not taken for nothing.
+            // A share that isn't 0 is not taken for nothing, which would be a drain.
             AgentWeight::Percent(percent) => {
-                (u64::from(configured) * u64::from(percent)).div_ceil(100)
+                let product = u64::from(configured) * u64::from(percent);
+                (product / 100).max(product.min(1))
             }
             AgentWeight::Number(number) => u64::from(number),
         };
@@ -181,9 +182,9 @@ mod tests {
     }
 
     #[test]
-    fn a_share_is_rounded_up_and_bounded() {
+    fn a_share_is_rounded_down_to_one_at_least_and_bounded() {
         let of = |percent, configured| AgentWeight::Percent(percent).of(configured);
-        assert_eq!([of(50, 10), of(1, 10), of(0, 10)], [5, 1, 0]);
+        assert_eq!([of(50, 10), of(75, 10), of(1, 10), of(0, 10)], [5, 7, 1, 0]);
         assert_eq!([of(300, 10), of(u32::MAX, 256)], [30, 256]);
         assert_eq!(AgentWeight::Number(1_000).of(1), 256);
     }

@@ -9,6 +9,7 @@ mod backups;
 mod balancing;
 mod check_programs;
 mod check_scripts;
+mod check_together;
 mod checks;
 mod cli;
 mod closing;

@@ -100,8 +100,11 @@ pub struct Agent {
     pub inter_ms: u32,
     /// `agent-send`: what it is asked; often nothing.
     pub question: Arc<str>,
-    /// Bound of one question with its answer.
-    pub timeout_ms: u32,
+    /// Bound of the connect: min(`timeout connect`, `agent-inter`), or `agent-inter` without
+    /// `timeout check`.
+    pub timeout_connect_ms: u32,
+    /// `timeout check`: bound of what follows. Where it isn't set, `agent-inter` bounds the whole.
+    pub timeout_check_ms: Option<u32>,
     /// The server's `source`.
     pub source: Option<Source>,
 }

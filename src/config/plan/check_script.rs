@@ -13,7 +13,7 @@ use crate::base::send_proxy::SendProxy;
 pub struct Scripted {
     /// What is done.
     pub script: Arc<Script>,
-    /// Bound of each connect: min(`timeout connect`, `inter`).
+    /// Bound of each connect: min(`timeout connect`, `inter`), or `inter` without `timeout check`.
     pub timeout_connect_ms: u32,
     /// `timeout check`: bound of what follows a connect. Where it isn't set, `inter` bounds the
     /// whole.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Builder;
 use super::check_protocols as protocols;
+use super::server::set;
 use crate::base::send_proxy::{SendProxy, Version};
 use crate::config::draft::{ProxyDraft, Timeouts};
 use crate::config::draft_check::{CheckDraft, CheckKind, HttpSend, Rule, RuleStep, Rules};
@@ -63,15 +64,13 @@ impl Builder<'_, '_> {
 /// A script with the bounds that hold for a server.
 pub(super) fn scripted(
     script: &Arc<Script>,
-    inter_ms: u32,
+    timeout_connect_ms: u32,
     timeouts: Timeouts,
     send_proxy: Option<SendProxy>,
 ) -> Scripted {
-    let set = |timeout: Option<u32>| timeout.filter(|ms| *ms > 0);
-    let connect_ms = set(timeouts.connect).map_or(inter_ms, |connect| connect.min(inter_ms));
     Scripted {
         script: Arc::clone(script),
-        timeout_connect_ms: connect_ms,
+        timeout_connect_ms,
         timeout_check_ms: set(timeouts.check),
         send_proxy: send_proxy.unwrap_or(SendProxy::of(Version::One)),
     }

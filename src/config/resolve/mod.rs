@@ -379,7 +379,8 @@ impl Builder<'_, '_> {
             self.plan.servers_count = self.plan.servers_count.saturating_add(1);
             let mut server = self.server(server_id, sid, server, draft);
             if let (Some(check), Some(script)) = (&mut server.check, &script) {
-                let scripted = check::scripted(script, check.inter_ms, timeouts, server.send_proxy);
+                let scripted =
+                    check::scripted(script, check.timeout_ms, timeouts, server.send_proxy);
                 check.scripted = Some(scripted);
             }
             servers.push(Arc::new(server));

@@ -251,12 +251,12 @@ fn agent(draft: &ServerDraft, proxy: &ProxyDraft) -> Option<Agent> {
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let ip = settings.agent.address.or(ip(&draft.address));
     let inter_ms = settings.agent.inter_ms.unwrap_or(AGENT_INTER_MS);
-    let connect_ms = check_timeout_ms(inter_ms, &proxy.settings);
     Some(Agent {
         address: Address::Ip((ip.unwrap_or(any), settings.agent.port?).into()),
         inter_ms,
         question: settings.agent.question.as_str().into(),
-        timeout_ms: connect_ms.saturating_add(proxy.settings.timeouts.check.unwrap_or(0)),
+        timeout_connect_ms: check_timeout_ms(inter_ms, &proxy.settings),
+        timeout_check_ms: set(proxy.settings.timeouts.check),
         source: settings.source.or(proxy.settings.source),
     })
 }
@@ -271,6 +271,6 @@ fn check_timeout_ms(inter_ms: u32, proxy: &Settings) -> u32 {
 }
 
 /// A timeout, unless it is infinite.
-fn set(timeout: Option<u32>) -> Option<u32> {
+pub(super) fn set(timeout: Option<u32>) -> Option<u32> {
     timeout.filter(|ms| *ms > 0)
 }

@@ -53,8 +53,12 @@ pub(super) async fn ask_server(
 }
 
 async fn ask(agent: &Agent) -> Found {
-    let bound = Duration::from_millis(u64::from(agent.timeout_ms.max(1)));
-    let until = tokio::time::Instant::now() + bound;
+    let after = |ms: u32| {
+        let bound = Duration::from_millis(u64::from(ms.max(1)));
+        tokio::time::Instant::now() + bound
+    };
+    let whole = after(agent.inter_ms);
+    let until = after(agent.timeout_connect_ms);
     let failed = |status, error: io::Error| (status, error_text(&error), None);
     let mut stream = match tokio::time::timeout_at(until, connect(agent)).await {
         Ok(Ok(stream)) => stream,
@@ -62,6 +66,7 @@ async fn ask(agent: &Agent) -> Found {
         Ok(Err(error)) => return failed("L4CON", error),
         Err(_) => return ("L4TOUT", String::new(), None),
     };
+    let until = agent.timeout_check_ms.map_or(whole, after);
     match tokio::time::timeout_at(until, line(&mut stream, agent)).await {
         Ok(Ok(line)) => read(&line),
         Ok(Err(error)) => ("L7RSP", error_text(&error), None),
@@ -135,9 +140,10 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let agent = Agent {
             address: Address::Ip(listener.local_addr().unwrap()),
-            inter_ms: 1_000,
+            inter_ms: timeout_ms,
             question: question.into(),
-            timeout_ms,
+            timeout_connect_ms: timeout_ms,
+            timeout_check_ms: None,
             source: None,
         };
         let serving = std::thread::spawn(move || {

@@ -14,7 +14,7 @@ const RETURN_BOUND: Duration = Duration::from_secs(45);
 /// when `fail-timeout` has passed, with the first part of its share.
 #[test]
 fn privatus_loses_a_node_after_three_failures_and_takes_it_back_in_steps() {
-    let _turn = turn::shared();
+    let turn = turn::shared();
     let (mut servers, addresses) = named(3);
     let privatus = Scenario::start("privatus.cfg", &addresses);
     let port = privatus.ports["privatus_frontend"];
@@ -39,6 +39,8 @@ fn privatus_loses_a_node_after_three_failures_and_takes_it_back_in_steps() {
     let counts = count_sequential(port, 30);
     assert_eq!((number("econ"), counts.get("u2")), (errors, None));
     servers[1].restart();
+    // Half a minute of rest, which disturbs nobody.
+    drop(turn);
     let up = wait_for(RETURN_BOUND, || {
         let status = privatus.status("privatus_backend", "app2");
         status.starts_with("UP").then_some(())
@@ -51,7 +53,7 @@ fn privatus_loses_a_node_after_three_failures_and_takes_it_back_in_steps() {
 
 #[test]
 fn privatus_ends_connections_that_rest_for_30_s() {
-    let _turn = turn::shared();
+    let turn = turn::shared();
     let servers: Vec<MockServer> = (0..3).map(|_| MockServer::silent()).collect();
     let addresses: Vec<_> = servers.iter().map(MockServer::address).collect();
     let privatus = Scenario::start("privatus.cfg", &addresses);
@@ -60,6 +62,8 @@ fn privatus_ends_connections_that_rest_for_30_s() {
     stream.set_read_timeout(patience).expect("a read timeout");
     client::write(&stream, b"the last for a while");
     let watch = Stopwatch::start();
+    // Half a minute of rest, which disturbs nobody.
+    drop(turn);
     let (bytes, end) = client::read_end(&stream);
     assert_eq!((bytes.len(), end), (0, client::End::Fin));
     watch.assert_within(29_000, 35_000, "idle time");
