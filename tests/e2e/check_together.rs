@@ -127,10 +127,10 @@ fn the_connect_of_a_script_has_the_bound_of_any_other_checks() {
         backend("short_script", &format!("    timeout check 5s\n{SCRIPT}")),
     ));
     for (name, least, most) in [
-        ("plain", 600, u64::MAX),
-        ("script", 600, u64::MAX),
-        ("short", 50, 599),
-        ("short_script", 50, 599),
+        ("plain", 590, u64::MAX),
+        ("script", 590, u64::MAX),
+        ("short", 40, 589),
+        ("short_script", 40, 589),
     ] {
         let cell = |column: &str| balancer.stat().text(name, "s", column).to_owned();
         eventually(name, || cell("check_status").ends_with("L4TOUT"));
@@ -146,24 +146,33 @@ fn the_connect_of_a_script_has_the_bound_of_any_other_checks() {
 fn scripts_give_their_ports_back() {
     let _turn = turn::shared();
     let (good, bad) = (says_foo(), MockServer::silent());
-    let script = "    timeout check 20\n    option tcp-check\n    tcp-check connect\n    \
-                  tcp-check expect string foo\n    tcp-check connect\n    \
-                  tcp-check expect string foo\n";
-    let [own, other] = [free_port(), free_port()];
+    let script = "    option tcp-check\n    tcp-check connect\n    tcp-check expect string foo\n    \
+                  tcp-check connect\n    tcp-check expect string foo\n";
+    let backend = |name: &str, timeout: &str, server: &MockServer| {
+        let port = free_port();
+        let source = format!("source 127.0.5.7:{port}-{port}");
+        let address = server.address();
+        format!(
+            "backend {name}\n    timeout check {timeout}\n{script}    \
+             server s {address} check inter 20 {source}\n"
+        )
+    };
     let balancer = Balancer::start(format!(
-        "listen l\n    bind 127.0.0.1:{}\n{script}    \
-         server good {} check inter 20 source 127.0.5.7:{own}-{own}\n    \
-         server bad {} check inter 20 source 127.0.5.7:{other}-{other}\n",
+        "listen l\n    bind 127.0.0.1:{}\n{}{}",
         free_port(),
-        good.address(),
-        bad.address(),
+        backend("good", "5s", &good),
+        backend("bad", "20", &bad),
     ));
     eventually("many checks", || {
         good.accepted() > 60 && bad.accepted() > 30
     });
-    assert_eq!(status(&balancer, "good", "check_status"), "L7OK");
-    assert_eq!(status(&balancer, "bad", "check_status"), "L7TOUT");
-    assert_eq!(balancer.stat().number("l", "good", "chkfail"), 0);
+    let stat = balancer.stat();
+    let status = |name| {
+        stat.text(name, "s", "check_status")
+            .trim_start_matches("* ")
+    };
+    assert_eq!([status("good"), status("bad")], ["L7OK", "L7TOUT"]);
+    assert_eq!(stat.number("good", "s", "chkfail"), 0);
     balancer.settle();
 }
 
@@ -260,15 +269,14 @@ fn checks_agent_and_circuit_have_to_agree() {
     let is_well = Arc::new(AtomicBool::new(true));
     let well = Arc::clone(&is_well);
     let checked = MockServer::start(move |mut stream: TcpStream| {
+        let _ = stream.read(&mut [0; 2]);
         let words: &[u8] = if well.load(Relaxed) { b"foo" } else { b"bar" };
         let _ = stream.write_all(words);
-        let _ = stream.read(&mut [0; 16]);
-        let _ = stream.read(&mut [0; 16]);
     });
     let (mut server, syslog, port) = (MockServer::named("a"), Syslog::start(), free_port());
     let balancer = Balancer::start(format!(
-        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    retries 0\n{SCRIPT}    \
-         server a {} check port {} inter 50 fall 1 rise 1 agent-check agent-port {} \
+        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    retries 0\n    timeout check 5s\n\
+         {SCRIPT}    server a {} check port {} inter 50 fall 1 rise 1 agent-check agent-port {} \
          agent-inter 50 max-fails 1 fail-timeout 300ms\nbackend f\n    server f {} track l/a\n",
         syslog.address(),
         server.address(),

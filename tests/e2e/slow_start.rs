@@ -131,7 +131,7 @@ fn weight_and_throttle_grow_to_the_whole() {
 /// The steps of "Gradual recovery": 10, 25, 50, 75 and 100 % of its share.
 #[test]
 fn a_returning_server_gets_exactly_the_parts_of_its_steps() {
-    let _turn = turn::alone();
+    let _turn = turn::shared();
     if skip(OURS) {
         return;
     }
