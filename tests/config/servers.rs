@@ -392,7 +392,8 @@ fn where_checks_and_agents_go() {
         ("10.0.0.1:5", 1_000)
     );
     assert_eq!((&*h.question, &*i.question), ("", "x"));
-    assert_eq!((h.timeout_ms, i.timeout_ms), (2_000, 1_000));
+    assert_eq!([h.timeout_connect_ms, i.timeout_connect_ms], [2_000, 1_000]);
+    assert_eq!(h.timeout_check_ms, None);
 }
 
 #[test]

@@ -140,10 +140,10 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let agent = Agent {
             address: Address::Ip(listener.local_addr().unwrap()),
-            inter_ms: timeout_ms,
+            inter_ms: 5_000,
             question: question.into(),
-            timeout_connect_ms: timeout_ms,
-            timeout_check_ms: None,
+            timeout_connect_ms: 5_000,
+            timeout_check_ms: Some(timeout_ms),
             source: None,
         };
         let serving = std::thread::spawn(move || {
@@ -188,8 +188,10 @@ mod tests {
         assert_eq!(said(&found), ("L7RSP", "incomplete line from agent"));
         let found = asked("", &[b'x'; LINE_MAX], 5_000);
         assert_eq!(said(&found), ("L7RSP", "line from agent is too long"));
+        let began = clock::now();
         let found = asked("", b"", 50);
         assert_eq!(said(&found), ("L7TOUT", ""));
+        assert!(clock::now().ms_since(began) < 5_000, "not `agent-inter`");
         assert_eq!(said(&read(b"")), ("L7RSP", "empty answer from agent"));
     }
 }
