@@ -257,3 +257,36 @@ fn busy_shards_and_a_blocked_log_take_nobody_out() {
     }
     balancer.settle();
 }
+
+/// A thousand servers are dead at the start: their tables are not built one by one, which would take
+/// minutes (a Maglev table of so many takes a tenth of a second).
+#[test]
+fn a_thousand_dead_servers_are_out_together() {
+    const SERVERS: usize = 1_000;
+    let _turn = turn::alone();
+    if skip("its table takes as long as it takes") {
+        return;
+    }
+    let (port, nobody, good) = (free_port(), free_port(), MockServer::named("good"));
+    let mut lines = String::new();
+    for n in 0..SERVERS {
+        let (high, low) = (n / 250, 1 + n % 250);
+        lines.push_str(&format!("    server s{n} 127.1.{high}.{low}:{nobody}\n"));
+    }
+    let body = format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    balance source\n    hash-type maglev\n    \
+         default-server check inter 60s fall 1\n{lines}    server good {}\n",
+        good.address()
+    );
+    let watch = Stopwatch::start();
+    let setup = Setup::new(body).global_of_ours("tune.first-checks-wait 60s");
+    let balancer = setup.start();
+    watch.assert_within(0, 20_000, "the first round");
+    let stat = balancer.stat();
+    let down = |n: usize| stat.text("l", &format!("s{n}"), "status") == "DOWN";
+    assert!((0..SERVERS).all(down));
+    for _ in 0..20 {
+        assert_eq!(ask_name(local(port)).unwrap(), "good");
+    }
+    balancer.settle();
+}
