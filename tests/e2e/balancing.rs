@@ -403,7 +403,7 @@ fn every_algorithm_goes_on_to_a_server_that_serves() {
             .any(|word| algorithm.contains(word));
         assert!(serving == may || takes_one, "{algorithm}: {serving:?}");
         let stat = balancer.stat();
-        let tried = stat.number(&name, "s2", "econ");
+        let tried = stat.number(&name, "s2", "wredis");
         assert!(
             tried > 0 || takes_one || algorithm.contains("peak"),
             "{algorithm}"

@@ -11,7 +11,7 @@ use crate::support::client::{self, ask_name, connect_port, local};
 use crate::support::port::free_port;
 use crate::support::{
     Balancer, MockServer, StopOnDrop, Stopwatch, Syslog, balancer::Setup, balancer::TempDir,
-    eventually, is_tidegate, stream, turn, wait_for,
+    eventually, is_tidegate, skip, stream, turn, wait_for,
 };
 
 #[test]
