@@ -384,8 +384,8 @@ fn failures_that_are_too_far_apart_open_nothing() {
     let balancer = Balancer::start(listen(port, &syslog, &lines));
     for _ in 0..6 {
         // No three of them lie within 300 ms.
-        let watch = Stopwatch::start();
         refused(port);
+        let watch = Stopwatch::start();
         wait_for(Duration::from_secs(1), || (watch.ms() >= 160).then_some(()));
     }
     assert_eq!(status(&balancer, "a"), "no check");
