@@ -258,8 +258,8 @@ fn busy_shards_and_a_blocked_log_take_nobody_out() {
     balancer.settle();
 }
 
-/// A thousand servers are dead at the start: their tables are not built one by one, which would take
-/// minutes (a Maglev table of so many takes a tenth of a second).
+/// A thousand servers are dead at the start: their tables are not built one by one, which would
+/// take minutes (a Maglev table of so many takes a tenth of a second).
 #[test]
 fn a_thousand_dead_servers_are_out_together() {
     const SERVERS: usize = 1_000;
