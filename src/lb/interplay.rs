@@ -140,13 +140,20 @@ fn clients_stay_while_all_servers_return_together() {
             (0..3_000).map(home).collect()
         };
         let before = homes();
+        let moved = || {
+            before
+                .iter()
+                .zip(homes())
+                .filter(|(a, b)| **a != *b)
+                .count()
+        };
         return_at(&backend, &[0, 1, 2, 3], 0);
         for tick in 0..10 {
             assert!(backend.ramp(at(tick * 100)).goes_on);
-            assert_eq!(homes(), before, "{balance:?} at {tick}00 ms");
+            assert_eq!(moved(), 0, "{balance:?} at {tick}00 ms");
         }
         assert_eq!(backend.ramp(at(1_000)).arrived.len(), 4);
-        assert_eq!(homes(), before);
+        assert_eq!(moved(), 0);
     }
 }
 
