@@ -2,14 +2,14 @@
 //!
 //! A probe's result becomes the server's report, and on a transition its health: the backend's
 //! table is published anew, waiting sessions that can now be served are told, the line is written,
-//! and what follows from it is done.
+//! and what follows from it is done. What is found at the same time is published together.
 
 use std::sync::{Arc, MutexGuard};
 
 use super::lines::{self, Effect, Subject};
 use super::messages::Severity;
 use super::probe::{Finding, ProbeResult};
-use super::{Shared, admin, agent, followers};
+use super::{Shared, admin, agent, batch, followers};
 use crate::config::plan::ProxyKind;
 use crate::health::{Transition, Witness};
 use crate::lb::{Admin, Backend, CheckReport, Grant, Health, Server};
@@ -21,12 +21,24 @@ const EMERGENCY: u8 = 0;
 pub(super) const ALERT: u8 = 1;
 pub(super) const NOTICE: u8 = 5;
 
-/// Applies what the probe thread has found.
-pub(super) fn finding(shared: &Shared, finding: Finding) {
+/// Applies what the probe thread has found, and takes it.
+pub(super) fn findings(shared: &Shared, found: &mut Vec<Finding>) {
+    let is_first = |finding: &&Finding| matches!(finding, Finding::First);
+    let firsts = found.iter().filter(is_first).count();
+    batch::together(shared, || {
+        found
+            .drain(..)
+            .for_each(|finding| apply_finding(shared, finding));
+    });
+    // Clients may come when all of it is in force.
+    (0..firsts).for_each(|_| shared.first_checks.one_is_over());
+}
+
+pub(super) fn apply_finding(shared: &Shared, finding: Finding) {
     match finding {
         Finding::Probe(result) => probe_result(shared, &result),
         Finding::Agent(result) => agent::agent_result(shared, &result),
-        Finding::First => shared.first_checks.one_is_over(),
+        Finding::First => {}
     }
 }
 
@@ -84,7 +96,8 @@ pub(super) struct Applied {
 }
 
 /// Takes a witness's word about a server. If that makes it go up or down, the balancer knows when
-/// this returns. What happens to a server in maintenance shows when it leaves it.
+/// this returns, or when the batch ends. What happens to a server in maintenance shows when it
+/// leaves it.
 pub(super) fn hear(
     shared: &Shared,
     backend: &Backend,
@@ -120,7 +133,11 @@ pub(super) fn put_in_force(
     let served = serves(server);
     change(server);
     note_change(server, served, now_s);
-    let grants = backend.publish();
+    let grants = if batch::defers(shared, backend, Some(server)) {
+        Vec::new()
+    } else {
+        backend.publish()
+    };
     backend.note_availability(now_s);
     let requeued = match to {
         Transition::Down => bound,
@@ -139,6 +156,13 @@ pub(super) fn put_in_force(
 
 /// Has the balancer know of weights and bounds that were changed.
 pub(super) fn publish(shared: &Shared, backend: &Backend) {
+    if !batch::defers(shared, backend, None) {
+        publish_now(shared, backend);
+    }
+}
+
+/// Publishes the table of servers as they are.
+pub(super) fn publish_now(shared: &Shared, backend: &Backend) {
     let grants = backend.publish();
     backend.note_availability(clock::unix_ms() / 1000);
     send_grants(shared, grants);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::probe::{AgentResult, Finding, ProbeResult};
 use super::resolve::SystemEnvironment;
-use super::{Facts, Shared, apply};
+use super::{Facts, Shared, apply, batch};
 use crate::base::hash;
 use crate::base::ids::{ProxyId, ShardId};
 use crate::base::time::Moment;
@@ -81,7 +81,7 @@ impl Model {
 }
 
 struct Simulation {
-    shared: Shared,
+    shared: Arc<Shared>,
     servers: Vec<Arc<Server>>,
     models: Vec<Model>,
     machines: Vec<Option<(Rules, u32)>>,
@@ -164,7 +164,7 @@ impl Simulation {
             descriptors_max: 0,
             descriptors_needed: 0,
         };
-        let shared = Shared::new(world, facts);
+        let shared = Arc::new(Shared::new(world, facts));
         let backends = shared.world.backends.iter().flatten();
         let servers: Vec<_> = backends
             .flat_map(|backend| backend.servers.clone())
@@ -266,7 +266,7 @@ impl Simulation {
             // One of an earlier time that comes late.
             let restarts = restarts.wrapping_sub(1);
             let up = !up;
-            apply::finding(
+            apply::apply_finding(
                 &self.shared,
                 Finding::Probe(ProbeResult {
                     up,
@@ -275,7 +275,7 @@ impl Simulation {
                 }),
             );
         }
-        apply::finding(&self.shared, Finding::Probe(result));
+        apply::apply_finding(&self.shared, Finding::Probe(result));
         self.models[index].observe(passed);
     }
 
@@ -325,7 +325,7 @@ impl Simulation {
             description: String::new(),
             answer: Some(Answer::parse(line.as_bytes())),
         };
-        apply::finding(&self.shared, Finding::Agent(result));
+        apply::apply_finding(&self.shared, Finding::Agent(result));
     }
 
     fn compare(&self, seed: u64, step: u64) {
@@ -379,7 +379,10 @@ fn what_is_in_force_is_what_was_said() {
         let mut simulation = Simulation::new(seed);
         simulation.compare(seed, 0);
         for step in 1..=STEPS {
-            simulation.step();
+            // What is found at the same time is applied as one batch.
+            let shared = Arc::clone(&simulation.shared);
+            let count = 1 + simulation.random.below(4) * simulation.random.below(2);
+            batch::together(&shared, || (0..count).for_each(|_| simulation.step()));
             simulation.compare(seed, step);
         }
         for server in &simulation.servers {

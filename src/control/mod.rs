@@ -8,6 +8,7 @@
 mod admin;
 mod agent;
 mod apply;
+mod batch;
 mod first_checks;
 mod followers;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use crate::shard::World;
 use crate::sys::clock;
 use admin::Standing;
 use agent::Agents;
+use batch::Batch;
 use first_checks::FirstChecks;
 use followers::Followers;
 use listeners::Registry;
@@ -78,6 +80,8 @@ pub struct Shared {
     followers: Followers,
     /// What agents say.
     agents: Agents,
+    /// Changes that are to be published together.
+    batch: Batch,
     /// The first round of checks, which clients wait for.
     pub first_checks: FirstChecks,
     stopping: AtomicBool,
@@ -96,6 +100,7 @@ impl Shared {
             standings: Mutex::new(standings),
             followers,
             agents: Agents::default(),
+            batch: Batch::default(),
             first_checks: FirstChecks::new(probe::first_attempts(&world)),
             world,
             facts,
@@ -175,12 +180,13 @@ async fn run(
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let told = Told::new(&shared.world);
     let (mut probing, mut serving) = (true, false);
+    let (mut found, mut of_traffic) = (Vec::new(), Vec::new());
     loop {
         tokio::select! {
-            finding = findings.recv(), if probing => match finding {
-                Some(finding) => apply::finding(&shared, finding),
-                None => probing = false,
-            },
+            count = findings.recv_many(&mut found, limits::CHANGES_MAX), if probing => {
+                probing = count > 0;
+                apply::findings(&shared, &mut found);
+            }
             api = &mut api_comes, if !serving => {
                 serving = true;
                 if let Ok((api, registry)) = api {
@@ -188,7 +194,7 @@ async fn run(
                 }
             }
             () = told.wait() => passive.hear(&shared),
-            result = passive.found() => passive.probed(&shared, &result),
+            () = passive.found(&mut of_traffic) => passive.probed(&shared, &mut of_traffic),
             _ = second.tick() => {
                 passive.hear(&shared);
                 shared.rates.tick(&shared.world, clock::now());

@@ -5,14 +5,14 @@
 //! looked at the failure that opened it, whatever its checks say; the probe thread then probes the
 //! server's own address once, `fail-timeout` later, and so on until it can be connected to. The
 //! last server of a backend is no exception: its clients are refused rather than made to find out
-//! for themselves.
+//! for themselves, and the probes come every second then.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::probe::{FromTraffic, Order, ProbeResult};
-use super::{Shared, apply, lines};
+use super::{Shared, apply, batch, lines};
 use crate::base::ids::{ProxyId, ServerId};
 use crate::config::plan::{Observe, OnError};
 use crate::health::{Circuit, Outcome, Transition};
@@ -82,16 +82,19 @@ pub(super) fn connect(world: &World) -> (Passive, FromTraffic) {
 }
 
 impl Passive {
-    /// What a probe has found; never returns if there are none.
-    pub(super) async fn found(&mut self) -> ProbeResult {
-        match self.found.recv().await {
-            Some(result) => result,
-            None => std::future::pending().await,
+    /// Waits for what probes find; never returns if there are none.
+    pub(super) async fn found(&mut self, results: &mut Vec<ProbeResult>) {
+        if self.found.recv_many(results, limits::CHANGES_MAX).await == 0 {
+            std::future::pending().await
         }
     }
 
     /// Looks at everything that shards have told.
     pub(super) fn hear(&mut self, shared: &Shared) {
+        batch::together(shared, || self.hear_all(shared));
+    }
+
+    fn hear_all(&mut self, shared: &Shared) {
         let port = &shared.world.control;
         port.listen();
         // Whatever is told from now on wakes this thread again: what the port holds is enough.
@@ -142,14 +145,20 @@ impl Passive {
     }
 
     /// A circuit has opened: the server is out, and its probe is ordered.
-    fn opened(&mut self, shared: &Shared, backend: &Backend, server: &Arc<Server>, info: &str) {
+    fn opened(
+        &mut self,
+        shared: &Shared,
+        backend: &Arc<Backend>,
+        server: &Arc<Server>,
+        info: &str,
+    ) {
         note(server, "HANA", info, 0);
         let reason = lines::reason_of("HANA", None, info, None);
         apply::traffic(shared, backend, server, Transition::Down, &reason);
-        self.order_probe(server);
+        self.order_probe(backend, server);
     }
 
-    fn order_probe(&mut self, server: &Arc<Server>) {
+    fn order_probe(&mut self, backend: &Arc<Backend>, server: &Arc<Server>) {
         let Some(Some(watched)) = self.watched.get(server.id.0 as usize) else {
             return;
         };
@@ -157,7 +166,7 @@ impl Passive {
             return;
         };
         let sent = self.orders.try_send(Order {
-            proxy: watched.proxy,
+            backend: Arc::clone(backend),
             server_index: watched.server_index,
             server: Arc::clone(server),
             due,
@@ -165,8 +174,16 @@ impl Passive {
         debug_assert!(sent.is_ok(), "one order per server at a time");
     }
 
-    /// A server that is out was probed.
-    pub(super) fn probed(&mut self, shared: &Shared, result: &ProbeResult) {
+    /// Servers that are out were probed: applies what was found, and takes it.
+    pub(super) fn probed(&mut self, shared: &Shared, results: &mut Vec<ProbeResult>) {
+        batch::together(shared, || {
+            results
+                .drain(..)
+                .for_each(|result| self.probed_one(shared, &result));
+        });
+    }
+
+    fn probed_one(&mut self, shared: &Shared, result: &ProbeResult) {
         let Some(backend) = shared.world.backend(result.proxy).map(Arc::clone) else {
             return;
         };
@@ -199,7 +216,7 @@ impl Passive {
         if let Some(says) = says {
             apply::traffic(shared, &backend, server, says, &lines::reason(result));
         }
-        self.order_probe(server);
+        self.order_probe(&backend, server);
     }
 
     fn at(

@@ -13,6 +13,7 @@ use super::ring::{Ring, RingPlan};
 use super::sequence::Sequence;
 use super::server::Server;
 use super::sets::{self, Cursors, Set};
+use super::slow_start::WHOLE;
 use super::table::{Entry, Phase, Places, Table};
 use crate::base::address::Address;
 use crate::base::hash;
@@ -91,7 +92,12 @@ impl Builder {
     }
 
     fn places(&self, entries: &[Entry]) -> Places {
-        let known = |entry: &Entry| (self.identities[&entry.server.id], entry.share);
+        // While all of them return, the one that is farthest counts as whole: the clients of a ring
+        // would otherwise move with every point that is added to each of them.
+        let farthest = entries.iter().map(|entry| entry.share / entry.weight).max();
+        let percent = farthest.unwrap_or(WHOLE).max(1);
+        let share = |entry: &Entry| entry.share * WHOLE / percent;
+        let known = |entry: &Entry| (self.identities[&entry.server.id], share(entry));
         let servers = || entries.iter().map(known).collect::<Vec<_>>();
         match self.kind() {
             Some(HashKind::Consistent) => Places::Ring(Ring::new(&self.points, &servers())),

@@ -9,6 +9,8 @@ mod builder;
 mod choose;
 mod first;
 mod hashed;
+#[cfg(test)]
+mod interplay;
 mod key;
 mod leastconn;
 mod load;

@@ -11,13 +11,13 @@ use super::{Backend, Health, Outcome, Pick, PickRequest, Server};
 use crate::base::ids::ServerId;
 use crate::config::plan::{Balance, Expression, Fetch, HashFunction, HashKey};
 
-const PICKS: u32 = 1_000_000;
-const WEIGHTS: [u16; 5] = [1, 2, 3, 4, 10];
+pub(super) const PICKS: u32 = 1_000_000;
+pub(super) const WEIGHTS: [u16; 5] = [1, 2, 3, 4, 10];
 
 /// Chi-square with 4 degrees of freedom exceeds it once in 10,000 seeds.
-const CHI_SQUARE_MAX: f64 = 23.5;
+pub(super) const CHI_SQUARE_MAX: f64 = 23.5;
 
-fn chi_square(counts: &[u32], shares: &[f64]) -> f64 {
+pub(super) fn chi_square(counts: &[u32], shares: &[f64]) -> f64 {
     let total = f64::from(counts.iter().sum::<u32>());
     let terms = counts.iter().zip(shares).map(|(count, share)| {
         let expected = total * share;
@@ -26,7 +26,7 @@ fn chi_square(counts: &[u32], shares: &[f64]) -> f64 {
     terms.sum()
 }
 
-fn by_weight(weights: &[u16]) -> Vec<f64> {
+pub(super) fn by_weight(weights: &[u16]) -> Vec<f64> {
     let total: u16 = weights.iter().sum();
     let share = |weight: &u16| f64::from(*weight) / f64::from(total);
     weights.iter().map(share).collect()

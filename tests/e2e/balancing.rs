@@ -2,7 +2,8 @@
 //! them, first, random, static round robin, bounded load. `spread` has the rest.
 
 use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 
@@ -333,4 +334,228 @@ fn without_a_key_servers_take_turns() {
     let counts = count_sequential(port, 10);
     assert_eq!(sorted(&counts), [10], "one client has one server");
     balancer.settle();
+}
+
+/// Each algorithm, as HAProxy has it or not.
+const ALGORITHMS: [(&str, bool); 16] = [
+    ("balance roundrobin", true),
+    ("balance static-rr", true),
+    ("balance leastconn", true),
+    ("balance first", true),
+    ("balance random", true),
+    ("balance random(1)", true),
+    ("balance peak-ewma", false),
+    ("balance source", true),
+    ("balance source\n    hash-type consistent", true),
+    ("balance source\n    hash-type maglev", false),
+    ("balance hash src", true),
+    ("balance hash src\n    hash-type consistent wt6", true),
+    (
+        "balance hash src_port\n    hash-type consistent djb2 avalanche",
+        true,
+    ),
+    ("balance hash dst\n    hash-type map-based crc32", true),
+    (
+        "balance hash src\n    hash-type consistent\n    hash-balance-factor 150",
+        true,
+    ),
+    (
+        "balance hash dst_port\n    hash-type maglev\n    hash-balance-factor 125",
+        false,
+    ),
+];
+
+/// A `listen` of each algorithm with the same servers: the balancer, and the ports.
+fn of_each_algorithm(lines: &str) -> (Balancer, Vec<(&'static str, String, u16)>) {
+    let (mut body, mut listens) = (String::new(), Vec::new());
+    for (index, (algorithm, is_haproxys)) in ALGORITHMS.into_iter().enumerate() {
+        if !is_haproxys && !is_tidegate() {
+            continue;
+        }
+        let (name, port) = (format!("l{index}"), free_port());
+        let head = format!("listen {name}\n    bind 127.0.0.1:{port}\n    {algorithm}\n");
+        writeln!(body, "{head}    timeout queue 20s\n{lines}").unwrap();
+        listens.push((algorithm, name, port));
+    }
+    (Balancer::start(body), listens)
+}
+
+/// Who serves clients of many addresses.
+fn serving(port: u16) -> BTreeSet<String> {
+    owners(port, 24).into_iter().collect()
+}
+
+/// One server is dead, one has the weight 0 and one is a backup: clients get the two that are left,
+/// after a retry where need be.
+#[test]
+fn every_algorithm_goes_on_to_a_server_that_serves() {
+    let _turn = turn::shared();
+    let (mut servers, lines) = named(&["weight 2", "weight 3", "weight 1", "weight 0", "backup"]);
+    servers[1].stop();
+    let lines = format!("    retries 3\n    option redispatch 1\n{lines}");
+    let (balancer, listens) = of_each_algorithm(&lines);
+    let may = BTreeSet::from(["s1".to_owned(), "s3".to_owned()]);
+    for (algorithm, name, port) in listens {
+        let is_hash = ["source", "hash"]
+            .iter()
+            .any(|word| algorithm.contains(word));
+        if is_hash && !is_tidegate() {
+            // It hashes to the dead one again.
+            continue;
+        }
+        let serving = serving(port);
+        assert!(serving.is_subset(&may), "{algorithm}: {serving:?}");
+        let takes_one = ["first", " dst"]
+            .iter()
+            .any(|word| algorithm.contains(word));
+        assert!(serving == may || takes_one, "{algorithm}: {serving:?}");
+        let stat = balancer.stat();
+        let tried = stat.number(&name, "s2", "wredis");
+        assert!(
+            tried > 0 || takes_one || algorithm.contains("peak"),
+            "{algorithm}"
+        );
+        for unused in ["s4", "s5"] {
+            assert_eq!(stat.number(&name, unused, "stot"), 0, "{algorithm}");
+        }
+    }
+    balancer.settle();
+}
+
+#[test]
+fn every_algorithm_serves_with_one_server_and_refuses_without() {
+    let _turn = turn::shared();
+    let (_servers, lines) = named(&["", "disabled", "weight 0"]);
+    let (balancer, listens) = of_each_algorithm(&lines);
+    for (algorithm, _, port) in listens {
+        assert_eq!(
+            serving(port),
+            BTreeSet::from(["s1".to_owned()]),
+            "{algorithm}"
+        );
+    }
+    balancer.settle();
+    for lines in [
+        "",
+        "    server s 127.0.0.1:9 disabled\n",
+        "    server s 127.0.0.1:9 weight 0\n",
+    ] {
+        let (balancer, listens) = of_each_algorithm(lines);
+        for (algorithm, _, port) in listens {
+            assert!(ask_name(local(port)).is_err(), "{algorithm} with {lines:?}");
+        }
+        balancer.settle();
+    }
+}
+
+#[test]
+fn every_algorithm_takes_backup_servers_without_others() {
+    let _turn = turn::shared();
+    let (_servers, lines) = named(&["disabled", "backup", "backup", "backup weight 0"]);
+    for (option, may) in [
+        ("", &["s2"][..]),
+        ("    option allbackups\n", &["s2", "s3"][..]),
+    ] {
+        let (balancer, listens) = of_each_algorithm(&format!("{option}{lines}"));
+        let may: BTreeSet<String> = may.iter().map(|name| (*name).to_owned()).collect();
+        for (algorithm, _, port) in listens {
+            let serving = serving(port);
+            assert!(serving.is_subset(&may), "{algorithm}: {serving:?}");
+            // Who is idle again at once is the first, and the quickest.
+            let takes_one = ["first", " dst", "peak"]
+                .iter()
+                .any(|word| algorithm.contains(word));
+            assert!(serving == may || takes_one, "{algorithm}: {serving:?}");
+        }
+        balancer.settle();
+    }
+}
+
+/// Two connections at most on each of two servers; everybody else waits, and everybody is served.
+#[test]
+fn every_algorithm_keeps_limits_and_serves_those_that_wait() {
+    let _turn = turn::shared();
+    let (_servers, lines) = named(&["maxconn 2", "maxconn 2"]);
+    let (balancer, listens) = of_each_algorithm(&lines);
+    for (algorithm, name, port) in listens {
+        let clients: Vec<TcpStream> = (0..12).map(|_| connect_port(port)).collect();
+        // Servers close after their clients, so nobody gives room yet.
+        eventually("the others wait", || {
+            let stat = balancer.stat();
+            let waiting = ["BACKEND", "s1", "s2"].map(|row| stat.number(&name, row, "qcur"));
+            let open = ["s1", "s2"].map(|row| stat.number(&name, row, "scur"));
+            waiting[0].max(waiting[1] + waiting[2]) + open.iter().sum::<u64>() == 12
+        });
+        std::thread::scope(|scope| {
+            for client in clients {
+                scope.spawn(move || {
+                    let name = read_name(&client);
+                    assert!(name.is_ok(), "{algorithm}: {name:?}");
+                });
+            }
+        });
+        let stat = balancer.stat();
+        let most = ["s1", "s2"].map(|server| stat.number(&name, server, "smax"));
+        assert!(most.iter().max() == Some(&2), "{algorithm}: {most:?}");
+        // Who hashes no port has one client here.
+        let one_home = algorithm.contains("source") || algorithm.contains("hash");
+        assert!(one_home || most == [2, 2], "{algorithm}: {most:?}");
+    }
+    balancer.settle();
+}
+
+/// What a server is known by decides where its clients are, in two processes alike.
+#[test]
+fn two_processes_agree_by_every_hash_key() {
+    let _turn = turn::shared();
+    if skip("haproxy 2.6 has no 'hash-key'") {
+        return;
+    }
+    let server = |n: u8| {
+        let name = format!("s{n}");
+        let answer = move |mut stream: TcpStream| {
+            let _ = stream.write_all(name.as_bytes());
+        };
+        MockServer::start_on(Ipv4Addr::new(127, 0, 7, n).into(), answer)
+    };
+    let servers: Vec<MockServer> = (1..=4).map(server).collect();
+    let keys = ["id", "id32", "addr", "addr-port", "guid"];
+    let start = |prefix: &str, order: [usize; 4]| {
+        let (mut body, mut ports) = (String::new(), Vec::new());
+        for (key, kind) in keys
+            .iter()
+            .flat_map(|key| [(key, "consistent"), (key, "maglev")])
+        {
+            let port = free_port();
+            ports.push(port);
+            let name = format!("{prefix}-{key}-{kind}");
+            let head = format!("listen {name}\n    bind 127.0.0.1:{port}\n    balance source\n");
+            writeln!(body, "{head}    hash-type {kind}").unwrap();
+            for n in order {
+                let (id, address) = (100 + n, servers[n].address());
+                let words = format!("id {id} guid {kind}-{key}-{n} hash-key {key}");
+                writeln!(body, "    server {prefix}{n} {address} {words}").unwrap();
+            }
+        }
+        (Balancer::start(body), ports)
+    };
+    let homes = |ports: &[u16]| -> Vec<Vec<String>> {
+        ports.iter().map(|port| owners(*port, 60)).collect()
+    };
+    let (first, first_ports) = start("a", [0, 1, 2, 3]);
+    let (second, second_ports) = start("b", [2, 0, 3, 1]);
+    let here = homes(&first_ports);
+    assert_eq!(homes(&second_ports), here);
+    // `id` and `id32` are the same, the others place servers elsewhere.
+    let [consistent, maglev]: [Vec<_>; 2] =
+        [0, 1].map(|from| here.iter().skip(from).step_by(2).collect());
+    for homes in [consistent, maglev] {
+        assert_eq!(homes[0], homes[1]);
+        assert_eq!(homes.iter().collect::<BTreeSet<_>>().len(), keys.len() - 1);
+    }
+    drop(first);
+    let (third, third_ports) = start("c", [3, 2, 1, 0]);
+    assert_eq!(homes(&third_ports), here, "after a restart");
+    second.settle();
+    third.settle();
 }

@@ -11,7 +11,7 @@ use crate::support::client::{self, ask_name, connect_port, local};
 use crate::support::port::free_port;
 use crate::support::{
     Balancer, MockServer, StopOnDrop, Stopwatch, Syslog, balancer::Setup, balancer::TempDir,
-    eventually, is_tidegate, stream, turn, wait_for,
+    eventually, is_tidegate, skip, stream, turn, wait_for,
 };
 
 #[test]
@@ -254,6 +254,39 @@ fn busy_shards_and_a_blocked_log_take_nobody_out() {
     let stat = balancer.stat();
     for index in 0..CHECKED {
         assert_eq!(stat.number("checked", &format!("s{index}"), "chkfail"), 0);
+    }
+    balancer.settle();
+}
+
+/// A thousand servers are dead at the start: their tables are not built one by one, which would
+/// take minutes (a Maglev table of so many takes a tenth of a second).
+#[test]
+fn a_thousand_dead_servers_are_out_together() {
+    const SERVERS: usize = 1_000;
+    let _turn = turn::alone();
+    if skip("its table takes as long as it takes") {
+        return;
+    }
+    let (port, nobody, good) = (free_port(), free_port(), MockServer::named("good"));
+    let mut lines = String::new();
+    for n in 0..SERVERS {
+        let (high, low) = (n / 250, 1 + n % 250);
+        lines.push_str(&format!("    server s{n} 127.1.{high}.{low}:{nobody}\n"));
+    }
+    let body = format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    balance source\n    hash-type maglev\n    \
+         default-server check inter 60s fall 1\n{lines}    server good {}\n",
+        good.address()
+    );
+    let watch = Stopwatch::start();
+    let setup = Setup::new(body).global_of_ours("tune.first-checks-wait 60s");
+    let balancer = setup.start();
+    watch.assert_within(0, 20_000, "the first round");
+    let stat = balancer.stat();
+    let down = |n: usize| stat.text("l", &format!("s{n}"), "status") == "DOWN";
+    assert!((0..SERVERS).all(down));
+    for _ in 0..20 {
+        assert_eq!(ask_name(local(port)).unwrap(), "good");
     }
     balancer.settle();
 }

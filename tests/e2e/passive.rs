@@ -384,8 +384,8 @@ fn failures_that_are_too_far_apart_open_nothing() {
     let balancer = Balancer::start(listen(port, &syslog, &lines));
     for _ in 0..6 {
         // No three of them lie within 300 ms.
-        let watch = Stopwatch::start();
         refused(port);
+        let watch = Stopwatch::start();
         wait_for(Duration::from_secs(1), || (watch.ms() >= 160).then_some(()));
     }
     assert_eq!(status(&balancer, "a"), "no check");
@@ -522,5 +522,50 @@ fn a_probe_has_the_bounds_of_a_check() {
     eventually("a probe has timed out", probed);
     let took = watch.ms() - out_since;
     assert!((450..=1_500).contains(&took), "400 ms, then 100 ms: {took}");
+    balancer.settle();
+}
+
+/// As long as there is another server a probe waits for `fail-timeout`. When the last one is out,
+/// both are probed every second.
+#[test]
+fn without_any_server_probes_come_every_second() {
+    let _turn = turn::shared();
+    if skip(OURS) {
+        return;
+    }
+    let (syslog, port) = (Syslog::start(), free_port());
+    let mut servers = ["a", "b"].map(MockServer::named);
+    let lines: String = servers
+        .iter()
+        .zip(["a", "b"])
+        .map(|(server, name)| {
+            let address = server.address();
+            format!("    server {name} {address} max-fails 1 fail-timeout 60s\n")
+        })
+        .collect();
+    let lines = format!("    balance first\n    option redispatch 1\n{lines}");
+    let body = listen(port, &syslog, &lines).replace("retries 0", "retries 1");
+    let balancer = Balancer::start(body);
+    servers[0].stop();
+    assert_eq!(ask_name(local(port)).unwrap(), "b");
+    syslog.wait_line("Server l/a is DOWN");
+    servers[0].restart();
+    let before = servers[0].accepted();
+    let probed = || (servers[0].accepted() > before).then_some(());
+    assert!(wait_for(Duration::from_millis(1_500), probed).is_none());
+    assert_eq!(ask_name(local(port)).unwrap(), "b");
+    servers[1].stop();
+    refused(port);
+    let watch = Stopwatch::start();
+    servers[1].restart();
+    for line in [
+        "has no server available!",
+        "Server l/a is UP",
+        "Server l/b is UP",
+    ] {
+        syslog.wait_line(line);
+    }
+    watch.assert_within(0, 4_000, "the first second");
+    assert_eq!(ask_name(local(port)).unwrap(), "a");
     balancer.settle();
 }

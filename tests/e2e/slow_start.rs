@@ -1,13 +1,13 @@
 //! Servers that were down get their share, their limit and their connections back bit by bit.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::spread::{count_sequential, named};
-use crate::support::client::{ask_name, connect_port, local, read_bytes, write};
+use crate::support::client::{End, ask_name, connect_port, local, read_bytes, read_end, write};
 use crate::support::port::free_port;
 use crate::support::stats::Stat;
 use crate::support::{
@@ -366,4 +366,205 @@ fn peak_ewma_spreads_and_leaves_alone_who_fails() {
     let failed = balancer.stat().number("l", "s2", "econ");
     assert!(failed <= 2, "{failed} failed connects");
     balancer.settle();
+}
+
+/// Under load ten servers fail together and return together: their circuits open and nobody tries
+/// them; when they are back each gets its connections at no more than its rate, everybody is served
+/// or refused, and in the end all of them have their whole share.
+#[test]
+fn ten_servers_that_fail_together_return_without_a_stampede() {
+    const SERVERS: usize = 10;
+    const CLIENTS: usize = 40;
+    const RATE: u64 = 10;
+    const LASTS_MS: u64 = 3_000;
+    let _turn = turn::alone();
+    if skip(OURS) {
+        return;
+    }
+    let watch = Stopwatch::start();
+    let (mut servers, moments): (Vec<_>, Vec<_>) = (0..SERVERS).map(|_| noting(watch)).unzip();
+    let lines: String = servers
+        .iter()
+        .enumerate()
+        .map(|(index, server)| format!("    server s{index} {}\n", server.address()))
+        .collect();
+    let (syslog, port) = (Syslog::start(), free_port());
+    // No checks: what fails and what returns is found by circuits alone.
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    balance leastconn\n    \
+         retries 2\n    option redispatch 1\n    timeout queue 20s\n    default-server max-fails 3 \
+         fail-timeout 500ms slowstart {LASTS_MS}ms slowstart-connrate {RATE}\n{lines}",
+        syslog.address()
+    ));
+    let [served, refused] = [(); 2].map(|()| AtomicU64::new(0));
+    let attempts = || {
+        let stat = balancer.stat();
+        let errors = |index| stat.number("l", &format!("s{index}"), "econ");
+        (0..SERVERS).map(errors).sum::<u64>()
+    };
+    let stop = AtomicBool::new(false);
+    let returned = std::thread::scope(|scope| {
+        let _stop = StopOnDrop(&stop);
+        let client = || {
+            scope.spawn(|| {
+                while !stop.load(SeqCst) {
+                    let stream = connect_port(port);
+                    // It may be refused before it has said anything.
+                    let _ = (&stream).write_all(b"x");
+                    let mut byte = [0];
+                    let counter = match (&stream).read(&mut byte) {
+                        Ok(1) if byte == *b"x" => &served,
+                        Ok(0) => &refused,
+                        Err(error) if error.kind() == ErrorKind::ConnectionReset => &refused,
+                        other => panic!("{other:?}: {byte:?}"),
+                    };
+                    counter.fetch_add(1, SeqCst);
+                }
+            })
+        };
+        let clients: Vec<_> = (0..CLIENTS).map(|_| client()).collect();
+        let more = |counter: &AtomicU64, count| {
+            let before = counter.load(SeqCst);
+            eventually("clients come", || counter.load(SeqCst) >= before + count);
+        };
+        more(&served, 500);
+        assert_eq!(refused.load(SeqCst), 0);
+        servers.iter_mut().for_each(MockServer::stop);
+        eventually("all are out", || syslog.count(" is DOWN, ") >= SERVERS);
+        more(&refused, CLIENTS as u64);
+        let before = attempts();
+        more(&refused, 300);
+        assert_eq!(attempts(), before, "a client tried a server that is out");
+        let returned = watch.ms();
+        servers.iter_mut().for_each(MockServer::restart);
+        eventually("all are back", || syslog.count(" is UP, ") >= SERVERS);
+        more(&served, 200);
+        let whole = |stat: &Stat| {
+            (0..SERVERS).all(|i| stat.text("l", &format!("s{i}"), "throttle").is_empty())
+        };
+        eventually("all have their whole share", || whole(&balancer.stat()));
+        let refused_so_far = refused.load(SeqCst);
+        more(&served, 500);
+        assert_eq!(refused.load(SeqCst), refused_so_far);
+        stop.store(true, SeqCst);
+        for client in clients {
+            client.join().expect("everybody is served or refused");
+        }
+        returned
+    });
+    let mut seen = 0;
+    for (moments, index) in moments.iter().zip(0..) {
+        let moments = noted(moments);
+        seen += moments.len() as u64;
+        let later: Vec<u64> = moments.into_iter().filter(|ms| *ms >= returned).collect();
+        assert!(later.len() as u64 > RATE, "s{index}: {later:?}");
+        assert_rate(&later, returned, LASTS_MS, RATE);
+    }
+    assert_eq!(seen, served.load(SeqCst));
+    balancer.settle();
+    let stat = balancer.stat();
+    for index in 0..SERVERS {
+        assert_eq!(stat.number("l", &format!("s{index}"), "chkdown"), 1);
+    }
+    assert_eq!(stat.number("l", "BACKEND", "qcur"), 0);
+}
+
+/// A slow start begins whatever took the server out: its circuit, the server that it tracks, its
+/// agent, maintenance.
+#[test]
+fn every_way_back_is_a_slow_one() {
+    let _turn = turn::shared();
+    if skip(OURS) {
+        return;
+    }
+    let (port, nobody) = (free_port(), free_port());
+    let (mut tracked, mut server) = (MockServer::silent(), MockServer::named("s"));
+    let word = Arc::new(Mutex::new("up\n"));
+    let says = Arc::clone(&word);
+    let agent = MockServer::start(move |mut stream: TcpStream| {
+        let line = *says.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = stream.write_all(line.as_bytes());
+    });
+    let slow = "weight 8 slowstart 2s slowstart-steps 50,100";
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    retries 0\n    \
+         server traffic {} max-fails 1 fail-timeout 300ms {slow}\n\
+         backend b\n    server t {} {CHECK}\n    \
+         server tracking 127.0.0.1:{nobody} track t {slow}\n    \
+         server asked 127.0.0.1:{nobody} agent-check agent-port {} agent-inter 100 {slow}\n",
+        server.address(),
+        tracked.address(),
+        agent.address().port(),
+    ));
+    let cell = |(proxy, name): (&str, &str), column: &str| {
+        let stat = balancer.stat();
+        stat.text(proxy, name, column).to_owned()
+    };
+    let is_out = |server, word: &str| {
+        eventually("it is out", || cell(server, "status").starts_with(word));
+    };
+    let returns_slowly = |server| {
+        let numbers = || ["throttle", "weight"].map(|column| cell(server, column));
+        eventually("it begins", || numbers() == ["50", "4"]);
+        eventually("it is whole", || numbers() == ["", "8"]);
+    };
+    let [traffic, tracking, asked] = [("l", "traffic"), ("b", "tracking"), ("b", "asked")];
+    for server in [traffic, tracking, asked] {
+        assert_eq!(cell(server, "throttle"), "");
+    }
+    server.stop();
+    let (bytes, _) = read_end(&connect_port(port));
+    assert!(bytes.is_empty());
+    is_out(traffic, "DOWN");
+    server.restart();
+    returns_slowly(traffic);
+    tracked.stop();
+    is_out(tracking, "DOWN");
+    tracked.restart();
+    returns_slowly(tracking);
+    let say = |line| *word.lock().unwrap_or_else(PoisonError::into_inner) = line;
+    for (out, status, back) in [("down\n", "DOWN", "up\n"), ("maint\n", "MAINT", "ready\n")] {
+        say(out);
+        is_out(asked, status);
+        say(back);
+        returns_slowly(asked);
+    }
+    balancer.settle();
+}
+
+/// Who can't be served at the rate in `timeout queue` is told so; the others are served.
+#[test]
+fn whoever_the_rate_keeps_waiting_too_long_is_let_go() {
+    let _turn = turn::shared();
+    if skip(OURS) {
+        return;
+    }
+    let (mut server, syslog, port) = (MockServer::named("s"), Syslog::start(), free_port());
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    log {} local0\n    option tcplog\n    timeout \
+         queue 700ms\n    server s {} {CHECK} slowstart 20s slowstart-connrate 5\n",
+        syslog.address(),
+        server.address()
+    ));
+    returns(&balancer, &mut server, "s");
+    let clients: Vec<TcpStream> = (0..30).map(|_| connect_port(port)).collect();
+    let watch = Stopwatch::start();
+    let served = clients
+        .iter()
+        .filter(|client| match read_end(client) {
+            (bytes, End::Fin) if bytes == b"s" => true,
+            (bytes, _) if bytes.is_empty() => false,
+            other => panic!("{other:?}"),
+        })
+        .count();
+    watch.assert_within(600, 5_000, "timeout queue");
+    // 700 ms at 5 a second, and what came before the first client.
+    assert!((1..=8).contains(&served), "{served}");
+    drop(clients);
+    balancer.settle();
+    let stat = balancer.stat();
+    assert_eq!(stat.number("l", "s", "stot"), served as u64);
+    eventually("all have their lines", || {
+        syslog.count(" sQ ") == 30 - served
+    });
 }

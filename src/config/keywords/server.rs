@@ -61,7 +61,7 @@ pub(in crate::config) static SERVER: &[P] = &[
     }),
     P::works("error-limit", "<number>", "Failed connections in a row after which 'on-error' acts; a passed check ends the row too.", error_limit)
         .default("10"),
-    P::works("fail-timeout", "<time>", "Time in which 'max-fails' counts, and time before each probe of a server that is out.", fail_timeout)
+    P::works("fail-timeout", "<time>", "Time in which 'max-fails' counts, and time before each probe of a server that is out; a second at most once the backend has none left.", fail_timeout)
         .default("10s")
         .ours(),
     P::works("fall", "<number>", "Failed checks in a row until the server is down.", |_, server, name, value| {

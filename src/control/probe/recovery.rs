@@ -1,16 +1,25 @@
 //! Probes of servers that failed connections have taken out: one each time it is ordered, to the
 //! server's own address, whether it has checks or not.
+//!
+//! A probe waits for its moment as long as the backend has other servers. Once it has lost the last
+//! one, all that are out are probed every second: however long `fail-timeout` is, clients needn't
+//! be refused for longer than the servers are gone. All of them and not the first alone, so that it
+//! doesn't have to carry the load of the others.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::attempt::{Outcome, probe};
 use super::{ProbeResult, in_words};
-use crate::base::ids::{ProxyId, ServerId};
+use crate::base::ids::ServerId;
 use crate::base::time::Moment;
-use crate::lb::{Admin, Server};
+use crate::lb::{Admin, Backend, Server};
 use crate::sys::clock;
+
+/// Time between probes while a backend has no server.
+const NONE_LEFT: Duration = Duration::from_secs(1);
 
 /// What the probe thread is told of traffic, and where it tells what it has found.
 #[derive(Debug)]
@@ -27,7 +36,7 @@ pub struct FromTraffic {
 #[derive(Debug)]
 pub struct Order {
     /// The backend.
-    pub proxy: ProxyId,
+    pub backend: Arc<Backend>,
     /// The server's place in it.
     pub server_index: usize,
     /// The server.
@@ -53,7 +62,7 @@ async fn carry_out(order: Order) -> Option<ProbeResult> {
     let breaker = server.plan.passive.breaker.as_ref()?;
     let mut due = order.due;
     let (outcome, began) = loop {
-        tokio::time::sleep(due - clock::now()).await;
+        wait(&order.backend, due).await;
         let began = clock::now();
         if server.admin() == Admin::Maintenance {
             due = began.after_ms(u64::from(breaker.fail_timeout_ms));
@@ -68,7 +77,7 @@ async fn carry_out(order: Order) -> Option<ProbeResult> {
     let duration_ms = clock::now().ms_since(began);
     let (status, code, description) = in_words(outcome);
     Some(ProbeResult {
-        proxy: order.proxy,
+        proxy: order.backend.proxy.proxy_id,
         server_index: order.server_index,
         status,
         code,
@@ -79,4 +88,18 @@ async fn carry_out(order: Order) -> Option<ProbeResult> {
         up: status == "L4OK",
         restarts: 0,
     })
+}
+
+/// Waits until a probe is due: at its moment, or sooner where the backend has no server, or loses
+/// the last one meanwhile.
+async fn wait(backend: &Backend, due: Moment) {
+    let before = backend.availability();
+    loop {
+        let rest = due - clock::now();
+        tokio::time::sleep(rest.min(NONE_LEFT)).await;
+        let lost_last = before.is_down || backend.availability().downs > before.downs;
+        if rest <= NONE_LEFT || lost_last {
+            return;
+        }
+    }
 }

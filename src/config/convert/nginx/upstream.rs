@@ -27,7 +27,7 @@ enum Line {
 const FAILS_DEFAULT: &str = "default-server max-fails 1 fail-timeout 10s";
 /// What is different about it here.
 const FAILS_NOTE: &str = "When all servers are out nginx tries them all, here clients are refused \
-                          until one can be connected to.";
+                          until one can be connected to, which is tried every second.";
 
 /// The lines of an upstream.
 #[derive(Debug)]
