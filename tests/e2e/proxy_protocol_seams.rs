@@ -123,11 +123,9 @@ fn no_header_makes_connections_go_round() {
     if skip("HAProxy connects to itself until nothing is left") {
         return;
     }
-    let (syslog, port) = (Syslog::start(), free_port());
+    let port = free_port();
     let balancer = Balancer::start(format!(
-        "listen l\n    bind 0.0.0.0:{port} accept-proxy\n    log {} local0\n    \
-         option tcplog\n    server s * send-proxy-v2\n",
-        syslog.address()
+        "listen l\n    bind 0.0.0.0:{port} accept-proxy\n    server s * send-proxy-v2\n"
     ));
     let itself = between(CLIENT, &format!("127.0.0.1:{port}"));
     let other = between(CLIENT, &format!("127.0.0.9:{port}"));
@@ -141,16 +139,11 @@ fn no_header_makes_connections_go_round() {
         let client = connect_port(port);
         write(&client, &header);
         assert_refused(&client);
-        for _ in 0..sessions {
-            syslog.take_session();
-        }
-        assert_eq!(
-            balancer.stat().number("l", "FRONTEND", "stot"),
-            before + sessions
-        );
+        balancer.settle();
+        let after = balancer.stat().number("l", "FRONTEND", "stot");
+        assert_eq!(after, before + sessions);
     }
     assert_eq!(balancer.activity().number("destinations_missing"), Some(3));
-    balancer.settle();
 }
 
 /// A rule and `accept-proxy` ask for one header, not for two; a second one is the server's.
@@ -172,6 +165,9 @@ fn a_rule_and_the_listener_ask_for_the_same_header() {
 #[test]
 fn a_rule_of_defaults_holds() {
     let _turn = turn::shared();
+    if skip("there a listen section can't have such defaults") {
+        return;
+    }
     let (server, ports) = (MockServer::echo(), [free_port(), free_port()]);
     let balancer = Balancer::start(format!(
         "defaults headers\n    mode tcp\n    timeout connect 5s\n    timeout client 30s\n    \
