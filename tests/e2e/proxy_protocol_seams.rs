@@ -139,6 +139,7 @@ fn no_header_makes_connections_go_round() {
         let client = connect_port(port);
         write(&client, &header);
         assert_refused(&client);
+        drop(client);
         balancer.settle();
         let after = balancer.stat().number("l", "FRONTEND", "stot");
         assert_eq!(after, before + sessions);

@@ -32,8 +32,8 @@ pub(in crate::config) fn check(
             listening.add(index, bind, report);
         }
     }
-    // By proxy: the listeners whose connections come to it. Where those with a PROXY header go, that
-    // header says.
+    // By proxy: the listeners whose connections come to it. Those with a PROXY header go to where
+    // that says.
     let mut leading: HashMap<usize, Vec<&BindDraft>> = HashMap::new();
     for (index, proxy) in proxies() {
         if let Some(to) = goes_to(index) {
