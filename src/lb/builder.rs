@@ -80,15 +80,7 @@ impl Builder {
     }
 
     fn kind(&self) -> Option<HashKind> {
-        match self.balance {
-            Balance::Hash(hash) => Some(hash.method.kind),
-            Balance::RoundRobin
-            | Balance::StaticRr
-            | Balance::LeastConn
-            | Balance::PeakEwma
-            | Balance::First
-            | Balance::Random { .. } => None,
-        }
+        self.balance.hash().map(|hash| hash.method.kind)
     }
 
     fn places(&self, entries: &[Entry]) -> Places {

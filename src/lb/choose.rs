@@ -87,15 +87,8 @@ impl Backend {
 
     /// Where a hash leads; `None` = the algorithm hashes nothing, or there is nothing to hash.
     fn place(&self, request: &PickRequest) -> Option<u64> {
-        match &self.balance {
-            Balance::Hash(hash) => key::place(hash, self.seeds.hash, request),
-            Balance::RoundRobin
-            | Balance::StaticRr
-            | Balance::LeastConn
-            | Balance::PeakEwma
-            | Balance::First
-            | Balance::Random { .. } => None,
-        }
+        let hash = self.balance.hash()?;
+        key::place(hash, self.seeds.hash, request)
     }
 
     /// Whether as many sessions wait for this server alone as may (`maxqueue`).

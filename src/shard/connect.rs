@@ -37,7 +37,7 @@ impl<K: Kernel> Shard<K> {
         let to = match &server.plan.address {
             Target::Fixed(address) => Some(address),
             target => {
-                of_client = self.destination(slot).and_then(|to| target.of_client(to));
+                of_client = self.server_of_client(slot, target);
                 of_client.as_ref()
             }
         };

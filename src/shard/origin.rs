@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
+use crate::base::address::Address;
 use crate::base::source::Source;
+use crate::config::plan::Target;
 use crate::flow::proxy_protocol::{self, Fields, UniqueId, tlv};
 use crate::flow::{Direction, Side};
 use crate::lb::{Outcome, Server, ServerCounter};
@@ -45,8 +47,29 @@ impl<K: Kernel> Shard<K> {
         session.local
     }
 
-    /// The client's destination gives the server no address: a Unix client has none, or the port
-    /// with its offset is none.
+    /// The server at the client's destination.
+    pub(super) fn server_of_client(&mut self, slot: u32, target: &Target) -> Option<Address> {
+        let address = target.of_client(self.destination(slot)?)?;
+        (!self.is_listener_itself(slot, &address)).then_some(address)
+    }
+
+    /// Whether a connection there would come back to the listener. Where headers say where clients
+    /// want to go the configuration can't know, and one client could use up all connections.
+    fn is_listener_itself(&self, slot: u32, to: &Address) -> bool {
+        let session = self.sessions.at(slot).expect("a live session");
+        let acceptor = &self.acceptors[usize::from(session.acceptor)];
+        let front = session.frontend.proxy.front.as_ref().expect("a frontend");
+        if !acceptor.accepts_proxy && front.expect_proxy.is_empty() {
+            return false;
+        }
+        let listener = &self.world.plan.listeners[usize::from(acceptor.listener_id.0)];
+        // What comes to a transparent one was meant for others.
+        let own = self.kernel.local_address(session.fd(Side::Client));
+        !listener.transparent && own.is_some_and(|own| *to == Address::Ip(own))
+    }
+
+    /// The client's destination gives the server no address: a Unix client has none, the port with
+    /// its offset is none, or it is the listener itself.
     pub(super) fn no_destination(&mut self, slot: u32, server: &Arc<Server>) {
         self.gauges().destinations_missing.fetch_add(1, Relaxed);
         self.no_way(slot, server);

@@ -97,6 +97,27 @@ fn rules_and_conditions_are_inherited() {
     assert!(!expects(front, "10.0.0.3"));
 }
 
+/// Where clients say where they go, a server there need not be the listener itself.
+#[test]
+fn a_header_says_where_a_server_is() {
+    let rule = " tcp-request connection expect-proxy layer4 if LOCALHOST\n";
+    for (words, rule, is_circle) in [
+        ("", "", true),
+        (" accept-proxy", "", false),
+        ("", rule, false),
+        (" transparent", "", false),
+    ] {
+        let text = format!("listen l\n bind :80{words}\n{rule} server s *\n");
+        let (_, messages) = config::load_text("t.cfg", &text, &World::new());
+        let printed = printed(&messages);
+        assert_eq!(
+            printed.contains("in a circle"),
+            is_circle,
+            "{text}{printed}"
+        );
+    }
+}
+
 #[test]
 fn what_is_wrong_in_a_file_has_its_place() {
     let text = "listen l\n bind :80\n acl a src -f list\n";

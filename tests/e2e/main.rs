@@ -32,6 +32,7 @@ mod programs;
 mod proxy_protocol;
 mod proxy_protocol_programs;
 mod proxy_protocol_refused;
+mod proxy_protocol_seams;
 mod runtime_socket;
 mod scenarios;
 mod send_proxy;

@@ -73,6 +73,18 @@ pub(in crate::config) fn port(
     Ok(())
 }
 
+/// A server's time in milliseconds that can't be none.
+pub(super) fn time_above_zero(name: &str, value: &str) -> Result<u32, String> {
+    let time = units::time(value, Unit::Milliseconds).map_err(|fault| match fault {
+        UnitFault::Character(_) => format!("{fault} in '{name}' argument."),
+        UnitFault::Overflow => super::global::overflow(name, value, Unit::Milliseconds),
+    })?;
+    match time {
+        0 => Err(format!("invalid value 0 for argument '{name}'.")),
+        time => Ok(time),
+    }
+}
+
 /// `inter`, `fastinter`, `downinter` and `agent-inter`.
 pub(in crate::config) fn interval(
     _: &dyn Environment,
@@ -80,13 +92,7 @@ pub(in crate::config) fn interval(
     name: &str,
     value: &str,
 ) -> Result<(), String> {
-    let time = units::time(value, Unit::Milliseconds).map_err(|fault| match fault {
-        UnitFault::Character(_) => format!("{fault} in '{name}' argument."),
-        UnitFault::Overflow => super::global::overflow(name, value, Unit::Milliseconds),
-    })?;
-    if time == 0 {
-        return Err(format!("invalid value 0 for argument '{name}'."));
-    }
+    let time = time_above_zero(name, value)?;
     match name {
         "fastinter" => server.fast_inter_ms = Some(time),
         "downinter" => server.down_inter_ms = Some(time),

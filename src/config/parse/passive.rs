@@ -1,9 +1,10 @@
 //! The parameters of a server that say what its traffic may do to it.
 
+use super::health::time_above_zero;
 use crate::config::draft::{Observed, ServerSettings};
 use crate::config::environment::Environment;
 use crate::config::plan::OnError;
-use crate::config::values::units::{self, Unit, UnitFault};
+use crate::config::values::units;
 
 /// The largest `max-fails`: the times of as many failures are kept, 32 KiB for each server then.
 pub(in crate::config) const MAX_FAILS_MAX: u16 = 4096;
@@ -80,13 +81,6 @@ pub(in crate::config) fn fail_timeout(
     name: &str,
     value: &str,
 ) -> Result<(), String> {
-    let time = units::time(value, Unit::Milliseconds).map_err(|fault| match fault {
-        UnitFault::Character(_) => format!("{fault} in '{name}' argument."),
-        UnitFault::Overflow => super::global::overflow(name, value, Unit::Milliseconds),
-    })?;
-    if time == 0 {
-        return Err(format!("invalid value 0 for argument '{name}'."));
-    }
-    server.passive.fail_timeout_ms = Some(time);
+    server.passive.fail_timeout_ms = Some(time_above_zero(name, value)?);
     Ok(())
 }

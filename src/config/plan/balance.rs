@@ -76,8 +76,13 @@ impl Balance {
     }
 
     fn key(&self) -> Option<&HashKey> {
+        self.hash().map(|hash| &hash.key)
+    }
+
+    /// The hash that it goes by.
+    pub fn hash(&self) -> Option<&Hash> {
         match self {
-            Balance::Hash(hash) => Some(&hash.key),
+            Balance::Hash(hash) => Some(hash),
             Balance::RoundRobin
             | Balance::StaticRr
             | Balance::LeastConn

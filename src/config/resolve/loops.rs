@@ -32,11 +32,15 @@ pub(in crate::config) fn check(
             listening.add(index, bind, report);
         }
     }
-    // By proxy: the listeners whose connections come to it.
+    // By proxy: the listeners whose connections come to it. Those with a PROXY header go to where
+    // that says.
     let mut leading: HashMap<usize, Vec<&BindDraft>> = HashMap::new();
     for (index, proxy) in proxies() {
         if let Some(to) = goes_to(index) {
-            leading.entry(to).or_default().extend(&proxy.binds);
+            let rule = !proxy.settings.expect_proxy.is_empty();
+            let is_where_it_goes = |bind: &&BindDraft| !rule && !bind.settings.accept_proxy;
+            let binds = proxy.binds.iter().filter(is_where_it_goes);
+            leading.entry(to).or_default().extend(binds);
         }
     }
     let mut passes = Vec::new();
