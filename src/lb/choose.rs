@@ -9,7 +9,7 @@ use crate::config::plan::Balance;
 
 impl Backend {
     /// Takes a connection by the backend's algorithm: the index of the server, or the only server
-    /// to wait for, if there is one.
+    /// to wait for, if there is one. The table is not empty.
     pub(super) fn choose(
         &self,
         table: &Table,
@@ -49,8 +49,11 @@ impl Backend {
         index.or_else(avoided).ok_or(None)
     }
 
-    /// Takes a connection of any server.
+    /// Takes a connection of any server, if there is one.
     pub(super) fn choose_any(&self, table: &Table) -> Option<usize> {
+        if table.entries.is_empty() {
+            return None;
+        }
         self.choose(table, PickRequest::ANY).ok()
     }
 

@@ -206,6 +206,38 @@ fn publishing_frees_the_tables_nobody_reads() {
     assert!(backend.published.lock().unwrap().retired.len() <= 1);
 }
 
+/// The last server goes between a session's pick and its entering the queue.
+#[test]
+fn a_session_waits_though_the_last_server_has_just_gone() {
+    for balance in testing::ALL {
+        let backend = backend(balance, &[server(1, 1)]);
+        let request = PickRequest {
+            client: address(1),
+            ..ANY
+        };
+        assert_eq!(picked(&backend.pick(request)), Some(0), "{balance:?}");
+        let Pick::Wait { only } = backend.pick(request) else {
+            panic!("{balance:?}: the server is full");
+        };
+        backend.servers[0].set_health(Health::Down);
+        assert!(backend.publish().is_empty());
+        assert!(backend.enqueue(waiter(7, only)).is_none(), "{balance:?}");
+        assert_eq!((backend.queued(), backend.active()), (1, 1), "{balance:?}");
+        assert!(
+            backend
+                .release(&backend.servers[0], Outcome::Completed)
+                .is_none()
+        );
+        backend.servers[0].set_health(Health::Up);
+        let grants = backend.publish();
+        assert_eq!(
+            granted(&grants.into_iter().next()),
+            Some((7, 0)),
+            "{balance:?}"
+        );
+    }
+}
+
 /// One shard releases the only unit at the moment when another one enters the queue: in each
 /// round the newcomer gets it, whichever way the two interleave.
 #[test]
