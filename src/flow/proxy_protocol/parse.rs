@@ -95,10 +95,13 @@ fn text(bytes: &[u8]) -> Read {
 
 /// Two addresses and two ports, with one space between each.
 fn pair<A: FromStr + Into<IpAddr>>(text: &str) -> Result<(SocketAddr, SocketAddr), Fault> {
-    let words: Vec<&str> = text.splitn(5, ' ').collect();
-    let [source, destination, source_port, destination_port] = words[..] else {
+    let mut words = text.split(' ');
+    let mut word = || words.next().ok_or(Fault::Invalid);
+    let (source, destination) = (word()?, word()?);
+    let (source_port, destination_port) = (word()?, word()?);
+    if words.next().is_some() {
         return Err(Fault::Invalid);
-    };
+    }
     let address = |ip: &str, port: &str| {
         let ip = ip.parse::<A>().map_err(|_| Fault::Invalid)?;
         Ok(SocketAddr::new(ip.into().to_canonical(), number(port)?))
