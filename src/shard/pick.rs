@@ -108,7 +108,6 @@ impl<K: Kernel> Shard<K> {
 
     fn wait(&mut self, slot: u32, backend: &Arc<Backend>, only: Option<ServerId>) {
         let now = self.now;
-        let session = self.sessions.at_mut(slot).expect("a live session");
         let back = backend.proxy.back.as_ref().expect("a backend");
         let timeout = match (back.timeout_queue_ms, back.timeout_connect_ms) {
             (0, connect) => connect,
@@ -119,8 +118,20 @@ impl<K: Kernel> Shard<K> {
         } else {
             now.after_ms(u64::from(timeout))
         };
-        session.state = State::Waiting { deadline };
+        let session = self.sessions.at_mut(slot).expect("a live session");
         session.queued_before = u32::try_from(backend.queued()).unwrap_or(u32::MAX);
+        self.wait_until(slot, backend, only, deadline);
+    }
+
+    fn wait_until(
+        &mut self,
+        slot: u32,
+        backend: &Backend,
+        only: Option<ServerId>,
+        deadline: Moment,
+    ) {
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        session.state = State::Waiting { deadline };
         let waiter = Waiter {
             shard: self.id,
             session: session.key,
@@ -140,13 +151,15 @@ impl<K: Kernel> Shard<K> {
 
     /// A waiting session was given a server by somebody's release.
     pub(super) fn on_grant(&mut self, grant: Grant) {
-        let waits = self
-            .sessions
-            .get(grant.waiter.session)
-            .is_some_and(|session| matches!(session.state, State::Waiting { .. }));
-        if waits {
-            self.assigned(grant.waiter.session.slot, grant.server);
-            return;
+        let Grant { waiter, server } = grant;
+        let session = self.sessions.get(waiter.session);
+        let deadline = match session.map(|session| session.state) {
+            Some(State::Waiting { deadline }) => Some(deadline),
+            _ => None,
+        };
+        // Of a server that has gone while this was under way all sessions may have been ended.
+        if deadline.is_some() && server.usable() {
+            return self.assigned(waiter.session.slot, server);
         }
         // The session left the queue too late to give its place back: the server goes to the next
         // one.
@@ -154,10 +167,30 @@ impl<K: Kernel> Shard<K> {
             backend
                 .servers
                 .iter()
-                .any(|server| Arc::ptr_eq(server, &grant.server))
+                .any(|known| Arc::ptr_eq(known, &server))
         });
-        if let Some(backend) = backend.cloned() {
-            self.release_server(&backend, &grant.server, Outcome::Abandoned);
+        let Some(backend) = backend.cloned() else {
+            return;
+        };
+        self.release_server(&backend, &server, Outcome::Abandoned);
+        if let Some(deadline) = deadline {
+            self.choose_anew(waiter.session.slot, &backend, deadline);
+        }
+    }
+
+    /// Asks for another server for a session that has waited for one that is gone. Where there is
+    /// none it waits on, as all do.
+    fn choose_anew(&mut self, slot: u32, backend: &Backend, deadline: Moment) {
+        let session = self.sessions.at(slot).expect("a live session");
+        let request = PickRequest {
+            client: session.client,
+            local: session.local,
+            avoid: None,
+        };
+        match backend.pick(request) {
+            Pick::Server(server) => self.assigned(slot, server),
+            Pick::Wait { only } => self.wait_until(slot, backend, only, deadline),
+            Pick::Refuse => self.wait_until(slot, backend, None, deadline),
         }
     }
 
