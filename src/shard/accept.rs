@@ -69,6 +69,13 @@ pub(super) struct Acceptor {
     pub(super) bulk_weight: u32,
 }
 
+impl Acceptor {
+    /// Whether there is something to do for it.
+    fn is_idle(&self) -> bool {
+        self.accepting == Accepting::Idle || !self.parked.is_empty()
+    }
+}
+
 impl<K: Kernel> Shard<K> {
     /// Takes a listening socket over; `start_accepting` arms it.
     pub(super) fn add_acceptor(&mut self, listener: ShardListener) {
@@ -112,10 +119,13 @@ impl<K: Kernel> Shard<K> {
         });
     }
 
-    /// Arms every idle acceptor.
+    /// Arms every idle acceptor, and has who is parked wait for room.
     pub(super) fn start_accepting(&mut self) {
+        self.accept_idle = false;
         for index in 0..self.acceptors.len() {
-            self.arm_acceptor(index);
+            if self.acceptors[index].is_idle() {
+                self.arm_acceptor(index);
+            }
         }
     }
 
@@ -202,7 +212,8 @@ impl<K: Kernel> Shard<K> {
                 self.kernel.cancel(completion.token);
             }
         }
-        self.arm_acceptor(index);
+        // Armed again at the end of the turn: what completes before would be a second share.
+        self.accept_idle |= self.acceptors[index].is_idle();
     }
 
     /// Takes the rest of a turn's share by direct calls, while there is room for each.

@@ -132,6 +132,8 @@ pub struct Shard<K> {
     acceptors: Vec<Acceptor>,
     /// When a resting acceptor tries again.
     accept_rest_until: Moment,
+    /// An acceptor is to be looked after at the end of the turn.
+    accept_idle: bool,
     /// Connections held back by a limit.
     parked: usize,
     private: PrivateMemory,
@@ -199,6 +201,7 @@ impl<K: Kernel> Shard<K> {
             wheel: Wheel::new(now),
             acceptors: Vec::new(),
             accept_rest_until: Moment::NEVER,
+            accept_idle: false,
             parked: 0,
             private: PrivateMemory::default(),
             budget: Budget::default(),
@@ -274,6 +277,9 @@ impl<K: Kernel> Shard<K> {
         self.expire_timers();
         if self.accept_rest_until <= self.now {
             self.resume_accepting();
+        }
+        if self.accept_idle {
+            self.start_accepting();
         }
         loop {
             self.flush_dirty();
@@ -389,7 +395,8 @@ impl<K: Kernel> Shard<K> {
             self.watch_wake();
         }
         if port.take_limit_freed() {
-            self.resume_accepting();
+            // Later in this turn: see `on_accept`.
+            self.accept_rest_until = self.now;
         }
         while let Some(message) = port.receive() {
             match message {
