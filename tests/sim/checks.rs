@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Simulation;
 use super::peer::Peer;
+use super::plan;
 use tidegate::base::address::Address;
 use tidegate::config::plan::Target;
 use tidegate::lb::{Backend, Server};
-use tidegate::shard::SessionRecord;
+use tidegate::shard::{FrontCounter, ProxyCounters, SessionRecord};
 
 impl Simulation {
     /// After every turn.
@@ -246,6 +247,35 @@ impl Simulation {
         self.check_counts();
     }
 
+    /// Sessions that have begun are those accounted for, and have all ended; whoever never was one
+    /// counts among the refused.
+    fn check_statistics(&self) {
+        let sum = |counters: &ProxyCounters, counter: FrontCounter| counters.sum(counter as usize);
+        let (mut begun, mut active) = (0, 0);
+        for frontend in self.world.frontends.iter().flatten() {
+            begun += sum(&frontend.counters, FrontCounter::Sessions);
+            active |= sum(&frontend.counters, FrontCounter::Active);
+        }
+        for backend in self.world.backends.iter().flatten() {
+            active |= sum(self.world.counters_of(backend), FrontCounter::Active);
+        }
+        assert_eq!(active, 0, "sessions are counted that are over");
+        let is_refused = |record: &&SessionRecord| record.refused.is_some();
+        let refused = self.records.values().filter(is_refused).count() as u64;
+        assert_eq!(begun, self.records.len() as u64 - refused, "sessions");
+        let gauges = self.world.ports.iter().map(|port| &port.gauges);
+        let counted = gauges.map(|gauges| {
+            gauges.proxy_headers_malformed.load(Relaxed)
+                + gauges.proxy_headers_timed_out.load(Relaxed)
+                + gauges.proxy_headers_closed.load(Relaxed)
+        });
+        assert_eq!(counted.sum::<u64>(), refused, "refused");
+        // Something that is missed may be found when a timeout looks for it.
+        let mut lasted = self.records.values().map(|record| record.total_ms);
+        let is_soon = |ms: i64| ms < plan::LONG_MS;
+        assert!(!self.scenario.strict() || lasted.all(is_soon), "stalled");
+    }
+
     fn check_counts(&self) {
         for backend in self.world.backends.iter().flatten() {
             assert_eq!((backend.active(), backend.queued()), (0, 0), "a backend");
@@ -261,6 +291,7 @@ impl Simulation {
             assert_eq!(limits.current(id), 0, "listener limit");
         }
         assert_eq!(self.world.log_queue.dropped(), 0);
+        self.check_statistics();
     }
 
     /// After the shards have ended.

@@ -23,7 +23,7 @@ use tidegate::base::time::Moment;
 use tidegate::config::plan::{Endpoint, Target};
 use tidegate::flow::transform::Transform;
 use tidegate::flow::{Direction, Who};
-use tidegate::lb::{Admin, Backend, Grant, Health, TICK_MS};
+use tidegate::lb::{Admin, Backend, Grant, Health, ServerCounter, TICK_MS};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
 use tidegate::shard::{
@@ -287,14 +287,23 @@ impl Simulation {
         let gauges = &self.world.ports[index].gauges;
         let parked = gauges.parked.load(Relaxed);
         let stopping = self.shards[index].is_stopping();
+        let connects = self.connects_to_unusable();
         let result = self.shards[index].turn();
-        let new = self.accepted() - accepted;
+        let now = self.accepted();
+        let new = now.iter().zip(&accepted).map(|(now, before)| now - before);
+        // Each frontend has one listener.
+        let new = new.max().unwrap_or(0);
         assert!(!stopping || new == 0, "a stopped shard lets somebody in");
+        assert_eq!(
+            self.connects_to_unusable(),
+            connects,
+            "a connect to a server that is out of service"
+        );
         // A drain takes whoever waits.
         if !self.told
             && let Some(most) = self.world.plan.global.maxaccept
         {
-            let most = u64::from(most) * self.scenario.listeners.len() as u64 + parked;
+            let most = u64::from(most) + parked;
             assert!(
                 new <= most,
                 "{new} connections accepted in a turn, {most} allowed"
@@ -328,11 +337,21 @@ impl Simulation {
         }
     }
 
-    /// Connections let in so far.
-    fn accepted(&self) -> u64 {
+    /// Connections let in so far, by frontend.
+    fn accepted(&self) -> Vec<u64> {
         let fronts = self.world.frontends.iter().flatten();
         let accepted = FrontCounter::Connections as usize;
-        fronts.map(|front| front.counters.sum(accepted)).sum()
+        fronts.map(|front| front.counters.sum(accepted)).collect()
+    }
+
+    /// Connects begun so far to servers that get none at present.
+    fn connects_to_unusable(&self) -> u64 {
+        let backends = self.world.backends.iter().flatten();
+        let servers = backends.flat_map(|backend| &backend.servers);
+        servers
+            .filter(|server| !server.usable())
+            .map(|server| server.counters.sum(ServerCounter::Connects as usize))
+            .sum()
     }
 
     fn handle(&mut self, notice: Notice) {
@@ -422,6 +441,10 @@ impl Simulation {
             }
         }
         self.publish(backend);
+        // Sometimes another change follows before anybody has heard of this one.
+        if self.random.chance(300) {
+            self.change_a_server();
+        }
     }
 
     fn publish(&mut self, backend: &Backend) {

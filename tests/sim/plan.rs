@@ -111,6 +111,9 @@ impl Scenario {
     }
 }
 
+/// A timeout that nothing should run into.
+pub(crate) const LONG_MS: i64 = 600_000;
+
 /// Who has to send a PROXY header.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Proxied {
@@ -136,7 +139,8 @@ fn configuration(
     if random.chance(150) {
         line(format!(" maxconnrate {}", random.between(1, 40)));
     }
-    let long = "10m";
+    let long = format!("{LONG_MS}ms");
+    let long = long.as_str();
     let time = |random: &mut Random| {
         if times_out {
             random.pick(&["20ms", "300ms", "2s", "10s"])

@@ -53,6 +53,9 @@ impl Kernel for Scripted {
     }
 
     fn turn(&mut self, wait: Wait) -> io::Result<()> {
+        let promised = self.promised.borrow();
+        assert!(promised.is_empty(), "nothing followed on {promised:?}");
+        drop(promised);
         self.sleeps_until = None;
         self.publish();
         self.submit();
@@ -113,6 +116,7 @@ impl Kernel for Scripted {
     }
 
     fn send(&self, fd: Fd, parts: &[IoSlice<'_>]) -> Result<usize, Errno> {
+        self.promised.borrow_mut().remove(&fd.0);
         let mut network = self.network.borrow_mut();
         let id = network.stream(fd.0);
         let slices: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
@@ -135,8 +139,12 @@ impl Kernel for Scripted {
         fill(buffer, read)
     }
 
-    fn send_ahead(&self, fd: Fd, bytes: &[u8], _more: bool) -> Result<usize, Errno> {
-        self.send(fd, &[IoSlice::new(bytes)])
+    fn send_ahead(&self, fd: Fd, bytes: &[u8], more: bool) -> Result<usize, Errno> {
+        let sent = self.send(fd, &[IoSlice::new(bytes)])?;
+        if more {
+            self.promised.borrow_mut().insert(fd.0);
+        }
+        Ok(sent)
     }
 
     fn shutdown_write(&self, fd: Fd) -> Result<(), Errno> {
@@ -159,12 +167,14 @@ impl Kernel for Scripted {
     }
 
     fn close(&self, fd: Fd) {
+        self.promised.borrow_mut().remove(&fd.0);
         let mut network = self.network.borrow_mut();
         network.note(|| format!("  close of {fd:?}"));
         network.close_descriptor(fd.0, false);
     }
 
     fn close_with_reset(&self, fd: Fd) {
+        self.promised.borrow_mut().remove(&fd.0);
         let mut network = self.network.borrow_mut();
         network.note(|| format!("  close of {fd:?} by reset"));
         network.close_descriptor(fd.0, true);

@@ -7,7 +7,8 @@
 //! operation, and those of receives that fill one incremental ring, keep their order.
 //!
 //! It panics where a shard breaks the contract: a descriptor that is not open, one that is closed
-//! with operations outstanding, a token that is still in use.
+//! with operations outstanding, a token that is still in use, bytes held back for more to come that
+//! the turn does not send.
 //!
 //! A turn that would sleep returns `WouldBlock` instead and says until when; the simulation calls
 //! again when the shard can go on. So a lost wake-up shows as a shard that sleeps for ever.
@@ -23,7 +24,7 @@ pub use random::Random;
 pub use socket::{Read, SocketId};
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::buffers::BufferLayout;
@@ -91,6 +92,8 @@ pub struct Scripted {
     groups: [Provided; 2],
     overflows: u64,
     sleeps_until: Option<Moment>,
+    /// Sockets that were promised more to send in this turn.
+    promised: RefCell<BTreeSet<i32>>,
     /// The wake-up descriptor was readable.
     woken: Cell<bool>,
     /// The client's socket of each session, as its operations name it.
@@ -117,6 +120,7 @@ impl Scripted {
             groups: layouts.map(Provided::new),
             overflows: 0,
             sleeps_until: None,
+            promised: RefCell::default(),
             woken: Cell::new(false),
             clients: BTreeMap::new(),
         };
@@ -190,6 +194,7 @@ impl Scripted {
         for entry in std::mem::take(&mut self.pushed) {
             match entry {
                 Entry::Start(operation) => {
+                    self.check_prelude_is_over(&operation);
                     self.active.push(operation);
                     let late = self.chance(|settings| settings.late);
                     if !late {
@@ -200,6 +205,17 @@ impl Scripted {
                 Entry::Cancel(target) => self.start_cancel(target),
             }
         }
+    }
+
+    /// A poll for what comes before a session would wake its shard for every byte of it.
+    fn check_prelude_is_over(&self, started: &Operation) {
+        let receives = matches!(started.kind, Kind::Receive { .. });
+        let mut others = self.active.iter();
+        let polled = others.any(|other| {
+            let prelude = other.token.op() == Some(Op::Prelude);
+            prelude && other.fd == started.fd && other.cancelled_at.is_none()
+        });
+        assert!(!receives || !polled, "{:?} is still polled", started.fd);
     }
 
     fn start_cancel(&mut self, target: Token) {
