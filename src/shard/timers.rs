@@ -55,8 +55,9 @@ impl<K: Kernel> Shard<K> {
             State::Connecting { deadline } if deadline <= now => self.connect_timed_out(slot),
             State::Resting { until } if until <= now => {
                 let server = session.server.as_ref().expect("resting before a try");
-                // It went down while we rested: the try goes elsewhere.
-                if server.usable() {
+                // It went down while we rested: the try goes elsewhere. If it is back already, this
+                // is one of the few connections that it may have while it starts slowly.
+                if server.usable() && server.spend_allowance() {
                     self.connect(slot);
                 } else {
                     let failed = server.id;
