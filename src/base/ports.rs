@@ -3,36 +3,57 @@
 //! Which of them are ours is known here, so a range in use costs no attempt per port. What the
 //! system doesn't let us have (somebody else's, or a connection that has just ended) shows in the
 //! attempt: then the next one is tried, a few times.
+//!
+//! The search goes round: it begins behind the port that was found last, so a port's turn comes
+//! when all others have had theirs, and one that failed isn't tried again soon. Only of a port that
+//! comes back shortly before its turn the last use may be recent.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Ports that are tried for one connection. Each costs system calls, so this bounds what a range
 /// that others use costs the rest of a shard's connections.
-const TRIED_MAX: u32 = 16;
+const TRIED_MAX: u64 = 16;
 
-/// A range of ports.
+/// A range of ports: a bit for each, 8 KiB for all there are.
 #[derive(Debug)]
 pub struct Ports {
     low: u16,
-    count: u32,
-    /// A bit for each port that a connection has.
+    count: u64,
+    /// A bit for each port that a connection has, or that is nobody's.
     taken: Box<[AtomicU64]>,
-    /// Where the search begins: behind the last one found.
-    next: AtomicU32,
+    /// Where the search begins, counted on from round to round: it never goes back, whichever
+    /// thread is late.
+    next: AtomicU64,
 }
 
 impl Ports {
     /// The ports from `low` to `high`.
     pub fn new(low: u16, high: u16) -> Ports {
-        let count = u32::from(high.saturating_sub(low)) + 1;
+        let count = u64::from(high.saturating_sub(low)) + 1;
+        let words = count.div_ceil(BITS);
+        let past_the_end = |word| match word {
+            last if last + 1 == words && count % BITS > 0 => u64::MAX << (count % BITS),
+            _ => 0,
+        };
         Ports {
             low,
             count,
-            taken: (0..count.div_ceil(u64::BITS))
-                .map(|_| AtomicU64::new(0))
+            taken: (0..words)
+                .map(|word| AtomicU64::new(past_the_end(word)))
                 .collect(),
-            next: AtomicU32::new(0),
+            next: AtomicU64::new(0),
         }
+    }
+
+    /// The same without some, which nobody gets.
+    #[must_use]
+    pub fn without(self, ports: impl IntoIterator<Item = u16>) -> Ports {
+        for port in ports {
+            if let Some((word, bit)) = self.place(port) {
+                word.fetch_or(bit, Relaxed);
+            }
+        }
+        self
     }
 
     /// Tries free ports in turn until an attempt has a result; `None` says that its port is in use.
@@ -50,38 +71,78 @@ impl Ports {
 
     /// Gives a port back.
     pub fn give(&self, port: u16) {
-        let (word, bit) = place(u32::from(port.saturating_sub(self.low)));
-        if let Some(word) = self.taken.get(word) {
+        if let Some((word, bit)) = self.place(port) {
             word.fetch_and(!bit, Relaxed);
         }
     }
 
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        size_of_val(self) + size_of_val(&*self.taken)
+    }
+
     fn take(&self) -> Option<u16> {
-        let begin = self.next.load(Relaxed) % self.count;
-        let found = (begin..self.count).chain(0..begin).find(|index| {
-            let (word, bit) = place(*index);
-            // A look first: a port in use costs no write.
-            self.taken[word].load(Relaxed) & bit == 0
-                && self.taken[word].fetch_or(bit, Relaxed) & bit == 0
-        })?;
-        self.next.store(found + 1, Relaxed);
-        u16::try_from(u32::from(self.low) + found).ok()
+        let begin = self.next.load(Relaxed);
+        let words = self.count.div_ceil(BITS);
+        let (first, skipped) = (begin % self.count / BITS, begin % self.count % BITS);
+        // The first word comes twice: what is behind the beginning, and at last what is before it.
+        for step in 0..=words {
+            let index = (first + step) % words;
+            let asked = match step {
+                0 => u64::MAX << skipped,
+                last if last == words => !(u64::MAX << skipped),
+                _ => u64::MAX,
+            };
+            let Some(bit) = claim(&self.taken[usize::try_from(index).ok()?], asked) else {
+                continue;
+            };
+            let found = index * BITS + bit;
+            let ahead = (found + self.count - begin % self.count) % self.count;
+            self.next.fetch_max(begin + ahead + 1, Relaxed);
+            return u16::try_from(u64::from(self.low) + found).ok();
+        }
+        None
+    }
+
+    fn place(&self, port: u16) -> Option<(&AtomicU64, u64)> {
+        let index = u64::from(port.checked_sub(self.low)?);
+        let word = usize::try_from(index / BITS).ok()?;
+        let word = self.taken.get(word).filter(|_| index < self.count)?;
+        Some((word, 1 << (index % BITS)))
     }
 }
 
-fn place(index: u32) -> (usize, u64) {
-    let word = usize::try_from(index / u64::BITS).unwrap_or(usize::MAX);
-    (word, 1 << (index % u64::BITS))
+/// Bits of a word.
+const BITS: u64 = u64::BITS as u64;
+
+/// Sets the lowest bit of those asked for that is not set, and says which it is.
+fn claim(word: &AtomicU64, asked: u64) -> Option<u64> {
+    // A look first: ports in use cost no write.
+    let mut free = !word.load(Relaxed) & asked;
+    while free != 0 {
+        let bit = free & free.wrapping_neg();
+        let before = word.fetch_or(bit, Relaxed);
+        if before & bit == 0 {
+            return Some(u64::from(bit.trailing_zeros()));
+        }
+        free = !before & asked;
+    }
+    None
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    fn next(ports: &Ports) -> Option<u16> {
+        ports.find(|_| Some(())).map(|(port, ())| port)
+    }
 
     #[test]
     fn each_port_is_for_one_and_they_come_in_turn() {
         let ports = Ports::new(65_400, u16::MAX);
-        let next = || ports.find(|_| Some(())).map(|(port, ())| port);
+        let next = || next(&ports);
         let all: Vec<_> = std::iter::from_fn(next).collect();
         assert_eq!(all, (65_400..=u16::MAX).collect::<Vec<_>>());
         for port in [65_410, 65_405] {
@@ -91,6 +152,19 @@ mod tests {
         ports.give(u16::MAX);
         ports.give(65_400);
         assert_eq!([next(), next()], [Some(u16::MAX), Some(65_400)]);
+    }
+
+    #[test]
+    fn a_port_comes_again_when_all_others_had_their_turn() {
+        for count in [1, 2, 63, 64, 65, 200] {
+            let ports = Ports::new(1000, 999 + count);
+            for round in 0..3 {
+                for port in 1000..1000 + count {
+                    assert_eq!(next(&ports), Some(port), "{count} ports, round {round}");
+                    ports.give(port);
+                }
+            }
+        }
     }
 
     #[test]
@@ -105,11 +179,68 @@ mod tests {
         });
         assert_eq!((none, tried.len()), (None, 16));
         assert_eq!(tried[0], 5);
-        let taken: u32 = ports
-            .taken
-            .iter()
-            .map(|word| word.load(Relaxed).count_ones())
-            .sum();
-        assert_eq!(taken, 1);
+        // What failed is not tried again before the others.
+        assert_eq!(next(&ports), Some(21));
+        let mut left: Vec<_> = std::iter::from_fn(|| next(&ports)).collect();
+        left.sort_unstable();
+        let others = (1..=1000).filter(|port| ![4, 21].contains(port));
+        assert_eq!(left, others.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn nobody_gets_a_port_that_is_left_out() {
+        let ports = Ports::new(1000, 1099).without((1000..1098).chain([999, 1100, 0]));
+        let all: Vec<_> = std::iter::from_fn(|| next(&ports)).collect();
+        assert_eq!(all, [1098, 1099]);
+        // Nor does giving back what is none of its own change anything.
+        for port in [0, 999, 1100, 1127, 1128, u16::MAX] {
+            ports.give(port);
+        }
+        assert_eq!(next(&ports), None);
+        assert_eq!(next(&Ports::new(7, 8).without([7, 8])), None);
+    }
+
+    #[test]
+    fn it_is_as_small_as_it_says() {
+        assert_eq!(Ports::new(1, u16::MAX).taken.len() * 8, 8 << 10);
+        assert!(Ports::new(46_884, 60_999).bytes() < 2000);
+    }
+
+    /// Threads take and give; a port that two have at once is seen by its flag.
+    #[test]
+    fn no_port_is_given_to_two_at_once() {
+        for threads in [2, 4, 8] {
+            // Few enough to be contended, not a whole number of words.
+            let (low, count) = (2000u16, 70u16);
+            let ports = &Ports::new(low, low + count - 1);
+            let held: &Vec<AtomicBool> = &(0..count).map(|_| AtomicBool::new(false)).collect();
+            let flag = |port: u16| &held[usize::from(port - low)];
+            std::thread::scope(|scope| {
+                for thread in 0..threads {
+                    scope.spawn(move || {
+                        let mut mine = Vec::new();
+                        for step in 0..20_000usize {
+                            // Now few, now more than its part.
+                            let many = (step / 100 + thread) % 30;
+                            if mine.len() <= many
+                                && let Some(port) = next(ports)
+                            {
+                                assert!(!flag(port).swap(true, Relaxed), "{port} twice");
+                                mine.push(port);
+                            } else if let Some(port) = mine.pop() {
+                                assert!(flag(port).swap(false, Relaxed));
+                                ports.give(port);
+                            }
+                        }
+                        for port in mine {
+                            flag(port).store(false, Relaxed);
+                            ports.give(port);
+                        }
+                    });
+                }
+            });
+            let all = std::iter::from_fn(|| next(ports)).count();
+            assert_eq!(all, usize::from(count), "{threads} threads");
+        }
     }
 }

@@ -7,6 +7,8 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
+use super::plan::LocalPorts;
+
 /// Turns host names into addresses.
 pub trait Resolver {
     /// The addresses of a name, the preferred one first, or why there is none.
@@ -47,4 +49,8 @@ pub trait Environment: Resolver {
     fn group_id(&self, name: &str) -> Option<u32>;
     /// The addresses of this machine's interfaces; loopback need not be among them.
     fn local_addresses(&self) -> &[IpAddr];
+    /// The ports that the system chooses from for connections.
+    fn local_ports(&self) -> LocalPorts {
+        LocalPorts::default()
+    }
 }

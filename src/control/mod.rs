@@ -46,6 +46,9 @@ use passive::{Passive, Told};
 use runtime_api::BoundSocket;
 use stats::Rates;
 
+/// Time from one reading of the counters to the next.
+const SECOND_MS: u64 = 1_000;
+
 /// What was found out at start and never changes.
 #[derive(Clone, Debug)]
 pub struct Facts {
@@ -176,7 +179,7 @@ async fn run(
     mut passive: Passive,
 ) {
     tokio_uring::spawn(ramp::run(Arc::clone(&shared)));
-    let mut second = tokio::time::interval(Duration::from_secs(1));
+    let mut second = tokio::time::interval(Duration::from_millis(SECOND_MS));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let told = Told::new(&shared.world);
     let (mut probing, mut serving) = (true, false);
@@ -198,6 +201,7 @@ async fn run(
             _ = second.tick() => {
                 passive.hear(&shared);
                 shared.rates.tick(&shared.world, clock::now());
+                shared.world.destinations.iter().for_each(|to| to.tick(SECOND_MS));
                 // The wall clock may have been set since.
                 shared.world.unix_ms_at_zero.store(clock::unix_ms_at_zero(), Relaxed);
             }

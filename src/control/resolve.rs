@@ -9,6 +9,7 @@ use std::net::{IpAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
+use crate::config::plan::{LocalPorts, PortReuse};
 use crate::config::{Environment, Options, Resolver};
 use crate::sys::process;
 
@@ -52,6 +53,7 @@ pub struct SystemEnvironment {
     local_addresses: Vec<IpAddr>,
     options: Options,
     local_peer: String,
+    local_ports: LocalPorts,
     /// A name is asked for once per load, however many servers have it.
     resolved: Mutex<HashMap<String, Result<Vec<IpAddr>, String>>>,
 }
@@ -75,6 +77,7 @@ impl SystemEnvironment {
             local_addresses: addresses.filter_map(ip).collect(),
             options: Options::default(),
             local_peer: process::host_name().to_owned(),
+            local_ports: local_ports(),
             resolved: Mutex::default(),
         }
     }
@@ -147,6 +150,47 @@ impl Environment for SystemEnvironment {
     fn local_addresses(&self) -> &[IpAddr] {
         &self.local_addresses
     }
+
+    fn local_ports(&self) -> LocalPorts {
+        self.local_ports.clone()
+    }
+}
+
+/// What the kernel says of its ports, ip-sysctl. What can't be read is as Linux has it by default.
+fn local_ports() -> LocalPorts {
+    let setting = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}"));
+        text.unwrap_or_default()
+    };
+    local_ports_of(
+        &setting("ip_local_port_range"),
+        &setting("ip_local_reserved_ports"),
+        &setting("tcp_tw_reuse"),
+    )
+}
+
+fn local_ports_of(range: &str, reserved: &str, reuse: &str) -> LocalPorts {
+    let usual = LocalPorts::default();
+    let port = |word: &str| word.parse::<u16>().ok().filter(|port| *port > 0);
+    let mut ends = range.split_whitespace().map(port);
+    let (low, high) = match (ends.next().flatten(), ends.next().flatten()) {
+        (Some(low), Some(high)) if low <= high => (low, high),
+        _ => (usual.low, usual.high),
+    };
+    let ranges = reserved.trim().split(',').filter_map(|words| {
+        let (low, high) = words.split_once('-').unwrap_or((words, words));
+        Some((port(low)?, port(high)?))
+    });
+    LocalPorts {
+        low,
+        high,
+        reserved: ranges.collect(),
+        reuse: match reuse.trim() {
+            "0" => PortReuse::Never,
+            "1" => PortReuse::Always,
+            _ => PortReuse::Loopback,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -169,6 +213,24 @@ mod tests {
             (system.user_id("root"), system.group_id("no-such-group")),
             (Some(0), None)
         );
+    }
+
+    #[test]
+    fn the_kernels_ports_are_understood() {
+        let system = SystemEnvironment::new().local_ports();
+        assert!(system.low < system.high && system.count() > 1);
+        let ports = local_ports_of("10000\t65000\n", "8080,9148,20000-20010\n", "1\n");
+        assert_eq!((ports.low, ports.high), (10_000, 65_000));
+        let reserved = [(8080, 8080), (9148, 9148), (20_000, 20_010)];
+        assert_eq!(ports.reserved, reserved);
+        assert_eq!(ports.reuse, PortReuse::Always);
+        assert_eq!(local_ports_of("\n", "\n", "\n"), LocalPorts::default());
+        let odd = local_ports_of("7 5", "x-2,3-,70000", "0");
+        let never = LocalPorts {
+            reuse: PortReuse::Never,
+            ..LocalPorts::default()
+        };
+        assert_eq!(odd, never);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crate::config::plan::Plan;
+use crate::config::plan::{LocalPorts, Plan};
 use crate::config::{self, Environment, Resolver};
 use crate::control::messages::Console;
 use crate::control::resolve::SystemEnvironment;
@@ -158,6 +158,10 @@ impl Environment for DemoEnvironment {
 
     fn group_id(&self, name: &str) -> Option<u32> {
         self.system.group_id(name)
+    }
+
+    fn local_ports(&self) -> LocalPorts {
+        self.system.local_ports()
     }
 
     fn local_addresses(&self) -> &[IpAddr] {

@@ -7,6 +7,7 @@ mod backend;
 mod bound;
 mod builder;
 mod choose;
+mod destination;
 mod first;
 mod hashed;
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod table;
 mod testing;
 
 pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Seeds, Waiter};
+pub use destination::{Destination, destinations};
 pub use observed::Observed;
 pub use server::{Admin, CheckReport, Health, Server, ServerCounter};
 pub use sets::Usable;

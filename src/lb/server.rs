@@ -2,8 +2,9 @@
 
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use super::destination::Destination;
 use super::load::Load;
 use super::observed::Observed;
 use super::peak_ewma::Latency;
@@ -142,6 +143,8 @@ pub struct Server {
     pub check: Mutex<CheckReport>,
     /// The ports of its `source`, where that has several.
     source_ports: Option<Ports>,
+    /// Where ports towards it are chosen by the balancer.
+    destination: OnceLock<Arc<Destination>>,
 }
 
 impl Server {
@@ -184,6 +187,7 @@ impl Server {
             observed: Observed::new(&plan.passive),
             check: Mutex::new(CheckReport::default()),
             source_ports: range_of(&plan).map(|(low, high)| Ports::new(low, high)),
+            destination: OnceLock::new(),
             plan,
         }
     }
@@ -316,6 +320,16 @@ impl Server {
     /// The ports of its `source`, where that has several: each connection takes one of them.
     pub fn source_ports(&self) -> Option<&Ports> {
         self.source_ports.as_ref()
+    }
+
+    /// Where ports towards it are chosen by the balancer; `None` = nowhere.
+    pub fn destination(&self) -> Option<&Destination> {
+        self.destination.get().map(|destination| &**destination)
+    }
+
+    /// Has the ports towards it chosen there. At the start, once.
+    pub(super) fn set_destination(&self, destination: &Arc<Destination>) {
+        self.destination.get_or_init(|| Arc::clone(destination));
     }
 
     /// Whether it has an address.

@@ -133,8 +133,10 @@ pub enum ConnectError {
     Unreachable,
     /// The deadline, or the kernel's own.
     TimedOut,
-    /// Descriptors, memory or ports of this host are used up.
+    /// Descriptors or memory of this host are used up.
     Resource,
+    /// No port is free here towards that server, or the address to connect from isn't there.
+    NoPort,
     /// Not in the table; handled as `Refused`.
     Unexpected(Errno),
 }
@@ -161,12 +163,8 @@ impl ConnectError {
             | libc::ENODEV
             | libc::EAFNOSUPPORT => ConnectError::Unreachable,
             libc::ETIMEDOUT => ConnectError::TimedOut,
-            libc::EMFILE
-            | libc::ENFILE
-            | libc::ENOBUFS
-            | libc::ENOMEM
-            | libc::EADDRNOTAVAIL
-            | libc::EADDRINUSE => ConnectError::Resource,
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => ConnectError::Resource,
+            libc::EADDRNOTAVAIL | libc::EADDRINUSE => ConnectError::NoPort,
             _ => ConnectError::Unexpected(errno),
         }
     }

@@ -7,6 +7,7 @@
 use super::Shard;
 use super::record::SessionRecord;
 use super::session::{Session, State};
+use super::source_port;
 use super::world::FrontCounter;
 use crate::base::time::Moment;
 use crate::flow::{Arm, Cause, Close, Direction, Phase, Reading, Side, Who, Writing};
@@ -282,6 +283,9 @@ impl<K: Kernel> Shard<K> {
             if reset || nolinger {
                 self.kernel.close_with_reset(fd);
             } else {
+                if side == Side::Server {
+                    source_port::note_end(session);
+                }
                 self.kernel.close(fd);
             }
         }

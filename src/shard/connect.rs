@@ -13,11 +13,8 @@ use crate::base::address::Address;
 use crate::base::time::Moment;
 use crate::config::plan::{Back, Global, KeepAlive, Target};
 use crate::flow::{Cause, Close, Direction, Phase, Side, Who};
-use crate::lb::{Server, ServerCounter};
-use crate::ring::{
-    Completion, ConnectError, Errno, Fd, Interest, Kernel, Op, SocketOptions, Token,
-};
-use crate::sys::stream::is_port_taken;
+use crate::lb::{Outcome, Server, ServerCounter};
+use crate::ring::{Completion, ConnectError, Fd, Interest, Kernel, Op, SocketOptions, Token};
 
 /// Rest before another try on the same server: HAProxy's turn-around of min(`timeout connect`, 1
 /// s), so that a restarting server isn't hammered.
@@ -74,52 +71,12 @@ impl<K: Kernel> Shard<K> {
                 self.retime(slot);
             }
             Err(errno) => {
-                if is_port_taken(errno.0) && options.source.is_some() {
+                let error = ConnectError::of(errno);
+                if error == ConnectError::NoPort {
                     self.gauges().sources_exhausted.fetch_add(1, Relaxed);
                 }
-                self.connect_failed(slot, ConnectError::of(errno));
+                self.connect_failed(slot, error);
             }
-        }
-    }
-
-    /// Starts the connect from a port of the server's range, where its source has one.
-    fn connect_from(
-        &mut self,
-        slot: u32,
-        to: &Address,
-        server: &Server,
-        mut options: SocketOptions,
-    ) -> Result<(Fd, bool), Errno> {
-        let own = options.source.filter(|source| source.foreign.is_none());
-        let (Some(ports), Some(source)) = (server.source_ports(), own) else {
-            return self.kernel.connect(to, &options);
-        };
-        let found = ports.find(|port| {
-            options.source = Some(source.at(port));
-            let result = self.kernel.connect(to, &options);
-            let taken = result.as_ref().is_err_and(|errno| is_port_taken(errno.0));
-            (!taken).then_some(result)
-        });
-        let (port, result) = found.ok_or(Errno(libc::EADDRINUSE))?;
-        if result.is_ok() {
-            let session = self.sessions.at_mut(slot).expect("a live session");
-            session.source_port = Some(port);
-        } else {
-            ports.give(port);
-        }
-        result
-    }
-
-    /// Gives the port back that the session's connection to its server had.
-    pub(super) fn give_source_port(&mut self, slot: u32) {
-        let session = self.sessions.at_mut(slot).expect("a live session");
-        let port = session.source_port.take();
-        let ports = session
-            .server
-            .as_ref()
-            .and_then(|server| server.source_ports());
-        if let (Some(port), Some(ports)) = (port, ports) {
-            ports.give(port);
         }
     }
 
@@ -185,7 +142,7 @@ impl<K: Kernel> Shard<K> {
             .add(self.id, ServerCounter::ConnectErrors as usize, 1);
         let backend = session.backend.as_ref().expect("a backend was entered");
         // A lack of our own says nothing about the server.
-        if error != ConnectError::Resource {
+        if outcome_of(error) == Outcome::ConnectFailed {
             backend.note_connect_failure(&server, self.now);
         }
         let (began, is_last) = (session.connect_began_at, session.retries_left == 0);
@@ -198,9 +155,12 @@ impl<K: Kernel> Shard<K> {
         session.retries_left -= 1;
         session.retries += 1;
         let back = planned_backend(session);
-        // To a server that returns another attempt is one more new connection.
-        let redispatch =
-            redispatch_due(back, session.retries) || !server.usable() || !server.spend_allowance();
+        // Without a port towards this server there may be one towards another. To a server that
+        // returns another attempt is one more new connection.
+        let redispatch = error == ConnectError::NoPort
+            || redispatch_due(back, session.retries)
+            || !server.usable()
+            || !server.spend_allowance();
         let counter = if redispatch {
             session.redispatched = true;
             (FrontCounter::Redispatches, ServerCounter::Redispatches)
@@ -240,7 +200,7 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn give_up(&mut self, slot: u32, error: ConnectError) {
         let (who, cause) = match error {
             ConnectError::TimedOut => (Who::Server, Cause::TimedOut),
-            ConnectError::Resource => (Who::Resource, Cause::Aborted),
+            ConnectError::Resource | ConnectError::NoPort => (Who::Resource, Cause::Aborted),
             ConnectError::Refused | ConnectError::Unreachable | ConnectError::Unexpected(_) => {
                 (Who::Server, Cause::Aborted)
             }
@@ -354,6 +314,7 @@ fn socket_options(global: &Global, back: &Back, server: &Server) -> SocketOption
         user_timeout_ms: server.plan.tcp_user_timeout_ms,
         late_ack: back.smart_connect,
         congestion: server.plan.congestion,
+        reuse_address: false,
         source: server.plan.source,
     }
 }

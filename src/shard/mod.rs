@@ -22,6 +22,7 @@ mod private;
 mod record;
 mod relay_copy;
 mod session;
+mod source_port;
 mod timers;
 mod world;
 

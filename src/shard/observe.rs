@@ -33,7 +33,7 @@ impl<K: Kernel> Shard<K> {
 /// What a failed attempt says of the server.
 pub(super) fn outcome_of(error: ConnectError) -> Outcome {
     match error {
-        ConnectError::Resource => Outcome::Abandoned,
+        ConnectError::Resource | ConnectError::NoPort => Outcome::Abandoned,
         ConnectError::Refused
         | ConnectError::Unreachable
         | ConnectError::TimedOut

@@ -64,6 +64,12 @@ pub struct Gauges {
     pub headers_unsent: AtomicU64,
     /// Connects that found no free port or no such address for their `source`.
     pub sources_exhausted: AtomicU64,
+    /// Connects from a port that was chosen here, without one that the `source` names.
+    pub sources_chosen: AtomicU64,
+    /// Ports that turned out to be in use when they were tried, of both kinds.
+    pub sources_in_use: AtomicU64,
+    /// Connects left to the system because no port to choose was free.
+    pub sources_left: AtomicU64,
     /// Clients refused for a PROXY header that isn't one, or a wrong one.
     pub proxy_headers_malformed: AtomicU64,
     /// Clients refused because their PROXY header didn't come in time.

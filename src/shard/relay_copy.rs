@@ -380,6 +380,8 @@ impl<K: Kernel> Shard<K> {
             session.resets[Side::Server as usize] = true;
             return self.begin_close(slot, Close::FINISHED);
         }
+        session.closed_first |= direction == Direction::Up
+            && session.halves[Direction::Down as usize].reading == Reading::Open;
         let fd = session.fd(direction.sink());
         if self.kernel.shutdown_write(fd).is_err() {
             self.side_failed(slot, direction.sink(), None);

@@ -138,8 +138,10 @@ pub(super) struct Session {
     pub(super) local: Option<SocketAddr>,
     /// What the PROXY header says beyond addresses.
     pub(super) tlvs: Option<Box<[u8]>>,
-    /// The port of the server's `source` that its connection to the server has.
+    /// The port that its connection to the server has, if it was chosen here.
     pub(super) source_port: Option<u16>,
+    /// The server had our FIN before its own was here: TIME_WAIT is on our side.
+    pub(super) closed_first: bool,
     /// Its number for the id that servers get of it, 0 = none has asked.
     pub(super) unique_number: u64,
     /// How it ended, once something has decided that.
@@ -199,6 +201,7 @@ impl Session {
             server: None,
             server_tried: None,
             source_port: None,
+            closed_first: false,
             server_previous: NONE,
             server_next: NONE,
             client: None,

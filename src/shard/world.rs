@@ -12,7 +12,7 @@ use crate::base::ids::ProxyId;
 use crate::base::limits::{LimitId, LimitKey, LimitTable};
 use crate::base::rate::Rate;
 use crate::config::plan::{Plan, Proxy};
-use crate::lb::{Backend, Seeds, Server};
+use crate::lb::{self, Backend, Destination, Seeds, Server};
 
 /// Counters of a frontend, indices of [`Frontend::counters`]. A backend has the same ones, in
 /// [`World::back_counters`].
@@ -103,6 +103,8 @@ pub struct World {
     pub unix_ms_at_zero: AtomicU64,
     /// A successor has been given the listening sockets that it can be given.
     pub handed_over: AtomicBool,
+    /// Where ports towards servers are chosen here.
+    pub destinations: Vec<Arc<Destination>>,
     /// Bytes of private relay memory the process may use.
     pub memory_max: u64,
     /// Bytes of private relay memory reserved now, of all shards.
@@ -161,9 +163,13 @@ impl World {
                 fullconn,
             )))
         };
+        let backends: Vec<_> = plan.proxies.iter().map(backend).collect();
+        let servers = backends.iter().flatten().flat_map(|b| &b.servers);
+        let destinations = lb::destinations(&plan.global.source_ports, servers);
         World {
             frontends: plan.proxies.iter().map(frontend).collect(),
-            backends: plan.proxies.iter().map(backend).collect(),
+            backends,
+            destinations,
             back_counters: plan
                 .proxies
                 .iter()

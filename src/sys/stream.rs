@@ -43,6 +43,9 @@ pub struct StreamOptions {
     pub late_ack: bool,
     /// TCP_CONGESTION.
     pub congestion: Option<ShortName>,
+    /// SO_REUSEADDR: who asks for its port by bind(2), with the same option, may have it as soon as
+    /// the connection has ended.
+    pub reuse_address: bool,
     /// What to bind to before the connect; of a range, its lowest port.
     pub source: Option<Source>,
 }
@@ -106,6 +109,9 @@ fn open_tcp(to: &SocketAddr, options: &StreamOptions) -> Result<Socket, i32> {
     }
     if let Some(name) = &options.congestion {
         let _ = socket.set_tcp_congestion(name.as_bytes());
+    }
+    if options.reuse_address {
+        let _ = socket.set_reuse_address(true);
     }
     set_buffers(&socket, options);
     Ok(socket)

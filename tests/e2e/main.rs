@@ -38,6 +38,7 @@ mod scenarios;
 mod send_proxy;
 mod slow_readers;
 mod slow_start;
+mod source_ports;
 mod sources;
 mod spread;
 mod supervision;

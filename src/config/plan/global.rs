@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::LogHost;
 use super::LogTarget;
+use super::SourcePorts;
 use crate::base::address::Address;
 use crate::base::receive::ReceiveStep;
 use crate::config::values::threads::CpuMap;
@@ -57,6 +58,8 @@ pub struct Global {
     /// Ours, `tune.ring.buffers N`: buffers in each of a shard's two rings, a power of two 2..=256,
     /// 8 by default.
     pub ring_buffers: u16,
+    /// Ours, `tune.source-ports auto|always|off [LOW-HIGH]`: the ports that the balancer chooses.
+    pub source_ports: SourcePorts,
     /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
     /// computed from RAM and the cgroup's `memory.max`.
     pub memory_bytes: Option<u64>,
@@ -156,6 +159,7 @@ impl Default for Global {
             sndbuf_server: None,
             receive_step: None,
             ring_buffers: 8,
+            source_ports: SourcePorts::default(),
             memory_bytes: None,
             idle_timer_ms: 1_000,
             hash_seed: 0,

@@ -15,6 +15,7 @@ mod pattern;
 mod proxy;
 mod server;
 mod slow_start;
+mod source_ports;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub use pattern::{Content, HttpAnswer, HttpWanted, Pattern, RegularExpression};
 pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind};
 pub use server::{PortRule, Server, Target};
 pub use slow_start::SlowStart;
+pub use source_ports::{LocalPorts, PortChoice, PortReuse, SourcePorts};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]

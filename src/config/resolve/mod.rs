@@ -60,6 +60,7 @@ pub(in crate::config) fn plan(
         proxy_maxconn: environment.options().proxy_maxconn,
     };
     builder.plan.global = draft.global.clone();
+    builder.plan.global.source_ports.system = environment.local_ports();
     for ((index, proxy), iid) in (0u16..).zip(&draft.proxies).zip(iids) {
         builder.proxy(ProxyId(index), iid, proxy);
     }

@@ -36,6 +36,9 @@ const GAUGES: &[(&str, Gauge)] = &[
     ("client_families_other", |g| &g.client_families_other),
     ("headers_unsent", |g| &g.headers_unsent),
     ("sources_exhausted", |g| &g.sources_exhausted),
+    ("sources_chosen", |g| &g.sources_chosen),
+    ("sources_in_use", |g| &g.sources_in_use),
+    ("sources_left", |g| &g.sources_left),
     ("proxy_headers_malformed", |g| &g.proxy_headers_malformed),
     ("proxy_headers_timed_out", |g| &g.proxy_headers_timed_out),
     ("proxy_headers_closed", |g| &g.proxy_headers_closed),
@@ -83,6 +86,11 @@ pub(super) fn show(shared: &Shared) -> String {
         u64::from(world.limits.current(world.process_limit)),
     );
     line("queued", count(queued));
+    let destinations = &world.destinations;
+    let choosing = destinations.iter().filter(|to| to.is_on()).count();
+    line("sources_destinations", count(choosing));
+    let bytes = destinations.iter().map(|to| to.bytes()).sum();
+    line("sources_bytes", count(bytes));
     line("memory_reserved_bytes", world.memory_reserved.load(Relaxed));
     line("memory_max_bytes", world.memory_max);
     line("agent_failures", shared.agents.failures());

@@ -34,8 +34,18 @@ pub(crate) fn connect_port(port: u16) -> TcpStream {
 
 /// Connects from a given source address.
 pub(crate) fn connect_from(source: IpAddr, address: SocketAddr) -> io::Result<TcpStream> {
+    try_connect_bound(SocketAddr::new(source, 0), address)
+}
+
+/// Connects from a given source address and port.
+pub(crate) fn connect_bound(source: SocketAddr, address: SocketAddr) -> TcpStream {
+    try_connect_bound(source, address)
+        .unwrap_or_else(|e| panic!("connect from {source} to {address}: {e}"))
+}
+
+fn try_connect_bound(source: SocketAddr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    socket.bind(&SocketAddr::new(source, 0).into())?;
+    socket.bind(&source.into())?;
     socket.connect_timeout(&address.into(), CONNECT_MAX)?;
     prepare(socket.into())
 }

@@ -68,8 +68,13 @@ impl MockServer {
 
     /// Hands each connection to the test, which takes it by `next`.
     pub(crate) fn hold() -> Self {
+        MockServer::hold_on(IpAddr::V4(Ipv4Addr::LOCALHOST))
+    }
+
+    /// The same on another address.
+    pub(crate) fn hold_on(address: IpAddr) -> Self {
         let (sender, receiver): (Sender<TcpStream>, _) = channel();
-        let mut server = MockServer::silent();
+        let mut server = MockServer::start_on(address, drop);
         // Handing over does not block, so no thread per connection is needed.
         server.stop();
         server.behaviour = Arc::new(move |stream| drop(sender.send(stream)));
