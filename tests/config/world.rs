@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::time::{ClockId, clock_gettime};
-use tidegate::config::plan::{Back, Front, Plan};
+use tidegate::config::plan::{Back, Front, LocalPorts, Plan};
 use tidegate::config::{self, Diagnostic, Environment, Options, Resolver};
 
 /// A made-up world: a few names, two users, a few variables.
@@ -100,6 +100,13 @@ impl Environment for World {
 
     fn local_addresses(&self) -> &[IpAddr] {
         &self.local
+    }
+
+    fn local_ports(&self) -> LocalPorts {
+        LocalPorts {
+            reserved: vec![(61_000, 61_009)],
+            ..LocalPorts::default()
+        }
     }
 }
 

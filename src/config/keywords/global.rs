@@ -3,7 +3,7 @@
 use super::Side::{Everywhere, Global};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, QUIC_ONLY, TLS_ONLY};
-use crate::config::parse::{bind, global, log, process, proxy, threads};
+use crate::config::parse::{bind, global, log, process, proxy, source_ports, threads};
 
 const SINGLE: &str = "there is one engine, io_uring";
 const PINNED: &str = "shards are pinned in the order of the CPUs, or as 'cpu-map' says";
@@ -67,7 +67,7 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("10s"),
     works("strict-limits", Global, 0, "", "A limit that can't be set, or is too low for 'maxconn', is an error; 'no strict-limits' makes it a warning.", process::flag)
         .default("on"),
-    works("tune.source-ports", Global, 2, "auto|always|off [<low>-<high>]", "Ours: the balancer chooses the ports of its connections to servers itself: where a 'source' is set or ended connections make the system search, always, or never.", global::source_ports)
+    works("tune.source-ports", Global, 2, "auto|always|off [<low>-<high>]", "Ours: the balancer chooses the ports of its connections to servers itself: where a 'source' is set or ended connections make the system search, always, or never.", source_ports::source_ports)
         .default("auto, the upper half of the system's ports"),
     works("tune.rcvbuf.client", Global, 1, "<bytes>", "Receive buffer of client sockets; 0 leaves it to the kernel.", global::buffers)
         .default("0"),

@@ -10,7 +10,7 @@ use crate::base::receive::ReceiveStep;
 use crate::config::diagnostics::{Diagnostic, Form, Severity};
 use crate::config::draft::Owner;
 use crate::config::environment::Environment;
-use crate::config::plan::{Level, LogHost, PortChoice, SourcePorts, StatsSocket};
+use crate::config::plan::{Level, LogHost, StatsSocket};
 use crate::config::raw::token::Word;
 use crate::config::values::address::{Port, Written};
 use crate::config::values::units::{self, Unit, UnitFault};
@@ -20,9 +20,6 @@ const SPREAD_PERCENT_MAX: u64 = 50;
 
 /// The longest `tune.idletimer`, HAProxy's.
 const IDLE_MAX_MS: u32 = 65_535;
-
-/// The lowest port that connections may be given: those below are meant for servers.
-const SOURCE_PORT_MIN: u16 = 1024;
 
 /// The largest socket buffer the kernel's integer can hold.
 const SOCKET_BUFFER_MAX: u64 = i32::MAX as u64;
@@ -225,57 +222,6 @@ pub(in crate::config) fn ring_receive(parser: &mut Parser<'_>, call: &Call<'_>) 
         return Err(call.complain(0, text));
     }
     parser.draft.global.receive_step = step;
-    Ok(())
-}
-
-pub(in crate::config) fn source_ports(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
-    let choice = match call.arg(0) {
-        "auto" => PortChoice::Auto,
-        "always" => PortChoice::Always,
-        "off" => PortChoice::Off,
-        other => {
-            let text = format!(
-                "'tune.source-ports' only supports 'auto', 'always' and 'off' (got '{other}')"
-            );
-            return Err(call.complain(0, text));
-        }
-    };
-    let range = match call.args.get(1) {
-        None => None,
-        Some(word) => {
-            let range = word.text.split_once('-').and_then(|(low, high)| {
-                let port = |text| u16::try_from(units::integer(text, u64::from(u16::MAX))?).ok();
-                let (low, high) = (port(low)?, port(high)?);
-                (SOURCE_PORT_MIN <= low && low <= high).then_some((low, high))
-            });
-            if range.is_none() {
-                let text = format!(
-                    "'tune.source-ports' expects ports as <low>-<high>, from {SOURCE_PORT_MIN} on \
-                     (got '{}').",
-                    word.text
-                );
-                return Err(call.complain(1, text));
-            }
-            range
-        }
-    };
-    let ports = SourcePorts {
-        choice,
-        range,
-        system: parser.environment.local_ports(),
-    };
-    if choice == PortChoice::Always && ports.is_empty() {
-        let text = "'tune.source-ports' : all of these ports are reserved by the system.";
-        return Err(call.complain(1, text));
-    }
-    if choice != PortChoice::Off && ports.takes_all() {
-        let text = "'tune.source-ports' leaves no port that the system could choose for other \
-                    programs.";
-        parser
-            .report
-            .warning(&call.line.place, call.args.get(1), text);
-    }
-    parser.draft.global.source_ports = ports;
     Ok(())
 }
 

@@ -22,6 +22,7 @@ pub(super) mod send_proxy;
 pub(super) mod server;
 pub(super) mod slow_start;
 pub(super) mod source;
+pub(super) mod source_ports;
 pub(super) mod tcp_check;
 pub(super) mod tcp_request;
 pub(super) mod threads;
