@@ -211,6 +211,58 @@ fn none_is_chosen_when_that_is_off() {
     balancer.settle();
 }
 
+/// What the server closes first is in TIME_WAIT on its side, and in nobody's way here.
+#[test]
+fn only_what_is_closed_first_here_is_in_the_way() {
+    if skip("HAProxy leaves the ports to the system") {
+        return;
+    }
+    let _turn = turn::shared();
+    if !may_have_networks() {
+        return;
+    }
+    let network = network();
+    // Of eight ports, more than two are too many.
+    set(&network, "ip_local_port_range", "40000 40007");
+    let named = network.run(|| MockServer::named("server"));
+    let echo = network.run(MockServer::echo);
+    let fronts = [free_port(), free_port()];
+    let listen = |(port, server): (u16, &MockServer)| {
+        let to = server.address();
+        format!("listen l{port}\n    bind 127.0.0.1:{port}\n    server s {to}\n")
+    };
+    let body: String = fronts
+        .into_iter()
+        .zip([&named, &echo])
+        .map(listen)
+        .collect();
+    let balancer = start(&network, Setup::new(body));
+    let on = || balancer.activity().number("sources_destinations").unwrap();
+    let visit = |port| {
+        let client = network.run(move || connect_port(port));
+        end(&client, port == fronts[0]);
+    };
+    for _ in 0..10 {
+        visit(fronts[0]);
+    }
+    balancer.settle();
+    assert_eq!(on(), 0);
+    eventually("ports are chosen", || {
+        visit(fronts[1]);
+        on() == 1
+    });
+    balancer.settle();
+}
+
+/// Ends a session, the server's end first or the client's.
+fn end(client: &TcpStream, server_first: bool) {
+    if !server_first {
+        client::echo(client, b"x");
+        client.shutdown(Shutdown::Write).unwrap();
+    }
+    assert_eq!(read_end(client).1, End::Fin);
+}
+
 /// Before anything has been counted: a range can be used up faster than that.
 #[test]
 fn a_port_that_the_system_has_not_is_chosen_at_once() {

@@ -83,8 +83,7 @@ impl SourcePorts {
     pub fn slice(&self) -> (u16, u16) {
         self.range.unwrap_or_else(|| {
             let LocalPorts { low, high, .. } = self.system;
-            let lower = (u32::from(high.saturating_sub(low)) + 1) / 2;
-            (low.saturating_add(u16::try_from(lower).unwrap_or(0)), high)
+            (low + high.saturating_sub(low).div_ceil(2), high)
         })
     }
 
