@@ -11,62 +11,96 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::config::{self, Route};
 use crate::sample::{Context, Void};
 use crate::server::Service;
 use crate::sys;
-use crate::target::{Route, Target};
+use crate::target::Target;
 use crate::usage;
 
-/// The balancer has a CPU of its own; everything else shares the other one.
-pub(crate) const BALANCER_CPU: usize = 0;
-pub(crate) const LOAD_CPU: usize = 1;
-
 /// How long a balancer may take until its listeners answer, and until it is gone.
-const START_MAX: Duration = Duration::from_secs(5);
+const START_MAX: Duration = Duration::from_secs(10);
 const STOP_MAX: Duration = Duration::from_secs(3);
+
+/// Who runs where.
+#[derive(Debug)]
+pub(crate) struct Cpus {
+    /// One for each thread, from CPU 0 on.
+    pub(crate) balancer: Vec<usize>,
+    /// The next one for load generator and end points; those of the balancer where there is no
+    /// other.
+    pub(crate) load: Vec<usize>,
+    pub(crate) shared: bool,
+}
+
+impl Cpus {
+    /// Divides the CPUs for a balancer of so many threads, and moves this process to the load's.
+    pub(crate) fn divide(threads: usize) -> Result<Cpus, Void> {
+        let balancer: Vec<usize> = (0..threads).collect();
+        if sys::pin(&[threads]).is_ok() {
+            return Ok(Cpus {
+                balancer,
+                load: vec![threads],
+                shared: false,
+            });
+        }
+        // One thread is measured alone or not at all; the last CPU says whether all are there.
+        if threads == 1 || sys::pin(&[threads - 1]).is_err() {
+            let least = threads.max(2);
+            return Err(Void(format!("{threads} threads need {least} CPUs")));
+        }
+        sys::pin(&balancer)?;
+        Ok(Cpus {
+            load: balancer.clone(),
+            balancer,
+            shared: true,
+        })
+    }
+}
 
 /// A balancer process (with its workers) that listens.
 pub(crate) struct Balancer {
-    target: Target,
+    name: String,
     child: Child,
     messages: PathBuf,
     routes: Vec<Route>,
 }
 
 impl Balancer {
-    /// Starts it on its CPU and waits until every listener accepts.
+    /// Starts it on its CPUs and waits until every listener accepts.
     pub(crate) fn start(
-        target: Target,
+        target: &Target,
         program: &Path,
         server_ports: &[u16],
         connections: u64,
         directory: &Path,
+        cpus: &Cpus,
     ) -> Result<Balancer, Void> {
         let routes = routes(server_ports)?;
-        let config = directory.join(format!("{}.cfg", target.name()));
-        fs::write(
-            &config,
-            target.config(program, &routes, connections, directory),
-        )?;
+        let config = config::write(target, program, &routes, connections, directory)?;
         let messages = directory.join(format!("{}.messages", target.name()));
         let mut command = target.command(program, &config);
         command
             .stdin(Stdio::null())
             .stdout(File::create(&messages)?);
         command.stderr(File::options().append(true).open(&messages)?);
-        // A child inherits the CPU of the thread that starts it.
-        sys::pin(BALANCER_CPU).context("pin to the balancer's CPU")?;
+        sys::end_with_parent(&mut command, target.kind.orphan_signal());
+        // A child inherits the CPUs of the thread that starts it.
+        sys::pin(&cpus.balancer).context("pin to the balancer's CPUs")?;
         let spawned = command.spawn();
-        sys::pin(LOAD_CPU).context("pin to the load's CPU")?;
+        sys::pin(&cpus.load).context("pin to the load's CPUs")?;
         let child = spawned.context(format!("start {}", program.display()))?;
         let mut balancer = Balancer {
-            target,
+            name: target.name(),
             child,
             messages,
             routes,
         };
         balancer.wait_until_ready()?;
-        Ok(balancer)
+        match usage::stray_thread(&balancer.pids(), &cpus.balancer) {
+            None => Ok(balancer),
+            Some(stray) => Err(Void(format!("{} does not stay: {stray}", balancer.name))),
+        }
     }
 
     pub(crate) fn address(&self, service: Service) -> SocketAddr {
@@ -90,7 +124,7 @@ impl Balancer {
         last.reverse();
         Err(Void(format!(
             "{} ended ({status}): {}",
-            self.target.name(),
+            self.name,
             last.join(" / ")
         )))
     }
@@ -101,10 +135,8 @@ impl Balancer {
             while TcpStream::connect(self.address(service)).is_err() {
                 self.check_alive()?;
                 if Instant::now() > deadline {
-                    return Err(Void(format!(
-                        "{} does not listen after 5 s",
-                        self.target.name()
-                    )));
+                    let (name, seconds) = (&self.name, START_MAX.as_secs());
+                    return Err(Void(format!("{name} does not listen after {seconds} s")));
                 }
                 thread::sleep(Duration::from_millis(10));
             }
@@ -176,6 +208,7 @@ impl EndPoints {
         if realtime {
             command.arg("--realtime");
         }
+        sys::end_with_parent(&mut command, Signal::SIGKILL);
         let mut child = command.spawn().context("start the end points")?;
         let mut line = String::new();
         let output = child.stdout.take().expect("it was asked to be piped");

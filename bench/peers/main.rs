@@ -1,5 +1,5 @@
-//! Side-by-side bench of Tidegate, haproxy and nginx (stream), with the bare end points as a
-//! ceiling.
+//! Side-by-side bench of Tidegate, haproxy, nginx (stream) and further peers, with the bare end
+//! points as a ceiling.
 //!
 //! One command plays every workload against every balancer, interleaved round by round. Each
 //! measurement is a fresh process of this program (`--role run`) in a network namespace of its own,
@@ -10,10 +10,11 @@
 //! | file | holds |
 //! |---|---|
 //! | `rounds` | the parent: rounds, time limits, what is left out |
-//! | `report` | medians, ratios, the table and the result file |
+//! | `figures` | medians, spreads and ratios to haproxy and the best peer |
+//! | `report`, `scaling`, `results`, `plot` | the tables, the result file, its picture |
 //! | `workload` | the list of workloads, their columns, how each is measured |
 //! | `run` | one measurement: namespace, end points, balancer, CPU window |
-//! | `target`, `balancer` | what is compared: its config text; the running process |
+//! | `target`, `config`, `balancer` | what is compared: its config text; the running process |
 //! | `server`, `load/` | the end points: services and load generators |
 //! | `usage`, `sys`, `sample` | /proc readers; system calls; the value of one measurement |
 //!
@@ -27,11 +28,16 @@
 )]
 
 mod balancer;
+mod config;
+mod figures;
 mod load;
+mod plot;
 mod report;
+mod results;
 mod rounds;
 mod run;
 mod sample;
+mod scaling;
 mod server;
 #[allow(unsafe_code)]
 mod sys;
@@ -44,7 +50,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use target::Target;
+use target::{Peer, TargetName, parse_threads};
 use workload::Workload;
 
 /// What this process is: the parent by default, else one of its own children.
@@ -70,9 +76,17 @@ struct Arguments {
     /// Play only these workloads (may be given several times).
     #[arg(long, value_delimiter = ',')]
     only: Vec<Workload>,
-    /// Compare only these (may be given several times).
+    /// Compare only these (may be given several times): BASE[-splice][-THREADS], the base being
+    /// direct, tidegate, haproxy, nginx or the name of a --peer.
     #[arg(long, value_delimiter = ',')]
-    target: Vec<Target>,
+    target: Vec<TargetName>,
+    /// A further peer, NAME=KIND:PATH, with KIND one of tidegate, haproxy, nginx, envoy (may be
+    /// given several times).
+    #[arg(long, value_name = "NAME=KIND:PATH")]
+    peer: Vec<Peer>,
+    /// Threads or workers of every target that does not say it, each number a row of its own.
+    #[arg(long, value_delimiter = ',', value_parser = parse_threads)]
+    threads: Vec<usize>,
     /// Tidegate program to measure instead of the one that was just built.
     #[arg(long, default_value = env!("CARGO_BIN_EXE_tidegate"), hide_default_value = true)]
     tidegate: PathBuf,
@@ -82,7 +96,8 @@ struct Arguments {
     /// nginx program with the stream module.
     #[arg(long, default_value = "nginx")]
     nginx: PathBuf,
-    /// Write the results to FILE; a bare name goes into bench/results/.
+    /// Write the results to FILE, and a picture of them beside it; a bare name goes into
+    /// bench/results/.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Given by `cargo bench`; absent when `cargo test --all-targets` runs this file.

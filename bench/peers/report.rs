@@ -1,112 +1,62 @@
-//! Medians over the rounds, ratios to haproxy and to the best peer, as a table and as a file.
+//! The tables: medians over the rounds, how far the rounds were apart, ratios to haproxy and to the
+//! best peer.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
-
-use serde_json::{Value, json};
-
-use crate::rounds::Plan;
+use crate::figures::{self, Results, Spread};
 use crate::sample::Sample;
-use crate::target::Target;
-use crate::workload::{Better, Column, Workload};
-
-/// The samples of every round, void ones too.
-pub(crate) type Results = BTreeMap<(Workload, Target), Vec<Sample>>;
+use crate::target::{Kind, Target};
+use crate::workload::{Better, Workload};
 
 /// CPU of other processes from which on a row is marked: a seventh of one of the two CPUs.
 const FOREIGN_PERCENT_MAX: f64 = 15.0;
 
-/// The figures of one metric in the rounds that count.
-fn figures(samples: &[Sample], metric: &str) -> Vec<f64> {
-    let valid = samples.iter().filter(|sample| sample.void.is_none());
-    valid.filter_map(|sample| sample.get(metric)).collect()
-}
-
-fn median(mut figures: Vec<f64>) -> Option<f64> {
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match figures.len() {
-        0 => None,
-        length if length % 2 == 1 => Some(figures[middle]),
-        _ => Some(f64::midpoint(figures[middle - 1], figures[middle])),
-    }
-}
-
-fn median_of(results: &Results, workload: Workload, target: Target, metric: &str) -> Option<f64> {
-    median(figures(results.get(&(workload, target))?, metric))
-}
-
-/// What a figure is compared with: haproxy's, and that of the best peer.
-fn references(results: &Results, workload: Workload, column: Column) -> (Option<f64>, Option<f64>) {
-    let of = |target| median_of(results, workload, target, column.metric);
-    let peers = Target::PEERS.into_iter().filter_map(of);
-    let best = match column.better {
-        Better::Higher => peers.reduce(f64::max),
-        Better::Lower | Better::Neither => peers.reduce(f64::min),
-    };
-    (of(Target::Haproxy), best)
-}
-
-fn ratio(value: f64, reference: Option<f64>) -> Option<f64> {
-    reference
-        .filter(|reference| *reference > 0.0 && value > 0.0)
-        .map(|reference| value / reference)
-}
-
-pub(crate) fn print(plan: &Plan, results: &Results) {
+pub(crate) fn print(results: &Results) {
+    let plan = &results.plan;
     println!(
-        "\n{} round{} of {} s; balancer alone on CPU 0; medians. x hap, x best: ratio to haproxy, to the best peer.",
+        "\n{} round{} of {} s; medians, and least..most of the rounds. \
+         x hap, x best: ratio to haproxy, to the best peer.",
         plan.rounds,
         if plan.rounds == 1 { "" } else { "s" },
         plan.seconds
     );
-    for (target, version) in plan
-        .targets
-        .iter()
-        .filter(|(target, _)| *target != Target::Direct)
-    {
-        println!("  {}: {version}", target.name());
+    for (target, version) in &plan.targets {
+        if target.kind != Kind::Direct {
+            println!("  {}: {version}", target.name());
+        }
     }
     for workload in &plan.workloads {
-        print_workload(plan, results, *workload);
+        print_workload(results, *workload);
     }
 }
 
-fn print_workload(plan: &Plan, results: &Results, workload: Workload) {
+fn print_workload(results: &Results, workload: Workload) {
     println!("\n{}: {}", workload.name(), workload.title());
-    let mut rows = vec![heading(workload)];
+    let mut table = vec![heading(workload)];
     let mut remarks: Vec<String> = Vec::new();
-    for (target, _) in &plan.targets {
-        let Some(samples) = results.get(&(workload, *target)) else {
-            continue;
-        };
-        rows.push(row(results, workload, *target, samples));
-        let mut add = |remark: String| {
+    for (row, target, samples) in results.rows(workload) {
+        table.push(cells(results, workload, row, target, samples));
+        let mut add = |remark: &str| {
+            let remark = format!("{}: {remark}", target.name());
             if !remarks.contains(&remark) {
                 remarks.push(remark);
             }
         };
         for sample in samples {
             if let Some(reason) = &sample.void {
-                add(format!("{}: VOID: {reason}", target.name()));
+                add(&format!("VOID: {reason}"));
             }
-            sample
-                .notes
-                .iter()
-                .for_each(|note| add(format!("{}: {note}", target.name())));
+            sample.notes.iter().for_each(|note| add(note));
         }
-        let foreign = median(figures(samples, "foreign_percent")).unwrap_or(0.0);
+        let foreign = results.spread(workload, row, "foreign_percent");
+        let foreign = foreign.map_or(0.0, |spread| spread.median);
         if foreign > FOREIGN_PERCENT_MAX {
-            add(format!(
-                "{}: disturbed: other processes used {foreign:.0} % of a CPU",
-                target.name()
+            add(&format!(
+                "disturbed: other processes used {foreign:.0} % of a CPU"
             ));
         }
     }
-    for row in align(&rows) {
-        println!("  {row}");
+    print_aligned(&table);
+    if let Some(line) = best_peers(results, workload) {
+        println!("  best peer: {line}");
     }
     for remark in remarks {
         println!("  ! {remark}");
@@ -114,20 +64,26 @@ fn print_workload(plan: &Plan, results: &Results, workload: Workload) {
 }
 
 fn heading(workload: Workload) -> Vec<String> {
-    let mut cells = vec!["target".to_owned(), "runs".to_owned()];
+    let mut cells = vec!["target", "runs"];
     for column in workload.columns() {
-        cells.push(column.heading.to_owned());
+        cells.push(column.heading);
         if column.better != Better::Neither {
-            cells.extend(["x hap".to_owned(), "x best".to_owned()]);
+            cells.extend(["min..max", "x hap", "x best"]);
         }
     }
     if workload != Workload::Idle9000 {
-        cells.extend(["core %".to_owned(), "load %".to_owned()]);
+        cells.extend(["RSS MB", "core %", "load %"]);
     }
-    cells
+    cells.into_iter().map(str::to_owned).collect()
 }
 
-fn row(results: &Results, workload: Workload, target: Target, samples: &[Sample]) -> Vec<String> {
+fn cells(
+    results: &Results,
+    workload: Workload,
+    row: usize,
+    target: &Target,
+    samples: &[Sample],
+) -> Vec<String> {
     let valid = samples
         .iter()
         .filter(|sample| sample.void.is_none())
@@ -137,7 +93,7 @@ fn row(results: &Results, workload: Workload, target: Target, samples: &[Sample]
     } else {
         format!("{valid}/{}", samples.len())
     };
-    let mut cells = vec![target.name().to_owned(), runs];
+    let mut cells = vec![target.name(), runs];
     if valid == 0 {
         cells.push("VOID".to_owned());
         return cells;
@@ -146,26 +102,53 @@ fn row(results: &Results, workload: Workload, target: Target, samples: &[Sample]
         value.map_or("-".to_owned(), |v| format!("{v:.decimals$}"))
     };
     for column in workload.columns() {
-        let value = median(figures(samples, column.metric));
+        let (metric, decimals) = (column.metric, column.decimals);
+        let spread = results.spread(workload, row, metric);
         // Without a balancer there is no balancer's CPU time.
-        let shown = value.filter(|value| *value > 0.0 || target != Target::Direct);
-        cells.push(text(shown, column.decimals));
+        let spread = spread.filter(|s| s.median > 0.0 || target.kind != Kind::Direct);
+        cells.push(text(spread.map(|s| s.median), decimals));
         if column.better != Better::Neither {
-            let (haproxy, best) = references(results, workload, *column);
-            cells.push(text(value.and_then(|value| ratio(value, haproxy)), 2));
-            cells.push(text(value.and_then(|value| ratio(value, best)), 2));
+            let range = |s: Spread| format!("{:.decimals$}..{:.decimals$}", s.least, s.most);
+            cells.push(spread.map_or("-".to_owned(), range));
+            let ratio = |over: Option<usize>| {
+                let ratio = results.ratio(workload, row, over?, metric)?;
+                Some(ratio.median)
+            };
+            cells.push(text(ratio(results.reference(target.threads)), 2));
+            let best = results.best_peer(workload, column, target.threads);
+            cells.push(text(ratio(best), 2));
         }
     }
     if workload != Workload::Idle9000 {
+        let of = |metric: &str| results.spread(workload, row, metric).map(|s| s.median);
+        let resident = of("balancer_rss_mb").filter(|_| target.kind != Kind::Direct);
+        cells.push(text(resident, 1));
         for metric in ["balancer_percent", "load_percent"] {
-            cells.push(text(median(figures(samples, metric)), 0));
+            cells.push(text(of(metric), 0));
         }
     }
     cells
 }
 
-/// Pads cells to columns: the first to the left, figures to the right.
-fn align(rows: &[Vec<String>]) -> Vec<String> {
+/// Who it was, for every compared column and number of threads.
+fn best_peers(results: &Results, workload: Workload) -> Option<String> {
+    let targets = &results.plan.targets;
+    let mut counts: Vec<usize> = targets.iter().map(|(target, _)| target.threads).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    let mut words = Vec::new();
+    for threads in counts {
+        for column in figures::compared(workload) {
+            if let Some(best) = results.best_peer(workload, column, threads) {
+                words.push(format!("{} {}", column.heading, targets[best].0.name()));
+            }
+        }
+    }
+    (!words.is_empty()).then(|| words.join(", "))
+}
+
+/// Prints cells in columns: the first to the left, figures to the right.
+pub(crate) fn print_aligned(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |index: usize| {
         rows.iter()
@@ -179,103 +162,8 @@ fn align(rows: &[Vec<String>]) -> Vec<String> {
         0 => format!("{cell:<width$}", width = widths[0]),
         _ => format!("{cell:>width$}", width = widths[index]),
     };
-    rows.iter()
-        .map(|row| {
-            row.iter()
-                .enumerate()
-                .map(pad)
-                .collect::<Vec<_>>()
-                .join("  ")
-        })
-        .collect()
-}
-
-/// Writes everything that was measured; returns where.
-pub(crate) fn write_json(file: &Path, plan: &Plan, results: &Results) -> io::Result<PathBuf> {
-    let bare = file
-        .parent()
-        .is_none_or(|parent| parent.as_os_str().is_empty());
-    let path = if bare {
-        Path::new("bench/results").join(file)
-    } else {
-        file.to_owned()
-    };
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+    for row in rows {
+        let cells: Vec<String> = row.iter().enumerate().map(pad).collect();
+        println!("  {}", cells.join("  "));
     }
-    let rows: Vec<Value> = results
-        .iter()
-        .map(|((workload, target), samples)| row_json(results, *workload, *target, samples))
-        .collect();
-    let versions: BTreeMap<&str, &str> = plan
-        .targets
-        .iter()
-        .map(|(target, version)| (target.name(), version.as_str()))
-        .collect();
-    let document = json!({
-        "measured_at": jiff::Timestamp::now().to_string(),
-        "host": host_json(),
-        "versions": versions,
-        "rounds": plan.rounds,
-        "seconds": plan.seconds,
-        "rows": rows,
-    });
-    fs::write(
-        &path,
-        serde_json::to_string_pretty(&document).map_err(io::Error::other)? + "\n",
-    )?;
-    Ok(path)
-}
-
-fn row_json(results: &Results, workload: Workload, target: Target, samples: &[Sample]) -> Value {
-    let mut metrics = BTreeMap::new();
-    for name in samples.iter().flat_map(|sample| sample.metrics.keys()) {
-        let all = figures(samples, name);
-        metrics.insert(name, json!({ "median": median(all.clone()), "runs": all }));
-    }
-    let mut ratios = BTreeMap::new();
-    for column in workload
-        .columns()
-        .iter()
-        .filter(|column| column.better != Better::Neither)
-    {
-        let value = median(figures(samples, column.metric)).unwrap_or(0.0);
-        let (haproxy, best) = references(results, workload, *column);
-        let entry = json!({ "haproxy": ratio(value, haproxy), "best_peer": ratio(value, best) });
-        ratios.insert(column.metric, entry);
-    }
-    let void: Vec<&String> = samples
-        .iter()
-        .filter_map(|sample| sample.void.as_ref())
-        .collect();
-    let notes: Vec<&String> = samples.iter().flat_map(|sample| &sample.notes).collect();
-    json!({
-        "workload": workload.name(),
-        "target": target.name(),
-        "metrics": metrics,
-        "ratios": ratios,
-        "void": void,
-        "notes": notes,
-    })
-}
-
-/// What figures depend on, beside the programs.
-fn host_json() -> Value {
-    let read = |path: &str| {
-        fs::read_to_string(path)
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    };
-    let cpus = read("/proc/cpuinfo");
-    let models = cpus
-        .lines()
-        .filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let models: Vec<&str> = models.map(|(_, model)| model).collect();
-    json!({
-        "kernel": read("/proc/sys/kernel/osrelease"),
-        "cpus": models.len(),
-        "cpu_model": models.first(),
-        "congestion_control": read("/proc/sys/net/ipv4/tcp_congestion_control"),
-    })
 }

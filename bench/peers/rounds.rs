@@ -3,6 +3,8 @@
 //! Within a round every workload goes over all targets before the next one begins, and the order of
 //! the targets turns from round to round, so that a slow spell of the machine hits all of them.
 
+use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -11,14 +13,17 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
+use nix::sys::signal::Signal;
 
 use crate::Arguments;
 use crate::balancer;
-use crate::report::{self, Results};
+use crate::figures::Results;
 use crate::sample::{Sample, Void};
-use crate::target::Target;
+use crate::sys;
+use crate::target::{self, Target};
 use crate::usage;
 use crate::workload::Workload;
+use crate::{plot, report, results, scaling};
 
 /// How much of everything is measured.
 #[derive(Debug)]
@@ -53,16 +58,26 @@ pub(crate) fn play(arguments: &Arguments) -> ExitCode {
         eprintln!("peers: cannot make {}: {error}", scratch.0.display());
         return ExitCode::FAILURE;
     }
-    let wanted = if arguments.target.is_empty() {
-        Target::ALL.to_vec()
-    } else {
-        arguments.target.clone()
+    let wanted = match target::chosen(arguments) {
+        Ok(wanted) => wanted,
+        Err(reason) => {
+            eprintln!("peers: {reason}");
+            return ExitCode::FAILURE;
+        }
     };
+    if let Err(errno) = sys::catch_interrupts() {
+        eprintln!("peers: cannot catch signals: {errno}");
+        return ExitCode::FAILURE;
+    }
+    let count = wanted.len();
     let targets: Vec<(Target, String)> = wanted
-        .iter()
-        .filter_map(|target| Some((*target, admit(arguments, *target, &scratch.0)?)))
+        .into_iter()
+        .filter_map(|target| {
+            let version = admit(arguments, &target, &scratch.0)?;
+            Some((target, version))
+        })
         .collect();
-    let complete = targets.len() == wanted.len();
+    let complete = targets.len() == count;
     let plan = Plan {
         rounds: arguments
             .rounds
@@ -79,19 +94,22 @@ pub(crate) fn play(arguments: &Arguments) -> ExitCode {
         targets,
     };
     let started_at = Instant::now();
-    let results = play_rounds(arguments, &plan, &scratch.0);
+    let results = play_rounds(arguments, plan, &scratch.0);
+    if sys::interrupted() {
+        eprintln!("peers: interrupted");
+        return ExitCode::FAILURE;
+    }
     eprintln!("peers: {:.0} s for all", started_at.elapsed().as_secs_f64());
-    report::print(&plan, &results);
-    if let Some(file) = &arguments.json {
-        match report::write_json(file, &plan, &results) {
-            Ok(path) => println!("\nresults written to {}", path.display()),
-            Err(error) => {
-                eprintln!("peers: cannot write {}: {error}", file.display());
-                return ExitCode::FAILURE;
-            }
-        }
+    report::print(&results);
+    scaling::print(&results);
+    if let Some(file) = &arguments.json
+        && let Err(error) = write_files(&results::place(file), &results)
+    {
+        eprintln!("peers: cannot write {}: {error}", file.display());
+        return ExitCode::FAILURE;
     }
     let void = results
+        .samples
         .values()
         .flatten()
         .any(|sample| sample.void.is_some());
@@ -102,9 +120,22 @@ pub(crate) fn play(arguments: &Arguments) -> ExitCode {
     }
 }
 
+/// The result file, and the picture of it beside.
+fn write_files(path: &Path, results: &Results) -> Result<(), Box<dyn Error>> {
+    results::write(path, results)?;
+    println!("\nresults written to {}", path.display());
+    let picture = path.with_extension("svg");
+    if plot::write(&picture, results)? {
+        println!("picture written to {}", picture.display());
+    } else {
+        println!("no picture: nothing was compared with haproxy");
+    }
+    Ok(())
+}
+
 /// Asks a target for its version and tries it once; None, and a loud line, if it cannot be
 /// measured.
-fn admit(arguments: &Arguments, target: Target, scratch: &Path) -> Option<String> {
+fn admit(arguments: &Arguments, target: &Target, scratch: &Path) -> Option<String> {
     let refuse = |reason: &str| {
         eprintln!(
             "peers: *** {} IS LEFT OUT: {reason} ***",
@@ -112,7 +143,10 @@ fn admit(arguments: &Arguments, target: Target, scratch: &Path) -> Option<String
         );
         None
     };
-    let version = match target.program(arguments) {
+    if sys::interrupted() {
+        return None;
+    }
+    let version = match &target.program {
         None => String::new(),
         Some(program) => match target.version(program) {
             None => return refuse(&format!("cannot start {}", program.display())),
@@ -125,16 +159,17 @@ fn admit(arguments: &Arguments, target: Target, scratch: &Path) -> Option<String
     }
 }
 
-fn play_rounds(arguments: &Arguments, plan: &Plan, scratch: &Path) -> Results {
-    let mut results = Results::new();
+fn play_rounds(arguments: &Arguments, plan: Plan, scratch: &Path) -> Results {
+    let mut samples: BTreeMap<(Workload, usize), Vec<Sample>> = BTreeMap::new();
     for round in 0..plan.rounds {
         for workload in &plan.workloads {
             for place in 0..plan.targets.len() {
-                let (target, _) = &plan.targets[(place + round) % plan.targets.len()];
-                if !workload.applies_to(*target) {
+                let row = (place + round) % plan.targets.len();
+                let (target, _) = &plan.targets[row];
+                if !workload.applies_to(target) || sys::interrupted() {
                     continue;
                 }
-                let sample = run_child(arguments, *workload, *target, plan.seconds, scratch);
+                let sample = run_child(arguments, *workload, target, plan.seconds, scratch);
                 let first = workload.columns()[0];
                 let outcome = match (&sample.void, sample.get(first.metric)) {
                     (Some(reason), _) => format!("VOID: {reason}"),
@@ -147,25 +182,22 @@ fn play_rounds(arguments: &Arguments, plan: &Plan, scratch: &Path) -> Results {
                 };
                 let (of, name) = (plan.rounds, workload.name());
                 eprintln!(
-                    "round {}/{of} {name:9} {:9} {outcome}",
+                    "round {}/{of} {name:9} {:14} {outcome}",
                     round + 1,
                     target.name()
                 );
-                results
-                    .entry((*workload, *target))
-                    .or_default()
-                    .push(sample);
+                samples.entry((*workload, row)).or_default().push(sample);
             }
         }
     }
-    results
+    Results { plan, samples }
 }
 
 /// Measures once, in a fresh process.
 fn run_child(
     arguments: &Arguments,
     workload: Workload,
-    target: Target,
+    target: &Target,
     seconds: f64,
     scratch: &Path,
 ) -> Sample {
@@ -179,7 +211,7 @@ fn run_child(
 fn try_run_child(
     arguments: &Arguments,
     workload: Workload,
-    target: Target,
+    target: &Target,
     seconds: f64,
     scratch: &Path,
 ) -> Result<Sample, Void> {
@@ -190,26 +222,35 @@ fn try_run_child(
         "--only",
         &workload.name(),
         "--target",
-        target.name(),
+        &target.name(),
     ]);
     command.args(["--seconds", &seconds.to_string()]);
     command.arg("--directory").arg(scratch);
     command.arg("--tidegate").arg(&arguments.tidegate);
     command.arg("--haproxy").arg(&arguments.haproxy);
     command.arg("--nginx").arg(&arguments.nginx);
+    for peer in &arguments.peer {
+        command.args(["--peer", &peer.to_string()]);
+    }
     if arguments.quick {
         command.arg("--quick");
     }
-    let mut child = command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    sys::end_with_parent(&mut command, Signal::SIGKILL);
+    let mut child = command.spawn()?;
     let deadline = Instant::now() + workload.time_limit(seconds);
     while child.try_wait()?.is_none() {
-        if Instant::now() > deadline {
+        let reason = if sys::interrupted() {
+            Some("interrupted")
+        } else if Instant::now() > deadline {
+            Some("over its time limit")
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
             let family = usage::family(child.id());
             balancer::end(&mut child, &family);
-            return Ok(Sample::voided("over its time limit"));
+            return Ok(Sample::voided(reason));
         }
         thread::sleep(POLL);
     }

@@ -3,11 +3,11 @@
 use std::time::Instant;
 
 use crate::Arguments;
-use crate::balancer::{Balancer, EndPoints, LOAD_CPU};
+use crate::balancer::{Balancer, Cpus, EndPoints};
 use crate::sample::{Context, Sample, Void};
 use crate::server::Service;
 use crate::sys;
-use crate::target::Target;
+use crate::target::{self, Target};
 use crate::usage::{self, CpuTime, HostTime};
 use crate::workload::Workload;
 
@@ -28,24 +28,29 @@ pub(crate) struct Bed {
 
 /// Runs the first workload of the arguments on their first target. Errors become a void sample.
 pub(crate) fn run(arguments: &Arguments) -> Sample {
-    let (Some(workload), Some(target)) = (arguments.only.first(), arguments.target.first()) else {
+    let targets = match target::chosen(arguments) {
+        Ok(targets) => targets,
+        Err(reason) => return Sample::voided(reason),
+    };
+    let (Some(workload), Some(target)) = (arguments.only.first(), targets.first()) else {
         return Sample::voided("a run process needs --only and --target");
     };
-    match measure(arguments, *workload, *target) {
+    match measure(arguments, *workload, target) {
         Ok(sample) => sample,
         Err(Void(reason)) => Sample::voided(reason),
     }
 }
 
-fn measure(arguments: &Arguments, workload: Workload, target: Target) -> Result<Sample, Void> {
+fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result<Sample, Void> {
     let fresh_network = sys::enter_fresh_network();
     let descriptor_limit = sys::raise_descriptor_limit().context("descriptor limit")?;
-    sys::pin(LOAD_CPU).context("this bench needs two CPUs")?;
-    let realtime = workload == Workload::Mixed && sys::set_realtime(true).is_ok();
+    let cpus = Cpus::divide(target.threads)?;
+    // On a CPU of the balancer, realtime ends would keep it from running.
+    let realtime = workload == Workload::Mixed && !cpus.shared && sys::set_realtime(true).is_ok();
     sys::set_realtime(false)?;
     let end_points = EndPoints::start(realtime)?;
     let connections_max = (descriptor_limit.saturating_sub(DESCRIPTORS_SPARE)) / 2;
-    let balancer = match target.program(arguments) {
+    let balancer = match &target.program {
         None => None,
         Some(program) => {
             let (ports, directory) = (&end_points.ports, &arguments.directory);
@@ -55,6 +60,7 @@ fn measure(arguments: &Arguments, workload: Workload, target: Target) -> Result<
                 ports,
                 connections_max,
                 directory,
+                &cpus,
             )?)
         }
     };

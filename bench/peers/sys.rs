@@ -1,4 +1,4 @@
-//! System calls of the bench: what nix wraps, with the arguments used here, and the two it does
+//! System calls of the bench: what nix wraps, with the arguments used here, and the few it does
 //! not.
 //!
 //! The only file of the bench with unsafe code.
@@ -7,18 +7,68 @@ use std::io;
 use std::mem;
 use std::net::TcpStream;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::sys::socket::{MsgFlags, recv, send};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getppid};
 
-/// Moves the calling thread, and every child it starts from now on, to one CPU.
-pub(crate) fn pin(cpu: usize) -> nix::Result<()> {
+/// Moves the calling thread, and every child it starts from now on, to some CPUs.
+pub(crate) fn pin(cpus: &[usize]) -> nix::Result<()> {
     let mut set = CpuSet::new();
-    set.set(cpu)?;
+    for cpu in cpus {
+        set.set(*cpu)?;
+    }
     sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+/// Lets a process get a signal when the thread that starts it ends, however it ends: nothing that
+/// the bench has started outlives it.
+pub(crate) fn end_with_parent(command: &mut Command, signal: Signal) {
+    let parent = Pid::this();
+    let ask = move || {
+        set_pdeathsig(signal)?;
+        if getppid() != parent {
+            // Too late: it was dead before it could be watched.
+            return Err(Errno::ESRCH.into());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and neither allocates nor
+    // locks.
+    unsafe { command.pre_exec(ask) };
+}
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_interrupt(_: libc::c_int) {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// From now on the first request to end is only noted; the second one ends the process.
+pub(crate) fn catch_interrupts() -> nix::Result<()> {
+    let action = SigAction::new(
+        SigHandler::Handler(note_interrupt),
+        SaFlags::SA_RESETHAND,
+        SigSet::empty(),
+    );
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler stores to an atomic and does nothing else, which is allowed at any
+        // point of the program.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
+/// Whether somebody has asked this process to end.
+pub(crate) fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
 }
 
 /// Raises the descriptor limit to its hard value and returns it.

@@ -1,161 +1,275 @@
-//! What is compared, and the config text that makes it do the same thing.
+//! What is compared: targets by name, their programs and versions.
 //!
-//! Equal for all: one thread or worker, three listeners (one per service) with one upstream each, a
-//! backlog of 4096, connect timeout 5 s, idle timeouts 60 s, no checks, no logs, default socket
-//! buffers, no splicing option. Tidegate reads the same text as haproxy.
+//! A target's name is `BASE[-splice][-THREADS]`: a program, whether it splices, how many threads or
+//! workers it has (one, if nothing is said). The base is one of the programs known here or the name
+//! of a `--peer`.
 
-use std::fmt::Write;
-use std::path::Path;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::str::FromStr;
 
 use clap::ValueEnum;
+use nix::sys::signal::Signal;
 
 use crate::Arguments;
-use crate::server::Service;
 
-/// One column of the comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub(crate) enum Target {
+/// Threads that one target may have.
+const THREADS_MAX: usize = 64;
+
+/// Config language and behaviour of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
     /// No balancer: the load generator talks to the end points. The ceiling of the test bed.
+    #[value(skip)]
     Direct,
     Tidegate,
     Haproxy,
     Nginx,
+    Envoy,
 }
 
-/// A listener and the end point behind it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Route {
-    pub(crate) service: Service,
-    pub(crate) listen_port: u16,
-    pub(crate) server_port: u16,
+impl Kind {
+    /// Whether the program can be told to splice.
+    fn can_splice(self) -> bool {
+        matches!(self, Kind::Tidegate | Kind::Haproxy)
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value()
+            .map_or("direct".to_owned(), |value| value.get_name().to_owned())
+    }
+
+    /// What a balancer gets when the process that started it dies. nginx ends its workers on
+    /// SIGTERM, and leaves them behind when it is killed.
+    pub(crate) fn orphan_signal(self) -> Signal {
+        match self {
+            Kind::Nginx => Signal::SIGTERM,
+            Kind::Direct | Kind::Tidegate | Kind::Haproxy | Kind::Envoy => Signal::SIGKILL,
+        }
+    }
+}
+
+/// A further program to compare with: `NAME=KIND:PATH`.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    name: String,
+    kind: Kind,
+    program: PathBuf,
+}
+
+impl FromStr for Peer {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Peer, String> {
+        let parts = text.split_once('=').and_then(|(name, rest)| {
+            let (kind, program) = rest.split_once(':')?;
+            Some((name, kind, program))
+        });
+        let (name, kind, program) = parts.ok_or("not NAME=KIND:PATH")?;
+        let plain = |letter: char| letter.is_ascii_alphanumeric() || letter == '.' || letter == '_';
+        // A hyphen begins the rest of a target's name.
+        if name.is_empty() || !name.chars().all(plain) {
+            return Err("a name is made of letters, digits, '.' and '_'".to_owned());
+        }
+        if ["direct", "tidegate", "haproxy", "nginx"].contains(&name) {
+            return Err(format!("{name} has an option of its own"));
+        }
+        Ok(Peer {
+            name: name.to_owned(),
+            kind: Kind::from_str(kind, false)?,
+            program: program.into(),
+        })
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, kind) = (&self.name, self.kind.name());
+        write!(f, "{name}={kind}:{}", self.program.display())
+    }
+}
+
+/// A target as the command line names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TargetName {
+    base: String,
+    splice: bool,
+    /// None if not said.
+    threads: Option<usize>,
+}
+
+impl FromStr for TargetName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TargetName, String> {
+        let mut parts = text.split('-').peekable();
+        let base = parts.next().unwrap_or_default().to_owned();
+        let splice = parts.next_if_eq(&"splice").is_some();
+        let threads = parts.next().map(parse_threads).transpose()?;
+        match parts.next() {
+            None => Ok(TargetName {
+                base,
+                splice,
+                threads,
+            }),
+            Some(_) => Err("not BASE[-splice][-THREADS]".to_owned()),
+        }
+    }
+}
+
+/// A number of threads or workers.
+pub(crate) fn parse_threads(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(threads @ 1..=THREADS_MAX) => Ok(threads),
+        _ => Err(format!("{text:?} is no number from 1 to {THREADS_MAX}")),
+    }
+}
+
+/// One row of the comparison.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
+    base: String,
+    pub(crate) kind: Kind,
+    pub(crate) splice: bool,
+    pub(crate) threads: usize,
+    /// None without a balancer.
+    pub(crate) program: Option<PathBuf>,
 }
 
 impl Target {
-    pub(crate) const ALL: [Target; 4] = [
-        Target::Direct,
-        Target::Tidegate,
-        Target::Haproxy,
-        Target::Nginx,
-    ];
-
-    /// Those that Tidegate is compared with.
-    pub(crate) const PEERS: [Target; 2] = [Target::Haproxy, Target::Nginx];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Target::Direct => "direct",
-            Target::Tidegate => "tidegate",
-            Target::Haproxy => "haproxy",
-            Target::Nginx => "nginx",
-        }
+    pub(crate) fn name(&self) -> String {
+        let threads = match self.threads {
+            1 => String::new(),
+            threads => format!("-{threads}"),
+        };
+        format!("{}{threads}", self.single_name())
     }
 
-    pub(crate) fn program(self, arguments: &Arguments) -> Option<&Path> {
-        match self {
-            Target::Direct => None,
-            Target::Tidegate => Some(&arguments.tidegate),
-            Target::Haproxy => Some(&arguments.haproxy),
-            Target::Nginx => Some(&arguments.nginx),
-        }
+    /// The name without the number of threads.
+    pub(crate) fn single_name(&self) -> String {
+        let splice = if self.splice { "-splice" } else { "" };
+        format!("{}{splice}", self.base)
     }
 
-    /// The first line that the program prints about its version; None if it cannot be started.
-    pub(crate) fn version(self, program: &Path) -> Option<String> {
-        let output = Command::new(program).arg("-v").output().ok()?;
+    /// Whether it is one of those that Tidegate is compared with.
+    pub(crate) fn is_peer(&self) -> bool {
+        !matches!(self.kind, Kind::Direct | Kind::Tidegate)
+    }
+
+    /// Whether it is what ratios refer to.
+    pub(crate) fn is_reference(&self) -> bool {
+        self.base == "haproxy" && !self.splice
+    }
+
+    /// The line that the program prints about its version; None if it cannot be started.
+    pub(crate) fn version(&self, program: &Path) -> Option<String> {
+        let option = match self.kind {
+            Kind::Envoy => "--version",
+            Kind::Direct | Kind::Tidegate | Kind::Haproxy | Kind::Nginx => "-v",
+        };
+        let output = Command::new(program).arg(option).output().ok()?;
         let mut text = output.stdout;
         text.extend(output.stderr);
         let text = String::from_utf8_lossy(&text).into_owned();
-        Some(text.lines().next().unwrap_or("says no version").to_owned())
+        let line = text.lines().map(str::trim).find(|line| !line.is_empty());
+        let line = line.unwrap_or("says no version");
+        // Envoy begins with the path it was called by.
+        let start = match self.kind {
+            Kind::Envoy => line.find("version:").unwrap_or(0),
+            Kind::Direct | Kind::Tidegate | Kind::Haproxy | Kind::Nginx => 0,
+        };
+        Some(line[start..].to_owned())
     }
 
     /// Arguments that start the program in the foreground with a config file.
-    pub(crate) fn command(self, program: &Path, config: &Path) -> Command {
+    pub(crate) fn command(&self, program: &Path, config: &Path) -> Command {
         let mut command = Command::new(program);
-        match self {
-            Target::Nginx => command.arg("-e").arg("stderr").arg("-c").arg(config),
-            Target::Direct | Target::Tidegate | Target::Haproxy => {
-                command.arg("-db").arg("-f").arg(config)
+        match self.kind {
+            Kind::Nginx => command.args(["-e", "stderr", "-c"]).arg(config),
+            Kind::Envoy => command
+                .args(["--concurrency", &self.threads.to_string()])
+                .args(["--disable-hot-restart", "--log-level", "error", "-c"])
+                .arg(config),
+            Kind::Direct | Kind::Tidegate | Kind::Haproxy => {
+                command.args(["-db", "-f"]).arg(config)
             }
         };
         command
     }
+}
 
-    /// The config file, for at most `connections` connections at once.
-    pub(crate) fn config(
-        self,
-        program: &Path,
-        routes: &[Route],
-        connections: u64,
-        directory: &Path,
-    ) -> String {
-        match self {
-            Target::Nginx => nginx_config(program, routes, connections, directory),
-            Target::Direct | Target::Tidegate | Target::Haproxy => {
-                haproxy_config(routes, connections)
+/// The targets of a run: those that were asked for, or all that are known.
+pub(crate) fn chosen(arguments: &Arguments) -> Result<Vec<Target>, String> {
+    let names = if arguments.target.is_empty() {
+        all_names(arguments)
+    } else {
+        arguments.target.clone()
+    };
+    let mut targets: Vec<Target> = Vec::new();
+    for name in &names {
+        let threads = match name.threads {
+            Some(threads) => vec![threads],
+            None if name.base == "direct" || arguments.threads.is_empty() => vec![1],
+            None => arguments.threads.clone(),
+        };
+        for threads in threads {
+            let target = resolve(arguments, name, threads)?;
+            if !targets.iter().any(|other| other.name() == target.name()) {
+                targets.push(target);
             }
         }
     }
+    Ok(targets)
 }
 
-fn haproxy_config(routes: &[Route], connections: u64) -> String {
-    let mut text = format!(
-        "global\n    nbthread 1\n    maxconn {connections}\n\n\
-         defaults\n    mode tcp\n    maxconn {connections}\n    backlog 4096\n    \
-         timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n"
-    );
-    for route in routes {
-        let (name, listen, server) = (route.service.name(), route.listen_port, route.server_port);
-        let _ = write!(
-            text,
-            "\nlisten {name}\n    bind 127.0.0.1:{listen}\n    server s1 127.0.0.1:{server}\n"
-        );
-    }
-    text
-}
-
-fn nginx_config(program: &Path, routes: &[Route], connections: u64, directory: &Path) -> String {
-    let mut text = String::new();
-    if let Some(module) = nginx_stream_module(program) {
-        let _ = writeln!(text, "load_module {module};");
-    }
-    // As root nginx would give its worker to another user; the peers stay what they were started
-    // as.
-    if nix::unistd::geteuid().is_root() {
-        text.push_str("user root;\n");
-    }
-    let _ = write!(
-        text,
-        "daemon off;\nworker_processes 1;\npid {}/nginx.pid;\nerror_log stderr crit;\n\
-         events {{\n    worker_connections {};\n}}\n\
-         stream {{\n    access_log off;\n    proxy_connect_timeout 5s;\n    proxy_timeout 60s;\n",
-        directory.display(),
-        // nginx counts both sides of a session; a few more for its listeners and channel.
-        connections * 2 + 32,
-    );
-    for route in routes {
-        let _ = writeln!(
-            text,
-            "    server {{ listen 127.0.0.1:{} backlog=4096; proxy_pass 127.0.0.1:{}; }}",
-            route.listen_port, route.server_port
-        );
-    }
-    text.push_str("}\n");
-    text
-}
-
-/// Where the stream module is, if this nginx was built to load it at run time.
-fn nginx_stream_module(program: &Path) -> Option<String> {
-    let output = Command::new(program).arg("-V").output().ok()?;
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    if !text.contains("--with-stream=dynamic") {
-        return None;
-    }
-    let value = |option: &str| {
-        text.split_whitespace()
-            .find_map(|word| word.strip_prefix(option).map(str::to_owned))
+/// Everything there is; in a quick run nothing twice.
+fn all_names(arguments: &Arguments) -> Vec<TargetName> {
+    let mut names = Vec::new();
+    let mut add = |base: &str, kind: Kind| {
+        for splice in [false, true] {
+            if !splice || (kind.can_splice() && !arguments.quick) {
+                names.push(TargetName {
+                    base: base.to_owned(),
+                    splice,
+                    threads: None,
+                });
+            }
+        }
     };
-    let folder =
-        value("--modules-path=").or_else(|| Some(format!("{}/modules", value("--prefix=")?)))?;
-    Some(format!("{folder}/ngx_stream_module.so"))
+    add("direct", Kind::Direct);
+    add("tidegate", Kind::Tidegate);
+    add("haproxy", Kind::Haproxy);
+    add("nginx", Kind::Nginx);
+    for peer in &arguments.peer {
+        add(&peer.name, peer.kind);
+    }
+    names
+}
+
+fn resolve(arguments: &Arguments, name: &TargetName, threads: usize) -> Result<Target, String> {
+    let base = name.base.as_str();
+    let (kind, program) = match base {
+        "direct" => (Kind::Direct, None),
+        "tidegate" => (Kind::Tidegate, Some(&arguments.tidegate)),
+        "haproxy" => (Kind::Haproxy, Some(&arguments.haproxy)),
+        "nginx" => (Kind::Nginx, Some(&arguments.nginx)),
+        _ => match arguments.peer.iter().find(|peer| peer.name == base) {
+            Some(peer) => (peer.kind, Some(&peer.program)),
+            None => return Err(format!("no target {base:?}, and no --peer of that name")),
+        },
+    };
+    if name.splice && !kind.can_splice() {
+        return Err(format!("{base} does not splice"));
+    }
+    if kind == Kind::Direct && threads > 1 {
+        return Err("direct has no threads".to_owned());
+    }
+    Ok(Target {
+        base: base.to_owned(),
+        kind,
+        splice: name.splice,
+        threads,
+        program: program.cloned(),
+    })
 }

@@ -150,6 +150,40 @@ pub(crate) fn descriptors(pids: &[u32]) -> usize {
         .sum()
 }
 
+/// A thread of some processes that may run on a CPU other than these, as text.
+pub(crate) fn stray_thread(pids: &[u32], cpus: &[usize]) -> Option<String> {
+    for pid in pids {
+        for task in fs::read_dir(format!("/proc/{pid}/task"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let text = fs::read_to_string(task.path().join("status")).unwrap_or_default();
+            let value = |key: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(key));
+                line.map(str::trim)
+            };
+            if let Some(list) = value("Cpus_allowed_list:")
+                && !cpu_list(list).all(|cpu| cpus.contains(&cpu))
+            {
+                let name = value("Name:").unwrap_or("?");
+                return Some(format!("its thread {name} may run on CPU {list}"));
+            }
+        }
+    }
+    None
+}
+
+/// The numbers of a list like "0-2,5".
+fn cpu_list(list: &str) -> impl Iterator<Item = usize> {
+    list.split(',').flat_map(|part| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        // What is no number is on no list of CPUs either.
+        let number = |text: &str| text.parse().unwrap_or(usize::MAX - 1);
+        number(first)..=number(last)
+    })
+}
+
 /// TIME_WAIT entries of this network namespace.
 pub(crate) fn time_wait_entries() -> u64 {
     let text = fs::read_to_string("/proc/self/net/sockstat").unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::run::{Bed, Window};
 use crate::sample::{Sample, Void};
 use crate::server::Service;
 use crate::sys;
-use crate::target::Target;
+use crate::target::{Kind, Target};
 use crate::usage;
 
 /// Warm-up of every workload: buffers, autotuning and caches settle.
@@ -152,8 +152,8 @@ impl Workload {
 
     /// Whether a target can be measured: without a balancer, nobody's memory grows, and the
     /// realtime end points of `mixed` would leave nothing to the bulk ones.
-    pub(crate) fn applies_to(self, target: Target) -> bool {
-        target != Target::Direct || !matches!(self, Workload::Mixed | Workload::Idle9000)
+    pub(crate) fn applies_to(self, target: &Target) -> bool {
+        target.kind != Kind::Direct || !matches!(self, Workload::Mixed | Workload::Idle9000)
     }
 
     /// Seconds that a run of this workload may take at most, start and stop included.
