@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -71,12 +71,12 @@ impl Balancer {
     pub(crate) fn start(
         target: &Target,
         program: &Path,
-        server_ports: &[u16],
+        servers: &[(Service, u16)],
         connections: u64,
         directory: &Path,
         cpus: &Cpus,
     ) -> Result<Balancer, Void> {
-        let routes = routes(server_ports)?;
+        let routes = routes(servers)?;
         let config = config::write(target, program, &routes, connections, directory)?;
         let messages = directory.join(format!("{}.messages", target.name()));
         let mut command = target.command(program, &config);
@@ -131,8 +131,10 @@ impl Balancer {
 
     fn wait_until_ready(&mut self) -> Result<(), Void> {
         let deadline = Instant::now() + START_MAX;
-        for service in Service::ALL {
-            while TcpStream::connect(self.address(service)).is_err() {
+        let ports: Vec<u16> = self.routes.iter().map(|route| route.listen_port).collect();
+        for port in ports {
+            // Looked up, not tried: a connection would be passed on to the server.
+            while !usage::listens(port) {
                 self.check_alive()?;
                 if Instant::now() > deadline {
                     let (name, seconds) = (&self.name, START_MAX.as_secs());
@@ -153,16 +155,16 @@ impl Drop for Balancer {
 }
 
 /// Listen ports that nobody has now, one per service.
-fn routes(server_ports: &[u16]) -> Result<Vec<Route>, Void> {
+fn routes(servers: &[(Service, u16)]) -> Result<Vec<Route>, Void> {
     let mut held = Vec::new();
     let mut routes = Vec::new();
-    for (service, server_port) in Service::ALL.into_iter().zip(server_ports) {
+    for (service, server_port) in servers.iter().copied() {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let listen_port = listener.local_addr()?.port();
         routes.push(Route {
             service,
             listen_port,
-            server_port: *server_port,
+            server_port,
         });
         held.push(listener);
     }
@@ -215,18 +217,10 @@ impl EndPoints {
         BufReader::new(output).read_line(&mut line)?;
         let ports: Vec<u16> = line.split_whitespace().flat_map(str::parse).collect();
         let end_points = EndPoints { child, ports };
-        if end_points.ports.len() != Service::ALL.len() {
+        if end_points.ports.len() != Service::OWN.len() {
             return Err(Void("the end points did not start".to_owned()));
         }
         Ok(end_points)
-    }
-
-    pub(crate) fn address(&self, service: Service) -> SocketAddr {
-        let place = Service::ALL.iter().position(|other| *other == service);
-        SocketAddr::from((
-            Ipv4Addr::LOCALHOST,
-            self.ports[place.expect("the list is complete")],
-        ))
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -12,10 +12,12 @@
 //! | `rounds` | the parent: rounds, time limits, what is left out |
 //! | `figures` | medians, spreads and ratios to haproxy and the best peer |
 //! | `report`, `scaling`, `results`, `plot` | the tables, the result file, its picture |
-//! | `workload` | the list of workloads, their columns, how each is measured |
+//! | `workload`, `columns` | the list of workloads; the columns of their tables |
+//! | `measure` | how each workload of our own load is measured |
+//! | `tools/` | the same for wrk, iperf3 and redis-benchmark; their output, their servers |
 //! | `run` | one measurement: namespace, end points, balancer, CPU window |
 //! | `target`, `config`, `balancer` | what is compared: its config text; the running process |
-//! | `server`, `load/` | the end points: services and load generators |
+//! | `server/`, `load/` | the end points: services and load generators |
 //! | `usage`, `sys`, `sample` | /proc readers; system calls; the value of one measurement |
 //!
 //! Nothing here may use the library of the crate: the bench sees Tidegate as it sees its peers, as
@@ -28,9 +30,11 @@
 )]
 
 mod balancer;
+mod columns;
 mod config;
 mod figures;
 mod load;
+mod measure;
 mod plot;
 mod report;
 mod results;
@@ -42,6 +46,7 @@ mod server;
 #[allow(unsafe_code)]
 mod sys;
 mod target;
+mod tools;
 mod usage;
 mod workload;
 
@@ -51,7 +56,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 
 use target::{Peer, TargetName, parse_threads};
-use workload::Workload;
+use workload::{Pick, Workload};
 
 /// What this process is: the parent by default, else one of its own children.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -64,7 +69,7 @@ enum Role {
 #[derive(Debug, Parser)]
 #[command(name = "peers")]
 struct Arguments {
-    /// One short round of everything, under a minute.
+    /// One short round of one workload of each kind, under a minute.
     #[arg(long)]
     quick: bool,
     /// Rounds; the table shows medians over them [default: 5, quick: 1].
@@ -73,9 +78,9 @@ struct Arguments {
     /// Measured seconds of one run, warm-up not counted [default: 1.5, quick: 0.4].
     #[arg(long)]
     seconds: Option<f64>,
-    /// Play only these workloads (may be given several times).
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<Workload>,
+    /// Play only these workloads or groups of workloads (may be given several times).
+    #[arg(long, value_delimiter = ',', value_parser = Pick::parse)]
+    only: Vec<Pick>,
     /// Compare only these (may be given several times): BASE[-splice][-THREADS], the base being
     /// direct, tidegate, haproxy, nginx or the name of a --peer.
     #[arg(long, value_delimiter = ',')]
@@ -96,6 +101,18 @@ struct Arguments {
     /// nginx program with the stream module.
     #[arg(long, default_value = "nginx")]
     nginx: PathBuf,
+    /// wrk program.
+    #[arg(long, default_value = "wrk")]
+    wrk: PathBuf,
+    /// iperf3 program.
+    #[arg(long, default_value = "iperf3")]
+    iperf3: PathBuf,
+    /// redis-server program.
+    #[arg(long, default_value = "redis-server")]
+    redis_server: PathBuf,
+    /// redis-benchmark program.
+    #[arg(long, default_value = "redis-benchmark")]
+    redis_benchmark: PathBuf,
     /// Write the results to FILE, and a picture of them beside it; a bare name goes into
     /// bench/results/.
     #[arg(long, value_name = "FILE")]
@@ -109,6 +126,20 @@ struct Arguments {
     directory: PathBuf,
     #[arg(long, hide = true)]
     realtime: bool,
+}
+
+impl Arguments {
+    /// The workloads to play, in their usual order and each once.
+    fn workloads(&self) -> Vec<Workload> {
+        if self.only.is_empty() && self.quick {
+            return workload::QUICK.to_vec();
+        }
+        let all = Workload::value_variants().iter().copied();
+        let wanted = |workload: &Workload| {
+            self.only.is_empty() || self.only.iter().any(|Pick(some)| some.contains(workload))
+        };
+        all.filter(wanted).collect()
+    }
 }
 
 fn main() -> ExitCode {

@@ -12,7 +12,6 @@ use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use clap::ValueEnum;
 use nix::sys::signal::Signal;
 
 use crate::Arguments;
@@ -21,6 +20,7 @@ use crate::figures::Results;
 use crate::sample::{Sample, Void};
 use crate::sys;
 use crate::target::{self, Target};
+use crate::tools::Tool;
 use crate::usage;
 use crate::workload::Workload;
 use crate::{plot, report, results, scaling};
@@ -77,7 +77,8 @@ pub(crate) fn play(arguments: &Arguments) -> ExitCode {
             Some((target, version))
         })
         .collect();
-    let complete = targets.len() == count;
+    let workloads = admit_workloads(arguments);
+    let complete = targets.len() == count && workloads.len() == arguments.workloads().len();
     let plan = Plan {
         rounds: arguments
             .rounds
@@ -87,10 +88,7 @@ pub(crate) fn play(arguments: &Arguments) -> ExitCode {
             .seconds
             .unwrap_or(if arguments.quick { 0.4 } else { 1.5 })
             .clamp(0.05, 60.0),
-        workloads: match arguments.only.is_empty() {
-            true => Workload::value_variants().to_vec(),
-            false => arguments.only.clone(),
-        },
+        workloads,
         targets,
     };
     let started_at = Instant::now();
@@ -159,6 +157,27 @@ fn admit(arguments: &Arguments, target: &Target, scratch: &Path) -> Option<Strin
     }
 }
 
+/// The workloads whose programs can be started; a loud line for each that cannot.
+fn admit_workloads(arguments: &Arguments) -> Vec<Workload> {
+    let mut workloads = arguments.workloads();
+    for tool in Tool::ALL {
+        let (without, with): (Vec<Workload>, Vec<Workload>) = workloads
+            .iter()
+            .partition(|workload| !workload.tools().contains(&tool));
+        if with.is_empty() || tool.version(arguments).is_some() {
+            continue;
+        }
+        let names: Vec<String> = with.iter().map(|workload| workload.name()).collect();
+        eprintln!(
+            "peers: *** LEFT OUT: {}: cannot start {} ***",
+            names.join(", "),
+            tool.program(arguments).display()
+        );
+        workloads = without;
+    }
+    workloads
+}
+
 fn play_rounds(arguments: &Arguments, plan: Plan, scratch: &Path) -> Results {
     let mut samples: BTreeMap<(Workload, usize), Vec<Sample>> = BTreeMap::new();
     for round in 0..plan.rounds {
@@ -202,7 +221,7 @@ fn run_child(
     scratch: &Path,
 ) -> Sample {
     let outcome = try_run_child(arguments, workload, target, seconds, scratch);
-    if matches!(workload, Workload::Crs64 | Workload::Crc64) {
+    if workload.leaves_time_wait() {
         thread::sleep(NAMESPACE_CLEANUP);
     }
     outcome.unwrap_or_else(|Void(reason)| Sample::voided(reason))
@@ -232,6 +251,11 @@ fn try_run_child(
     for peer in &arguments.peer {
         command.args(["--peer", &peer.to_string()]);
     }
+    command.arg("--wrk").arg(&arguments.wrk);
+    command.arg("--iperf3").arg(&arguments.iperf3);
+    command.arg("--redis-server").arg(&arguments.redis_server);
+    command.arg("--redis-benchmark");
+    command.arg(&arguments.redis_benchmark);
     if arguments.quick {
         command.arg("--quick");
     }

@@ -1,6 +1,8 @@
 //! One measurement: a fresh namespace, the end points, one balancer, one workload.
 
-use std::time::Instant;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use crate::Arguments;
 use crate::balancer::{Balancer, Cpus, EndPoints};
@@ -8,19 +10,33 @@ use crate::sample::{Context, Sample, Void};
 use crate::server::Service;
 use crate::sys;
 use crate::target::{self, Target};
+use crate::tools::{Server, Tool};
 use crate::usage::{self, CpuTime, HostTime};
 use crate::workload::Workload;
 
 /// Descriptors that a process needs beside its connections.
 const DESCRIPTORS_SPARE: u64 = 200;
 
+/// Warm-up of most workloads: buffers, autotuning and caches settle.
+const WARM_UP: Duration = Duration::from_millis(200);
+const WARM_UP_QUICK: Duration = Duration::from_millis(100);
+
+/// The first port of a narrowed range: the kernel's default.
+const PORT_FIRST: u32 = 32_768;
+
 /// Everything that takes part in a measurement.
-pub(crate) struct Bed {
+pub(crate) struct Bed<'a> {
+    pub(crate) arguments: &'a Arguments,
     pub(crate) end_points: EndPoints,
+    /// The server of another program, where the workload has one.
+    pub(crate) tool_server: Option<Server>,
+    /// Where each service listens that the balancer passes connections on to.
+    pub(crate) servers: Vec<(Service, u16)>,
     pub(crate) balancer: Option<Balancer>,
     /// Connections that every process's descriptor limit has room for.
     pub(crate) connections_max: u64,
     pub(crate) seconds: f64,
+    pub(crate) warm_up: Duration,
     pub(crate) quick: bool,
     pub(crate) fresh_network: bool,
     pub(crate) realtime: bool,
@@ -32,8 +48,8 @@ pub(crate) fn run(arguments: &Arguments) -> Sample {
         Ok(targets) => targets,
         Err(reason) => return Sample::voided(reason),
     };
-    let (Some(workload), Some(target)) = (arguments.only.first(), targets.first()) else {
-        return Sample::voided("a run process needs --only and --target");
+    let ([workload], [target]) = (&arguments.workloads()[..], &targets[..]) else {
+        return Sample::voided("a run process needs one workload and one target");
     };
     match measure(arguments, *workload, target) {
         Ok(sample) => sample,
@@ -43,21 +59,37 @@ pub(crate) fn run(arguments: &Arguments) -> Sample {
 
 fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result<Sample, Void> {
     let fresh_network = sys::enter_fresh_network();
+    if let (Some(ports), true) = (workload.source_ports(), fresh_network.is_ok()) {
+        let range = format!("{PORT_FIRST} {}", PORT_FIRST + ports - 1);
+        fs::write("/proc/sys/net/ipv4/ip_local_port_range", range).context("port range")?;
+    }
     let descriptor_limit = sys::raise_descriptor_limit().context("descriptor limit")?;
     let cpus = Cpus::divide(target.threads)?;
     // On a CPU of the balancer, realtime ends would keep it from running.
     let realtime = workload == Workload::Mixed && !cpus.shared && sys::set_realtime(true).is_ok();
     sys::set_realtime(false)?;
     let end_points = EndPoints::start(realtime)?;
+    let tool_server = Tool::start_server(workload.tools(), arguments)?;
+    let mut servers: Vec<(Service, u16)> = Vec::new();
+    servers.extend(
+        Service::OWN
+            .into_iter()
+            .zip(end_points.ports.iter().copied()),
+    );
+    servers.extend(
+        tool_server
+            .iter()
+            .map(|server| (server.service, server.port)),
+    );
     let connections_max = (descriptor_limit.saturating_sub(DESCRIPTORS_SPARE)) / 2;
     let balancer = match &target.program {
         None => None,
         Some(program) => {
-            let (ports, directory) = (&end_points.ports, &arguments.directory);
+            let directory = &arguments.directory;
             Some(Balancer::start(
                 target,
                 program,
-                ports,
+                &servers,
                 connections_max,
                 directory,
                 &cpus,
@@ -65,10 +97,18 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
         }
     };
     let mut bed = Bed {
+        arguments,
         end_points,
+        tool_server,
+        servers,
         balancer,
         connections_max,
         seconds: arguments.seconds.unwrap_or(1.0),
+        warm_up: if arguments.quick {
+            WARM_UP_QUICK
+        } else {
+            WARM_UP
+        },
         quick: arguments.quick,
         fresh_network: fresh_network.is_ok(),
         realtime,
@@ -94,13 +134,15 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
     Ok(sample)
 }
 
-impl Bed {
+impl Bed<'_> {
     /// Where a client of a service connects to: the balancer, or the end point itself.
-    pub(crate) fn address(&self, service: Service) -> std::net::SocketAddr {
-        match &self.balancer {
-            Some(balancer) => balancer.address(service),
-            None => self.end_points.address(service),
+    pub(crate) fn address(&self, service: Service) -> SocketAddr {
+        if let Some(balancer) = &self.balancer {
+            return balancer.address(service);
         }
+        let server = self.servers.iter().find(|(of, _)| *of == service);
+        let (_, port) = server.expect("a workload names the programs that it needs");
+        SocketAddr::from((Ipv4Addr::LOCALHOST, *port))
     }
 
     pub(crate) fn balancer_pids(&self) -> Vec<u32> {
@@ -118,6 +160,8 @@ pub(crate) struct Window {
     load_pids: Vec<u32>,
     balancer: CpuTime,
     load: CpuTime,
+    /// CPU time of the children of this process that have ended: load generators of others.
+    ended_children: f64,
     host: HostTime,
     drops: Vec<u64>,
 }
@@ -132,11 +176,13 @@ pub(crate) struct Used {
 impl Window {
     pub(crate) fn open(bed: &Bed) -> Window {
         let balancer_pids = bed.balancer_pids();
-        let load_pids = vec![std::process::id(), bed.end_points.pid()];
+        let mut load_pids = vec![std::process::id(), bed.end_points.pid()];
+        load_pids.extend(bed.tool_server.iter().map(Server::pid));
         Window {
             drops: usage::drop_counters(),
             host: HostTime::now(),
             load: CpuTime::of(&load_pids),
+            ended_children: usage::ended_children_seconds(),
             balancer: CpuTime::of(&balancer_pids),
             opened_at: Instant::now(),
             balancer_pids,
@@ -148,7 +194,8 @@ impl Window {
     pub(crate) fn close(self, sample: &mut Sample) -> Result<Used, Void> {
         let seconds = self.opened_at.elapsed().as_secs_f64();
         let balancer = CpuTime::of(&self.balancer_pids).since(&self.balancer);
-        let load = CpuTime::of(&self.load_pids).since(&self.load);
+        let load = CpuTime::of(&self.load_pids).since(&self.load)
+            + (usage::ended_children_seconds() - self.ended_children);
         let now = HostTime::now();
         let host = now.busy - self.host.busy;
         if let Some(moved) = usage::moved_counters(&self.drops, &usage::drop_counters()) {

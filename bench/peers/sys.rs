@@ -139,3 +139,12 @@ pub(crate) fn send_whole(stream: &impl AsRawFd, message: &[u8]) -> io::Result<()
     }
     Ok(())
 }
+
+/// Sends what the socket has room for, which may be nothing.
+pub(crate) fn send_some(stream: &impl AsRawFd, message: &[u8]) -> nix::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    match send(stream.as_raw_fd(), message, flags) {
+        Err(Errno::EAGAIN) => Ok(0),
+        outcome => outcome,
+    }
+}

@@ -7,6 +7,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeVal;
+
 /// Ticks per second of /proc/stat and /proc/PID/stat: USER_HZ, 100 on every current architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -107,6 +110,15 @@ impl CpuTime {
     }
 }
 
+/// CPU seconds of the children of this process that have ended and were waited for.
+pub(crate) fn ended_children_seconds() -> f64 {
+    let Ok(used) = getrusage(UsageWho::RUSAGE_CHILDREN) else {
+        return 0.0;
+    };
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    seconds(used.user_time()) + seconds(used.system_time())
+}
+
 /// Seconds in which the CPUs of the host were busy, and in which the hypervisor took them away.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct HostTime {
@@ -181,6 +193,19 @@ fn cpu_list(list: &str) -> impl Iterator<Item = usize> {
         // What is no number is on no list of CPUs either.
         let number = |text: &str| text.parse().unwrap_or(usize::MAX - 1);
         number(first)..=number(last)
+    })
+}
+
+/// Whether anybody in this network namespace listens on a port.
+pub(crate) fn listens(port: u16) -> bool {
+    const LISTENING: &str = "0A";
+    let suffix = format!(":{port:04X}");
+    // Server and balancers are told IPv4 addresses; Linux lists them here.
+    let text = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
+    text.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (local, state) = (fields.next(), fields.nth(1));
+        local.is_some_and(|local| local.ends_with(&suffix)) && state == Some(LISTENING)
     })
 }
 

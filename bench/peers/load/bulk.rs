@@ -5,12 +5,12 @@
 //! lost, doubled or reordered bytes anywhere before it are seen.
 
 use std::net::{SocketAddr, TcpStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::{connect, wait};
+use super::{SILENCE_MAX, connect, wait};
 use crate::sample::{Context, Void};
 use crate::sys;
 
@@ -23,6 +23,9 @@ const CHECK_EVERY: u64 = 64;
 
 /// Bytes per receive: more than a socket buffer usually holds on loopback.
 const RECEIVE_BYTES: usize = 1024 * 1024;
+
+/// How often it is looked whether all streams have moved.
+const FINISH_STEP: Duration = Duration::from_millis(5);
 
 /// What the source sends over and over: the numbers of a fixed generator (splitmix64).
 pub(crate) fn pattern() -> Vec<u8> {
@@ -94,6 +97,23 @@ impl Bulk {
             }
         }
         Ok(())
+    }
+
+    /// Runs on until every stream has moved again: one that stands still for good is an error.
+    pub(crate) fn finish(&mut self) -> Result<(), Void> {
+        let deadline = Instant::now() + SILENCE_MAX;
+        self.reset();
+        loop {
+            let still = self.streams.iter().filter(|one| one.counted == 0).count();
+            if still == 0 {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Void(format!("{still} bulk streams stand still")));
+            }
+            let step = deadline.min(Instant::now() + FINISH_STEP);
+            self.run_until(step)?;
+        }
     }
 
     /// Bytes of all streams since the reset.

@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::{MESSAGE_BYTES, latency_histogram, message, wait};
+use super::{MESSAGE_BYTES, SILENCE_MAX, latency_histogram, message, wait};
 use crate::sample::{Context, Void};
 use crate::sys;
 
@@ -103,6 +103,27 @@ impl Connects {
                 self.done += 1;
                 // Replacing the attempt closes its socket, which leaves the wait by that.
                 self.attempts[place] = self.start(place as u32)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Brings the open connections to their end without counting them: one that gets stuck is an
+    /// error, however many others did not.
+    pub(crate) fn finish(&mut self) -> Result<(), Void> {
+        let deadline = Instant::now() + SILENCE_MAX;
+        let mut events = [EpollEvent::empty(); 256];
+        let mut open = vec![true; self.attempts.len()];
+        while open.contains(&true) {
+            if Instant::now() >= deadline {
+                let stuck = open.iter().filter(|open| **open).count();
+                return Err(Void(format!("{stuck} connections are stuck")));
+            }
+            for event in wait(&self.epoll, &mut events, deadline)? {
+                let place = event.data() as usize;
+                if open[place] && self.attempts[place].step(event.events(), self.closes_first)? {
+                    open[place] = false;
+                }
             }
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Request and answer on kept connections: one 64-byte message in flight per connection.
+//! Request and answer on kept connections: one message in flight per connection.
 //!
 //! Every answer is compared with its request. Also opens the idle connections of `idle9000`.
 
@@ -11,17 +11,25 @@ use hdrhistogram::Histogram;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::{MESSAGE_BYTES, connect, latency_histogram, message, wait};
+use super::{
+    MESSAGE_BYTES, SILENCE_MAX, bulk, connect, latency_histogram, long_message, message, stamp,
+    wait,
+};
 use crate::sample::{Context, Void};
 use crate::sys;
 
 struct Connection {
     stream: TcpStream,
     sequence: u64,
-    request: [u8; MESSAGE_BYTES],
-    answer: [u8; MESSAGE_BYTES],
+    request: Vec<u8>,
+    /// How much of the request is sent: the rest waits for room in the socket.
+    sent: usize,
+    waits_for_room: bool,
+    answer: Vec<u8>,
     received: usize,
     sent_at: Instant,
+    /// Whether an answer is still to come.
+    asked: bool,
 }
 
 /// Ping-pong on a number of connections.
@@ -35,9 +43,10 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Connects and sends the first request on every connection.
-    pub(crate) fn open(address: SocketAddr, count: u32) -> Result<Exchange, Void> {
+    /// Connects and sends the first request, of `bytes`, on every connection.
+    pub(crate) fn open(address: SocketAddr, count: u32, bytes: usize) -> Result<Exchange, Void> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let pattern = bulk::pattern();
         let mut connections = Vec::new();
         for index in 0..count {
             let stream = connect(address)?;
@@ -48,12 +57,16 @@ impl Exchange {
             let mut connection = Connection {
                 stream,
                 sequence: 0,
-                request: message(index, 0),
-                answer: [0; MESSAGE_BYTES],
+                request: long_message(index, bytes, &pattern),
+                sent: 0,
+                waits_for_room: false,
+                answer: vec![0; bytes],
                 received: 0,
                 sent_at: Instant::now(),
+                asked: false,
             };
             connection.ask(Instant::now())?;
+            watch_room(&epoll, &mut connection, u64::from(index))?;
             connections.push(connection);
         }
         Ok(Exchange {
@@ -75,14 +88,17 @@ impl Exchange {
         while Instant::now() < deadline {
             for event in wait(&self.epoll, &mut events, deadline)? {
                 let connection = &mut self.connections[event.data() as usize];
-                let Some(asked_at) = connection.hear()? else {
-                    continue;
-                };
-                let now = Instant::now();
-                self.latency
-                    .saturating_record((now - asked_at).as_nanos() as u64);
-                self.done += 1;
-                connection.ask(now)?;
+                if event.events().contains(EpollFlags::EPOLLOUT) {
+                    connection.send_on()?;
+                }
+                if let Some(asked_at) = connection.hear()? {
+                    let now = Instant::now();
+                    self.latency
+                        .saturating_record((now - asked_at).as_nanos() as u64);
+                    self.done += 1;
+                    connection.ask(now)?;
+                }
+                watch_room(&self.epoll, connection, event.data())?;
             }
         }
         Ok(())
@@ -90,8 +106,8 @@ impl Exchange {
 }
 
 impl Exchange {
-    /// Sends `per_second` requests a second, evenly by the millisecond, on whichever connections
-    /// are free; latency counts from the sending.
+    /// Sends `per_second` small requests a second, evenly by the millisecond, on whichever
+    /// connections are free; latency counts from the sending.
     pub(crate) fn run_paced(&mut self, deadline: Instant, per_second: f64) -> Result<(), Void> {
         const STEP: Duration = Duration::from_millis(1);
         let mut events = [EpollEvent::empty(); 256];
@@ -124,12 +140,47 @@ impl Exchange {
     }
 }
 
+impl Exchange {
+    /// Takes the answers that are still to come: one that never comes is an error, however many
+    /// others came meanwhile.
+    pub(crate) fn finish(&mut self) -> Result<(), Void> {
+        let deadline = Instant::now() + SILENCE_MAX;
+        let mut events = [EpollEvent::empty(); 256];
+        loop {
+            let missing = self.connections.iter().filter(|one| one.asked).count();
+            if missing == 0 {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Void(format!("{missing} requests were never answered")));
+            }
+            for event in wait(&self.epoll, &mut events, deadline)? {
+                let connection = &mut self.connections[event.data() as usize];
+                if event.events().contains(EpollFlags::EPOLLOUT) {
+                    connection.send_on()?;
+                }
+                connection.hear()?;
+                watch_room(&self.epoll, connection, event.data())?;
+            }
+        }
+    }
+}
+
 impl Connection {
     fn ask(&mut self, now: Instant) -> Result<(), Void> {
         self.sequence += 1;
-        self.request[..8].copy_from_slice(&self.sequence.to_le_bytes());
+        stamp(&mut self.request, self.sequence);
         self.sent_at = now;
-        sys::send_whole(&self.stream, &self.request).context("send a request")
+        self.asked = true;
+        self.sent = 0;
+        self.send_on()
+    }
+
+    /// Sends what there is room for.
+    fn send_on(&mut self) -> Result<(), Void> {
+        let rest = &self.request[self.sent..];
+        self.sent += sys::send_some(&self.stream, rest).context("send a request")?;
+        Ok(())
     }
 
     /// Takes what has come; the time of the request once its answer is whole and right.
@@ -140,15 +191,29 @@ impl Connection {
             Err(Errno::EAGAIN) => return Ok(None),
             Err(errno) => return Err(errno).context("receive an answer"),
         }
-        if self.received < MESSAGE_BYTES {
+        if self.received < self.answer.len() {
             return Ok(None);
         }
         self.received = 0;
+        self.asked = false;
         if self.answer != self.request {
             return Err(Void("an answer differs from its request".to_owned()));
         }
         Ok(Some(self.sent_at))
     }
+}
+
+/// Lets the wait tell when there is room for the rest of a request, as long as there is a rest.
+fn watch_room(epoll: &Epoll, connection: &mut Connection, data: u64) -> Result<(), Void> {
+    let partial = connection.sent < connection.request.len();
+    if partial == connection.waits_for_room {
+        return Ok(());
+    }
+    connection.waits_for_room = partial;
+    let mut events = EpollFlags::EPOLLIN;
+    events.set(EpollFlags::EPOLLOUT, partial);
+    epoll.modify(&connection.stream, &mut EpollEvent::new(events, data))?;
+    Ok(())
 }
 
 /// Opens `count` connections, makes one exchange on each and leaves them open.

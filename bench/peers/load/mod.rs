@@ -1,7 +1,7 @@
 //! Load generators: single-threaded event loops that count what they did.
 //!
-//! Each has `run_until(deadline)`, called once to warm up and once to measure, and `reset()`
-//! between the two. The first error ends a generator and voids the run: there are no retries to
+//! Each has `run_until(deadline)`, called once to warm up and once to measure, `reset()` between the
+//! two, and `finish()`, which waits for what is still under way. The first error ends a generator and voids the run: there are no retries to
 //! hide behind.
 
 pub(crate) mod bulk;
@@ -18,8 +18,18 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollTimeout};
 
 use crate::sample::{Context, Sample, Void};
 
-/// Bytes of a small message, both ways.
+/// Bytes of a small message, both ways; every other one begins with such a message.
 pub(crate) const MESSAGE_BYTES: usize = 64;
+
+/// Bytes of the largest message.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024;
+
+/// Where a message says how many bytes it has.
+const LENGTH_AT: usize = 12;
+
+/// Where a message longer than the small one repeats its number: a piece of the one before that
+/// comes in its place is seen.
+const STAMP_EVERY_BYTES: usize = 4096;
 
 /// A generator that hears nothing for this long gives up: somebody lost a byte or a wake-up.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -47,12 +57,36 @@ pub(crate) fn connect(address: SocketAddr) -> Result<TcpStream, Void> {
     Ok(stream)
 }
 
-/// A message that no other connection or turn sends.
+/// A small message that no other connection or turn sends.
 pub(crate) fn message(connection: u32, sequence: u64) -> [u8; MESSAGE_BYTES] {
     let mut message = [connection as u8 ^ 0x5a; MESSAGE_BYTES];
     message[..8].copy_from_slice(&sequence.to_le_bytes());
-    message[8..12].copy_from_slice(&connection.to_le_bytes());
+    message[8..LENGTH_AT].copy_from_slice(&connection.to_le_bytes());
+    message[LENGTH_AT..][..4].copy_from_slice(&(MESSAGE_BYTES as u32).to_le_bytes());
     message
+}
+
+/// A message of `bytes`, the number still missing; `pattern` has what follows the small message.
+fn long_message(connection: u32, bytes: usize, pattern: &[u8]) -> Vec<u8> {
+    // Every connection has a piece of its own of the pattern, as far as it goes.
+    let begin = connection as usize * 997 % (pattern.len() - bytes);
+    let mut long = pattern[begin..begin + bytes].to_vec();
+    long[..MESSAGE_BYTES].copy_from_slice(&message(connection, 0));
+    long[LENGTH_AT..][..4].copy_from_slice(&(bytes as u32).to_le_bytes());
+    long
+}
+
+/// Gives a message its number.
+fn stamp(message: &mut [u8], sequence: u64) {
+    for piece in message.chunks_mut(STAMP_EVERY_BYTES) {
+        piece[..8].copy_from_slice(&sequence.to_le_bytes());
+    }
+}
+
+/// How many bytes a message has, by what it says itself.
+pub(crate) fn message_bytes(begin: &[u8]) -> usize {
+    let field = begin[LENGTH_AT..].first_chunk().copied();
+    field.map_or(0, |field| u32::from_le_bytes(field) as usize)
 }
 
 /// Waits for events, at most until the deadline; an empty slice means that it has come.

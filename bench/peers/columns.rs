@@ -1,0 +1,96 @@
+//! The columns of the tables.
+
+/// Which way a figure is better, for the ratios.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Better {
+    Higher,
+    Lower,
+    /// Shown without ratios.
+    Neither,
+}
+
+/// A column of a workload's table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
+    pub(crate) metric: &'static str,
+    pub(crate) heading: &'static str,
+    pub(crate) better: Better,
+    pub(crate) decimals: usize,
+}
+
+const fn column(
+    metric: &'static str,
+    heading: &'static str,
+    better: Better,
+    decimals: usize,
+) -> Column {
+    Column {
+        metric,
+        heading,
+        better,
+        decimals,
+    }
+}
+
+/// Resident memory of the balancer at the end, buffers of open connections included.
+const RESIDENT: Column = column("balancer_rss_mb", "RSS MB", Better::Neither, 1);
+
+pub(crate) const EXCHANGE: [Column; 7] = [
+    column("per_second", "req/s", Better::Higher, 0),
+    column("cpu_us", "CPU us/req", Better::Lower, 2),
+    column("host_us", "host us/req", Better::Neither, 2),
+    column("p50_us", "p50 us", Better::Neither, 0),
+    column("p99_us", "p99 us", Better::Neither, 0),
+    column("p999_us", "p99.9 us", Better::Neither, 0),
+    RESIDENT,
+];
+
+pub(crate) const BULK: [Column; 6] = [
+    column("gbit_per_second", "Gbit/s", Better::Higher, 2),
+    column("cpu_s_per_gb", "CPU s/GB", Better::Lower, 3),
+    column("host_s_per_gb", "host s/GB", Better::Neither, 3),
+    column("share_min", "share min", Better::Neither, 3),
+    column("share_max", "max", Better::Neither, 3),
+    RESIDENT,
+];
+
+pub(crate) const MIXED: [Column; 8] = [
+    column("p99_us", "p99 us", Better::Lower, 0),
+    column("p50_us", "p50 us", Better::Neither, 0),
+    column("p999_us", "p99.9 us", Better::Neither, 0),
+    column("per_second", "req/s", Better::Higher, 0),
+    column("gbit_per_second", "Gbit/s", Better::Higher, 2),
+    column("share_min", "share min", Better::Neither, 3),
+    column("share_max", "max", Better::Neither, 3),
+    RESIDENT,
+];
+
+pub(crate) const CONNECTS: [Column; 7] = [
+    column("per_second", "conn/s", Better::Higher, 0),
+    column("cpu_us", "CPU us/conn", Better::Lower, 2),
+    column("host_us", "host us/conn", Better::Neither, 2),
+    column("p50_us", "p50 us", Better::Neither, 0),
+    column("p99_us", "p99 us", Better::Neither, 0),
+    column("p999_us", "p99.9 us", Better::Neither, 0),
+    RESIDENT,
+];
+
+pub(crate) const IDLE: [Column; 4] = [
+    column("rss_kb_per_connection", "RSS kB/conn", Better::Lower, 2),
+    column("rss_before_mb", "before MB", Better::Neither, 1),
+    column("rss_after_mb", "after MB", Better::Neither, 1),
+    column("descriptors", "descriptors", Better::Neither, 0),
+];
+
+/// The two tests of redis-benchmark; CPU is per request of either.
+pub(crate) const REDIS: [Column; 9] = [
+    column("set_per_second", "SET/s", Better::Higher, 0),
+    column("get_per_second", "GET/s", Better::Higher, 0),
+    column("cpu_us", "CPU us/req", Better::Lower, 2),
+    column("host_us", "host us/req", Better::Neither, 2),
+    column("set_p50_us", "SET p50 us", Better::Neither, 0),
+    column("set_p99_us", "p99", Better::Neither, 0),
+    column("get_p50_us", "GET p50 us", Better::Neither, 0),
+    column("get_p99_us", "p99", Better::Neither, 0),
+    RESIDENT,
+];
