@@ -18,14 +18,14 @@ use crate::workload::{Better, Column, Workload};
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Outcome = Result<(), Box<dyn Error>>;
 
-const PANEL_WIDTH: u32 = 540;
-const HEADER_HEIGHT: u32 = 84;
+const PANEL_WIDTH: i32 = 560;
+const HEADER_HEIGHT: i32 = 92;
 /// Caption, axis and margins of a panel.
-const FRAME_HEIGHT: usize = 66;
-const BAR_HEIGHT: usize = 13;
+const FRAME_HEIGHT: f64 = 68.0;
+const BAR_HEIGHT: f64 = 14.0;
 /// Between the bars of two targets, in bars.
 const GAP: f64 = 0.7;
-const NAMES_WIDTH: u32 = 130;
+const NAMES_WIDTH: i32 = 140;
 /// Ratios beyond this are cut off; their number is beside the bar.
 const RATIO_MAX: f64 = 4.0;
 /// Part of the axis that is kept free for the numbers beside the bars.
@@ -33,6 +33,7 @@ const NUMBERS_PART: f64 = 0.3;
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(50, 50, 50);
 const GRID: RGBColor = RGBColor(225, 225, 225);
+const WHOLE: RGBColor = RGBColor(120, 120, 120);
 
 /// What a column is about.
 #[derive(Clone, Copy, PartialEq)]
@@ -111,22 +112,28 @@ pub(crate) fn write(path: &Path, results: &Results) -> Result<bool, Box<dyn Erro
     if panels.is_empty() {
         return Ok(false);
     }
-    let columns = if panels.len() < 5 {
-        2.min(panels.len())
-    } else {
-        3
-    };
-    let lines = panels.len().div_ceil(columns);
-    let bars = panels.iter().map(Panel::height).fold(0.0, f64::max);
-    let panel_height = FRAME_HEIGHT + (bars * BAR_HEIGHT as f64).ceil() as usize;
-    let height = HEADER_HEIGHT as usize + lines * panel_height;
-    let width = PANEL_WIDTH * columns.max(2) as u32;
-    let root = SVGBackend::new(path, (width, u32::try_from(height)?)).into_drawing_area();
+    let columns = if panels.len() < 5 { 2 } else { 3 };
+    // Panels beside each other are equally high.
+    let bars = |line: &[Panel]| line.iter().map(Panel::height).fold(0.0, f64::max);
+    let mut bottoms = vec![HEADER_HEIGHT];
+    for line in panels.chunks(columns) {
+        let height = (FRAME_HEIGHT + bars(line) * BAR_HEIGHT).ceil() as i32;
+        bottoms.push(bottoms[bottoms.len() - 1] + height);
+    }
+    let width = u32::try_from(PANEL_WIDTH * columns as i32)?;
+    let height = u32::try_from(bottoms[bottoms.len() - 1])?;
+    let root = SVGBackend::new(path, (width, height)).into_drawing_area();
     root.fill(&WHITE)?;
-    let (header, body) = root.split_vertically(HEADER_HEIGHT);
-    draw_header(&header, results, &panels)?;
-    for (area, panel) in body.split_evenly((lines, columns)).iter().zip(&panels) {
-        draw_panel(area, panel, bars)?;
+    let edges: Vec<i32> = (1..columns as i32)
+        .map(|column| column * PANEL_WIDTH)
+        .collect();
+    let areas = root.split_by_breakpoints(edges, &bottoms[..bottoms.len() - 1]);
+    draw_header(&root, results, &panels)?;
+    // The first line of areas is the header's.
+    for (area, (place, panel)) in areas[columns..].iter().zip(panels.iter().enumerate()) {
+        let line = place / columns * columns;
+        let last = panels.len().min(line + columns);
+        draw_panel(area, panel, bars(&panels[line..last]))?;
     }
     root.present()?;
     Ok(true)
@@ -178,7 +185,7 @@ fn text(size: u32, color: RGBColor) -> TextStyle<'static> {
 fn draw_header(area: &Area, results: &Results, panels: &[Panel]) -> Outcome {
     let plan = &results.plan;
     let title = "Ratios to haproxy with as many threads (= 1)";
-    area.draw(&Text::new(title, (16, 10), text(20, INK)))?;
+    area.draw(&Text::new(title, (16, 10), text(24, INK)))?;
     let (count, model) = results::cpus();
     let line = format!(
         "{} rounds of {} s on {count} x {model}, Linux {}. Bars: ratio of the medians; whiskers: \
@@ -187,7 +194,7 @@ fn draw_header(area: &Area, results: &Results, panels: &[Panel]) -> Outcome {
         plan.seconds,
         results::kernel(),
     );
-    area.draw(&Text::new(line, (16, 37), text(12, INK)))?;
+    area.draw(&Text::new(line, (16, 40), text(14, INK)))?;
     let shown = |topic: &Topic| {
         let bars = panels.iter().flat_map(|panel| &panel.groups);
         bars.flat_map(|group| &group.bars)
@@ -195,9 +202,9 @@ fn draw_header(area: &Area, results: &Results, panels: &[Panel]) -> Outcome {
     };
     let mut left = 16;
     for topic in Topic::ALL.iter().filter(|topic| shown(topic)) {
-        let square = [(left, 59), (left + 14, 71)];
+        let square = [(left, 66), (left + 14, 78)];
         area.draw(&Rectangle::new(square, topic.color().filled()))?;
-        area.draw(&Text::new(topic.legend(), (left + 20, 58), text(13, INK)))?;
+        area.draw(&Text::new(topic.legend(), (left + 20, 65), text(15, INK)))?;
         left += 225;
     }
     Ok(())
@@ -215,7 +222,7 @@ fn draw_panel(area: &Area, panel: &Panel, bars: f64) -> Outcome {
     let caption = format!("{}: {}", panel.workload.name(), panel.workload.title());
     let mut chart = ChartBuilder::on(area)
         .margin(8)
-        .caption(caption, text(13, INK))
+        .caption(caption, text(15, INK))
         .set_label_area_size(LabelAreaPosition::Left, NAMES_WIDTH)
         .set_label_area_size(LabelAreaPosition::Bottom, 22)
         // Downwards, as a table is read; all panels have the same scale of it.
@@ -226,51 +233,53 @@ fn draw_panel(area: &Area, panel: &Panel, bars: f64) -> Outcome {
         .disable_y_axis()
         .x_labels(8)
         .x_label_formatter(&|x| format!("{x:.1}"))
-        .label_style(text(11, INK))
+        .label_style(text(13, INK))
         .axis_style(GRID)
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
         .draw()?;
+    let beside_bar = text(13, INK).pos(Pos::new(HPos::Left, VPos::Center));
+    let mut labels = Vec::new();
     let mut top = GAP / 2.0;
     for group in &panel.groups {
         let middle = top + group.bars.len() as f64 / 2.0;
         let (_, y) = chart.backend_coord(&(0.0, middle));
-        let right = Pos::new(HPos::Right, VPos::Center);
-        let (left_edge, top_edge) = area.get_base_pixel();
-        let place = (NAMES_WIDTH as i32, y - top_edge);
-        debug_assert!(left_edge >= 0);
-        let style = text(13, INK).pos(right);
-        area.draw(&Text::new(group.target.name(), place, style))?;
+        let (_, area_top) = area.get_base_pixel();
+        let style = text(15, INK).pos(Pos::new(HPos::Right, VPos::Center));
+        area.draw(&Text::new(
+            group.target.name(),
+            (NAMES_WIDTH, y - area_top),
+            style,
+        ))?;
         for bar in &group.bars {
             let color = Topic::of(bar.column).color();
-            let label = text(11, INK).pos(Pos::new(HPos::Left, VPos::Center));
+            let middle = top + 0.5;
+            top += 1.0;
             let Some(ratio) = bar.ratio else {
                 let note = format!("{}: no figure", bar.column.heading);
-                chart.draw_series([Text::new(note, (0.02, top + 0.5), label)])?;
-                top += 1.0;
+                labels.push(Text::new(note, (end * 0.012, middle), beside_bar.clone()));
                 continue;
             };
             // The peers' bars are paler than ours.
             let opacity = if group.target.is_peer() { 0.45 } else { 1.0 };
             let length = ratio.median.min(longest);
-            let corners = [(0.0, top + 0.08), (length, top + 0.92)];
+            let corners = [(0.0, middle - 0.42), (length, middle + 0.42)];
             chart.draw_series([Rectangle::new(corners, color.mix(opacity).filled())])?;
             let (least, most) = (ratio.least.min(longest), ratio.most.min(longest));
             let line = |x: f64, y: f64, to: (f64, f64)| PathElement::new([(x, y), to], INK);
-            let middle = top + 0.5;
+            let (upper, lower) = (middle - 0.22, middle + 0.22);
             chart.draw_series([
                 line(least, middle, (most, middle)),
-                line(least, top + 0.28, (least, top + 0.72)),
-                line(most, top + 0.28, (most, top + 0.72)),
+                line(least, upper, (least, lower)),
+                line(most, upper, (most, lower)),
             ])?;
             let number = format!("{:.2} {}", ratio.median, bar.column.heading);
-            let beside = (most + end * 0.012, middle);
-            chart.draw_series([Text::new(number, beside, label)])?;
-            top += 1.0;
+            let beside = (most.max(length) + end * 0.012, middle);
+            labels.push(Text::new(number, beside, beside_bar.clone()));
         }
         top += GAP;
     }
-    let whole = PathElement::new([(1.0, 0.0), (1.0, bars)], INK.stroke_width(1));
-    chart.draw_series([whole])?;
+    chart.draw_series([PathElement::new([(1.0, 0.0), (1.0, bars)], WHOLE)])?;
+    chart.draw_series(labels)?;
     Ok(())
 }

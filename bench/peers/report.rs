@@ -72,7 +72,7 @@ fn heading(workload: Workload) -> Vec<String> {
         }
     }
     if workload != Workload::Idle9000 {
-        cells.extend(["RSS MB", "core %", "load %"]);
+        cells.extend(["core %", "load %"]);
     }
     cells.into_iter().map(str::to_owned).collect()
 }
@@ -104,7 +104,7 @@ fn cells(
     for column in workload.columns() {
         let (metric, decimals) = (column.metric, column.decimals);
         let spread = results.spread(workload, row, metric);
-        // Without a balancer there is no balancer's CPU time.
+        // Without a balancer there is no balancer's CPU time or memory.
         let spread = spread.filter(|s| s.median > 0.0 || target.kind != Kind::Direct);
         cells.push(text(spread.map(|s| s.median), decimals));
         if column.better != Better::Neither {
@@ -121,8 +121,6 @@ fn cells(
     }
     if workload != Workload::Idle9000 {
         let of = |metric: &str| results.spread(workload, row, metric).map(|s| s.median);
-        let resident = of("balancer_rss_mb").filter(|_| target.kind != Kind::Direct);
-        cells.push(text(resident, 1));
         for metric in ["balancer_percent", "load_percent"] {
             cells.push(text(of(metric), 0));
         }

@@ -120,7 +120,7 @@ pub(crate) fn kernel() -> String {
 
 /// How many CPUs there are, and what the first one is.
 pub(crate) fn cpus() -> (usize, String) {
-    let text = read("/proc/cpuinfo");
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let models: Vec<&str> = text
         .lines()
         .filter_map(|line| Some(line.strip_prefix("model name")?.split_once(": ")?.1))
@@ -129,6 +129,7 @@ pub(crate) fn cpus() -> (usize, String) {
     (models.len(), model.to_owned())
 }
 
+/// A file's words on one line.
 fn read(path: &str) -> String {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::Arguments;
 use crate::balancer::{Balancer, Cpus, EndPoints};
+use crate::columns::Better;
 use crate::sample::{Context, Sample, Void};
 use crate::server::Service;
 use crate::sys;
@@ -23,6 +24,15 @@ const WARM_UP_QUICK: Duration = Duration::from_millis(100);
 
 /// The first port of a narrowed range: the kernel's default.
 const PORT_FIRST: u32 = 32_768;
+
+/// Connections that a balancer is set up for: those of the largest workload and some more. It is no
+/// larger where the descriptor limit is, because some balancers have memory for each from the start.
+const CONNECTIONS_MAX: u64 = 10_000;
+
+/// Descriptors of ten connections: two for each, and, where the balancer splices, two more for the
+/// pipe that haproxy wants for every fourth.
+const DESCRIPTORS_PER_TEN: u64 = 20;
+const DESCRIPTORS_PER_TEN_SPLICED: u64 = 25;
 
 /// Everything that takes part in a measurement.
 pub(crate) struct Bed<'a> {
@@ -63,7 +73,7 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
         let range = format!("{PORT_FIRST} {}", PORT_FIRST + ports - 1);
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", range).context("port range")?;
     }
-    let descriptor_limit = sys::raise_descriptor_limit().context("descriptor limit")?;
+    let connections_max = make_room(target.splice)?;
     let cpus = Cpus::divide(target.threads)?;
     // On a CPU of the balancer, realtime ends would keep it from running.
     let realtime = workload == Workload::Mixed && !cpus.shared && sys::set_realtime(true).is_ok();
@@ -81,7 +91,6 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
             .iter()
             .map(|server| (server.service, server.port)),
     );
-    let connections_max = (descriptor_limit.saturating_sub(DESCRIPTORS_SPARE)) / 2;
     let balancer = match &target.program {
         None => None,
         Some(program) => {
@@ -119,6 +128,7 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
     if let Some(balancer) = &mut bed.balancer {
         balancer.check_alive()?;
     }
+    let outcome = outcome.and_then(|sample| sample_with_work(sample, workload));
     let mut sample = outcome.map_err(|Void(reason)| {
         let counters = usage::drop_counters();
         match usage::moved_counters(&drops_before, &counters) {
@@ -132,6 +142,31 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
             .push(format!("no network namespace of its own ({error})"));
     }
     Ok(sample)
+}
+
+/// Whoever did nothing was not fast, and used no CPU time for it either.
+fn sample_with_work(sample: Sample, workload: Workload) -> Result<Sample, Void> {
+    let mut rates = workload
+        .columns()
+        .iter()
+        .filter(|column| column.better == Better::Higher);
+    if rates.any(|column| sample.get(column.metric) == Some(0.0)) {
+        return Err(Void("nothing was done in the measured time".to_owned()));
+    }
+    Ok(sample)
+}
+
+/// Raises the descriptor limit; returns how many connections there is room for.
+fn make_room(splice: bool) -> Result<u64, Void> {
+    let per_ten = if splice {
+        DESCRIPTORS_PER_TEN_SPLICED
+    } else {
+        DESCRIPTORS_PER_TEN
+    };
+    let wanted = CONNECTIONS_MAX * per_ten / 10 + DESCRIPTORS_SPARE;
+    let limit = sys::raise_descriptor_limit(wanted).context("descriptor limit")?;
+    let room = limit.saturating_sub(DESCRIPTORS_SPARE) * 10 / per_ten;
+    Ok(room.min(CONNECTIONS_MAX))
 }
 
 impl Bed<'_> {

@@ -71,11 +71,15 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Raises the descriptor limit to its hard value and returns it.
-pub(crate) fn raise_descriptor_limit() -> nix::Result<u64> {
+/// Raises the descriptor limit to its hard value, and that to what is wanted if it may; returns it.
+pub(crate) fn raise_descriptor_limit(wanted: u64) -> nix::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
+    for limit in [hard.max(wanted), hard] {
+        if setrlimit(Resource::RLIMIT_NOFILE, limit, limit).is_ok() {
+            return Ok(limit);
+        }
+    }
+    Err(Errno::EPERM)
 }
 
 /// Puts this process into a fresh network namespace with its loopback interface up.
