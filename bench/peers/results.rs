@@ -46,6 +46,7 @@ pub(crate) fn write(path: &Path, results: &Results) -> io::Result<()> {
         "measured_at": jiff::Timestamp::now().to_string(),
         "host": host_json(),
         "versions": versions,
+        "tools": results.plan.tools,
         "rounds": results.plan.rounds,
         "seconds": results.plan.seconds,
         "rows": rows,

@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     pub(crate) seconds: f64,
     pub(crate) workloads: Vec<Workload>,
+    /// The version lines of the programs of others that take part.
+    pub(crate) tools: BTreeMap<&'static str, String>,
     /// With the version line of its program.
     pub(crate) targets: Vec<(Target, String)>,
 }
@@ -77,7 +79,7 @@ pub(crate) fn play(arguments: &Arguments) -> ExitCode {
             Some((target, version))
         })
         .collect();
-    let workloads = admit_workloads(arguments);
+    let (workloads, tools) = admit_workloads(arguments);
     let complete = targets.len() == count && workloads.len() == arguments.workloads().len();
     let plan = Plan {
         rounds: arguments
@@ -89,6 +91,7 @@ pub(crate) fn play(arguments: &Arguments) -> ExitCode {
             .unwrap_or(if arguments.quick { 0.4 } else { 1.5 })
             .clamp(0.05, 60.0),
         workloads,
+        tools,
         targets,
     };
     let started_at = Instant::now();
@@ -157,14 +160,20 @@ fn admit(arguments: &Arguments, target: &Target, scratch: &Path) -> Option<Strin
     }
 }
 
-/// The workloads whose programs can be started; a loud line for each that cannot.
-fn admit_workloads(arguments: &Arguments) -> Vec<Workload> {
+/// The workloads whose programs can be started, and the versions of these; a loud line for each that
+/// cannot.
+fn admit_workloads(arguments: &Arguments) -> (Vec<Workload>, BTreeMap<&'static str, String>) {
     let mut workloads = arguments.workloads();
+    let mut versions = BTreeMap::new();
     for tool in Tool::ALL {
         let (without, with): (Vec<Workload>, Vec<Workload>) = workloads
             .iter()
             .partition(|workload| !workload.tools().contains(&tool));
-        if with.is_empty() || tool.version(arguments).is_some() {
+        if with.is_empty() {
+            continue;
+        }
+        if let Some(version) = tool.version(arguments) {
+            versions.insert(tool.name(), version);
             continue;
         }
         let names: Vec<String> = with.iter().map(|workload| workload.name()).collect();
@@ -175,7 +184,7 @@ fn admit_workloads(arguments: &Arguments) -> Vec<Workload> {
         );
         workloads = without;
     }
-    workloads
+    (workloads, versions)
 }
 
 fn play_rounds(arguments: &Arguments, plan: Plan, scratch: &Path) -> Results {

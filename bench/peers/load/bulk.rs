@@ -56,6 +56,8 @@ pub(crate) struct Bulk {
     pattern: Vec<u8>,
     buffer: Vec<u8>,
     receives: u64,
+    /// Whether every receive is looked at.
+    check_all: bool,
 }
 
 impl Bulk {
@@ -80,6 +82,7 @@ impl Bulk {
             pattern: pattern(),
             buffer: vec![0; RECEIVE_BYTES],
             receives: 0,
+            check_all: false,
         })
     }
 
@@ -99,10 +102,12 @@ impl Bulk {
         Ok(())
     }
 
-    /// Runs on until every stream has moved again: one that stands still for good is an error.
+    /// Runs on until every stream has moved again, with right bytes: one that stands still for good
+    /// is an error.
     pub(crate) fn finish(&mut self) -> Result<(), Void> {
         let deadline = Instant::now() + SILENCE_MAX;
         self.reset();
+        self.check_all = true;
         loop {
             let still = self.streams.iter().filter(|one| one.counted == 0).count();
             if still == 0 {
@@ -136,7 +141,7 @@ impl Bulk {
     fn take(&mut self, index: usize) -> Result<(), Void> {
         let stream = &mut self.streams[index];
         self.receives += 1;
-        let checked = self.receives.is_multiple_of(CHECK_EVERY);
+        let checked = self.check_all || self.receives.is_multiple_of(CHECK_EVERY);
         let outcome = if checked {
             sys::receive(&stream.stream, &mut self.buffer)
         } else {
