@@ -1,6 +1,7 @@
 //! What bench/peers makes of the output of wrk, iperf3 and redis-benchmark.
 //!
-//! The bench itself is a program without a test harness; the file with its readers is included here.
+//! The bench itself is a program without a test harness; the file with its readers is included
+//! here.
 
 #[path = "../bench/peers/tools/output.rs"]
 mod output;

@@ -160,8 +160,8 @@ fn admit(arguments: &Arguments, target: &Target, scratch: &Path) -> Option<Strin
     }
 }
 
-/// The workloads whose programs can be started, and the versions of these; a loud line for each that
-/// cannot.
+/// The workloads whose programs can be started, and the versions of these; a loud line for each
+/// that cannot.
 fn admit_workloads(arguments: &Arguments) -> (Vec<Workload>, BTreeMap<&'static str, String>) {
     let mut workloads = arguments.workloads();
     let mut versions = BTreeMap::new();

@@ -25,8 +25,9 @@ const WARM_UP_QUICK: Duration = Duration::from_millis(100);
 /// The first port of a narrowed range: the kernel's default.
 const PORT_FIRST: u32 = 32_768;
 
-/// Connections that a balancer is set up for: those of the largest workload and some more. It is no
-/// larger where the descriptor limit is, because some balancers have memory for each from the start.
+/// Connections that a balancer is set up for: those of the largest workload and some more. It is
+/// no larger where the descriptor limit is, because some balancers have memory for each from the
+/// start.
 const CONNECTIONS_MAX: u64 = 10_000;
 
 /// Descriptors of ten connections: two for each, and, where the balancer splices, two more for the

@@ -1,8 +1,8 @@
 //! Load generators: single-threaded event loops that count what they did.
 //!
-//! Each has `run_until(deadline)`, called once to warm up and once to measure, `reset()` between the
-//! two, and `finish()`, which waits for what is still under way. The first error ends a generator and voids the run: there are no retries to
-//! hide behind.
+//! Each has `run_until(deadline)`, called once to warm up and once to measure, `reset()` between
+//! the two, and `finish()`, which waits for what is still under way. The first error ends a
+//! generator and voids the run: there are no retries to hide behind.
 
 pub(crate) mod bulk;
 pub(crate) mod connects;
