@@ -3,21 +3,21 @@
 //! They run on the load's CPU, in the namespace of the measurement and with their files in its
 //! directory; the servers listen on a port of their own that nobody had. They are ended by pid.
 
+mod check;
 mod output;
 mod process;
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::Arguments;
 use crate::run::{Bed, Window};
-use crate::sample::{Context, Sample, Void};
+use crate::sample::{Sample, Void};
 use crate::server::Service;
 use crate::server::http::{self, Page};
+use check::{HttpCheck, RedisCheck};
 pub(crate) use process::Server;
 
 /// Requests of each test of redis-benchmark for every second that a run should last: it takes a
@@ -113,16 +113,14 @@ impl Tool {
     }
 }
 
-/// HTTP by wrk. One answer is compared byte by byte before; of the rest wrk reads status and
-/// length, and their bytes are counted.
+/// HTTP by wrk. It reads status and length of its answers, and their bytes are counted.
 pub(crate) fn measure_wrk(
     bed: &Bed,
     connections: u32,
     page: Page,
     closes: bool,
 ) -> Result<Sample, Void> {
-    let answer = http::answer(page, closes);
-    fetch(bed, page, closes, &answer)?;
+    let mut check = HttpCheck::new(bed.address(Service::Http), page, closes);
     let script = bed.arguments.directory.join("figures.lua");
     fs::write(&script, output::WRK_SCRIPT)?;
     let seconds = whole_seconds(bed);
@@ -140,14 +138,14 @@ pub(crate) fn measure_wrk(
     ));
     let mut sample = Sample::default();
     let window = Window::open(bed);
-    let text = process::run(
-        Tool::Wrk.name(),
-        command,
-        &bed.arguments.directory,
-        limit(seconds),
+    let name = Tool::Wrk.name();
+    let (text, checked) = check::beside(
+        || process::run(name, command, &bed.arguments.directory, limit(seconds)),
+        || check.run(),
     )?;
     let used = window.close(&mut sample)?;
     let wrk = output::read_wrk(&text).map_err(Void)?;
+    let answer = http::answer(page, closes);
     if !wrk.bytes_fit(answer.len() as u64, u64::from(connections)) {
         return Err(Void(format!(
             "wrk received {} bytes in {} answers of {}",
@@ -156,33 +154,14 @@ pub(crate) fn measure_wrk(
             answer.len()
         )));
     }
-    let done = wrk.requests as f64;
-    sample.set("per_second", done / wrk.seconds);
+    sample.set("per_second", wrk.requests as f64 / wrk.seconds);
+    let done = (wrk.requests + checked) as f64;
     sample.set("cpu_us", used.balancer * 1e6 / done);
     sample.set("host_us", used.host * 1e6 / done);
     sample.set("p50_us", wrk.p50_us);
     sample.set("p99_us", wrk.p99_us);
     sample.set("p999_us", wrk.p999_us);
     Ok(sample)
-}
-
-/// Gets a page once and compares it.
-fn fetch(bed: &Bed, page: Page, closes: bool, expected: &[u8]) -> Result<(), Void> {
-    let mut stream = TcpStream::connect(bed.address(Service::Http)).context("connect")?;
-    stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-    let close = if closes { "Connection: close\r\n" } else { "" };
-    let request = format!("GET {} HTTP/1.1\r\nHost: peers\r\n{close}\r\n", page.path());
-    stream
-        .write_all(request.as_bytes())
-        .context("send a request")?;
-    let mut answer = vec![0; expected.len()];
-    stream
-        .read_exact(&mut answer)
-        .context("receive an answer")?;
-    if answer != expected {
-        return Err(Void("an HTTP answer has wrong bytes".to_owned()));
-    }
-    Ok(())
 }
 
 /// Uploads by iperf3. Its server does not look at the bytes; they are counted on both ends.
@@ -210,8 +189,7 @@ pub(crate) fn measure_iperf(bed: &Bed, streams: usize) -> Result<Sample, Void> {
     Ok(sample)
 }
 
-/// Redis: SET, then GET. An error answer or a lost connection ends redis-benchmark; it does not
-/// look at values.
+/// Redis: SET, then GET. An error answer or a lost connection ends redis-benchmark.
 pub(crate) fn measure_redis(bed: &Bed, connections: u32) -> Result<Sample, Void> {
     let address = bed.address(Service::Redis);
     let requests = (bed.seconds * REDIS_REQUESTS_PER_SECOND / 2.0).ceil();
@@ -224,7 +202,11 @@ pub(crate) fn measure_redis(bed: &Bed, connections: u32) -> Result<Sample, Void>
     let window = Window::open(bed);
     let name = Tool::RedisBenchmark.name();
     let time_limit = limit(bed.seconds.ceil() as u64);
-    let text = process::run(name, command, &bed.arguments.directory, time_limit)?;
+    let mut check = RedisCheck::new(address);
+    let (text, checked) = check::beside(
+        || process::run(name, command, &bed.arguments.directory, time_limit),
+        || check.run(),
+    )?;
     let used = window.close(&mut sample)?;
     let set = output::read_redis(&text, "SET").map_err(Void)?;
     let get = output::read_redis(&text, "GET").map_err(Void)?;
@@ -233,8 +215,10 @@ pub(crate) fn measure_redis(bed: &Bed, connections: u32) -> Result<Sample, Void>
         sample.set(&format!("{name}_p50_us"), test.p50_us);
         sample.set(&format!("{name}_p99_us"), test.p99_us);
     }
-    sample.set("cpu_us", used.balancer * 1e6 / (2.0 * requests));
-    sample.set("host_us", used.host * 1e6 / (2.0 * requests));
+    // A check is a SET and a GET too.
+    let done = 2.0 * (requests + checked as f64);
+    sample.set("cpu_us", used.balancer * 1e6 / done);
+    sample.set("host_us", used.host * 1e6 / done);
     Ok(sample)
 }
 
