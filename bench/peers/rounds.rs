@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 
 use crate::Arguments;
 use crate::balancer;
+use crate::columns::Better;
 use crate::figures::Results;
 use crate::sample::{Sample, Void};
 use crate::sys;
@@ -198,6 +199,7 @@ fn play_rounds(arguments: &Arguments, plan: Plan, scratch: &Path) -> Results {
                     continue;
                 }
                 let sample = run_child(arguments, *workload, target, plan.seconds, scratch);
+                let sample = with_work(sample, *workload);
                 let first = workload.columns()[0];
                 let outcome = match (&sample.void, sample.get(first.metric)) {
                     (Some(reason), _) => format!("VOID: {reason}"),
@@ -219,6 +221,18 @@ fn play_rounds(arguments: &Arguments, plan: Plan, scratch: &Path) -> Results {
         }
     }
     Results { plan, samples }
+}
+
+/// Whoever did nothing was not fast, and used no CPU time for it either.
+fn with_work(sample: Sample, workload: Workload) -> Sample {
+    let mut rates = workload
+        .columns()
+        .iter()
+        .filter(|column| column.better == Better::Higher);
+    if rates.any(|column| sample.get(column.metric) == Some(0.0)) {
+        return Sample::voided("nothing was done in the measured time");
+    }
+    sample
 }
 
 /// Measures once, in a fresh process.
