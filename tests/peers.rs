@@ -1,10 +1,15 @@
-//! What bench/peers makes of the output of wrk, iperf3 and redis-benchmark.
+//! What bench/peers makes of the output of wrk, iperf3 and redis-benchmark, and of the figures of
+//! several rounds.
 //!
-//! The bench itself is a program without a test harness; the file with its readers is included
-//! here.
+//! The bench itself is a program without a test harness; the files with its readers and its
+//! arithmetic are included here.
 
 #[path = "../bench/peers/tools/output.rs"]
 mod output;
+#[path = "../bench/peers/spread.rs"]
+mod spread;
+
+use spread::Spread;
 
 use output::{Iperf, Redis, Wrk, read_iperf, read_redis, read_wrk};
 
@@ -181,4 +186,31 @@ fn a_test_of_redis_that_is_missing_voids_its_run() {
     let stuck = REDIS.replace("60240.96", "0.00");
     let message = "redis-benchmark printed no rps of GET";
     assert_eq!(read_redis(&stuck, "GET"), Err(message.to_owned()));
+}
+
+#[test]
+fn a_median_is_the_middle_of_the_rounds() {
+    let spread = |median, least, most| {
+        Some(Spread {
+            median,
+            least,
+            most,
+        })
+    };
+    assert_eq!(Spread::of(&[]), None);
+    assert_eq!(Spread::of(&[7.0, 1.0, 2.0]), spread(2.0, 1.0, 7.0));
+    assert_eq!(Spread::of(&[7.0, 1.0, 2.0, 4.0]), spread(3.0, 1.0, 7.0));
+}
+
+#[test]
+fn ratios_are_taken_within_each_round() {
+    assert_eq!(Spread::of_ratios(&[]), None);
+    // The second round was slow for both, which is in no ratio.
+    let expected = Spread {
+        median: 2.0,
+        least: 1.5,
+        most: 2.5,
+    };
+    let rounds = [(200.0, 100.0), (15.0, 10.0), (250.0, 100.0)];
+    assert_eq!(Spread::of_ratios(&rounds), Some(expected));
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::rounds::Plan;
 use crate::sample::Sample;
+use crate::spread::Spread;
 use crate::target::Target;
 use crate::workload::{Better, Column, Workload};
 
@@ -14,35 +15,6 @@ pub(crate) struct Results {
     pub(crate) plan: Plan,
     /// One for each round that was played, in their order.
     pub(crate) samples: BTreeMap<(Workload, usize), Vec<Sample>>,
-}
-
-/// A median and how far the rounds were apart.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) least: f64,
-    pub(crate) most: f64,
-}
-
-impl Spread {
-    fn of(figures: &[f64]) -> Option<Spread> {
-        Some(Spread {
-            median: median(figures)?,
-            least: figures.iter().copied().reduce(f64::min)?,
-            most: figures.iter().copied().reduce(f64::max)?,
-        })
-    }
-}
-
-fn median(figures: &[f64]) -> Option<f64> {
-    let mut figures = figures.to_vec();
-    figures.sort_by(f64::total_cmp);
-    let middle = figures.len() / 2;
-    match figures.len() {
-        0 => None,
-        length if length % 2 == 1 => Some(figures[middle]),
-        _ => Some(f64::midpoint(figures[middle - 1], figures[middle])),
-    }
 }
 
 impl Results {
@@ -87,20 +59,12 @@ impl Results {
             let counts = sample.void.is_none();
             sample.get(metric).filter(|figure| counts && *figure > 0.0)
         };
-        let (figures, references): (Vec<f64>, Vec<f64>) = samples
+        let pairs: Vec<(f64, f64)> = samples
             .iter()
             .zip(others)
             .filter_map(|(sample, other)| Some((usable(sample)?, usable(other)?)))
-            .unzip();
-        let ratios: Vec<f64> = figures
-            .iter()
-            .zip(&references)
-            .map(|(a, b)| a / b)
             .collect();
-        Some(Spread {
-            median: median(&figures)? / median(&references)?,
-            ..Spread::of(&ratios)?
-        })
+        Spread::of_ratios(&pairs)
     }
 
     /// The row of haproxy with so many threads.

@@ -10,7 +10,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `rounds` | the parent: rounds, time limits, what is left out |
-//! | `figures` | medians, spreads and ratios to haproxy and the best peer |
+//! | `figures`, `spread` | medians, spreads and ratios to haproxy and the best peer |
 //! | `report`, `scaling`, `results`, `plot` | the tables, the result file, its picture |
 //! | `workload`, `columns` | the list of workloads; the columns of their tables |
 //! | `measure` | how each workload of our own load is measured |
@@ -43,6 +43,7 @@ mod run;
 mod sample;
 mod scaling;
 mod server;
+mod spread;
 #[allow(unsafe_code)]
 mod sys;
 mod target;

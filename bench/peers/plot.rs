@@ -10,8 +10,9 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::figures::{self, Results, Spread};
+use crate::figures::{self, Results};
 use crate::results;
+use crate::spread::Spread;
 use crate::target::{Kind, Target};
 use crate::workload::{Better, Column, Workload};
 

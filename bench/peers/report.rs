@@ -1,8 +1,9 @@
 //! The tables: medians over the rounds, how far the rounds were apart, ratios to haproxy and to the
 //! best peer.
 
-use crate::figures::{self, Results, Spread};
+use crate::figures::{self, Results};
 use crate::sample::Sample;
+use crate::spread::Spread;
 use crate::target::{Kind, Target};
 use crate::workload::{Better, Workload};
 

@@ -5,8 +5,9 @@
 
 use serde_json::{Value, json};
 
-use crate::figures::{self, Results, Spread};
+use crate::figures::{self, Results};
 use crate::report;
+use crate::spread::Spread;
 use crate::workload::{Better, Workload};
 
 /// One workload against one target with several threads.
