@@ -32,24 +32,29 @@ const fn column(
     }
 }
 
-pub(crate) const EXCHANGE: [Column; 6] = [
+/// Resident memory of the balancer at the end of the measured time.
+const RESIDENT: Column = column("balancer_rss_mb", "RSS MB", Better::Neither, 1);
+
+pub(crate) const EXCHANGE: [Column; 7] = [
     column("per_second", "req/s", Better::Higher, 0),
     column("cpu_us", "CPU us/req", Better::Lower, 2),
     column("host_us", "host us/req", Better::Neither, 2),
     column("p50_us", "p50 us", Better::Neither, 0),
     column("p99_us", "p99 us", Better::Neither, 0),
     column("p999_us", "p99.9 us", Better::Neither, 0),
+    RESIDENT,
 ];
 
-pub(crate) const BULK: [Column; 5] = [
+pub(crate) const BULK: [Column; 6] = [
     column("gbit_per_second", "Gbit/s", Better::Higher, 2),
     column("cpu_s_per_gb", "CPU s/GB", Better::Lower, 3),
     column("host_s_per_gb", "host s/GB", Better::Neither, 3),
     column("share_min", "share min", Better::Neither, 3),
     column("share_max", "max", Better::Neither, 3),
+    RESIDENT,
 ];
 
-pub(crate) const MIXED: [Column; 7] = [
+pub(crate) const MIXED: [Column; 8] = [
     column("p99_us", "p99 us", Better::Lower, 0),
     column("p50_us", "p50 us", Better::Neither, 0),
     column("p999_us", "p99.9 us", Better::Neither, 0),
@@ -57,15 +62,17 @@ pub(crate) const MIXED: [Column; 7] = [
     column("gbit_per_second", "Gbit/s", Better::Higher, 2),
     column("share_min", "share min", Better::Neither, 3),
     column("share_max", "max", Better::Neither, 3),
+    RESIDENT,
 ];
 
-pub(crate) const CONNECTS: [Column; 6] = [
+pub(crate) const CONNECTS: [Column; 7] = [
     column("per_second", "conn/s", Better::Higher, 0),
     column("cpu_us", "CPU us/conn", Better::Lower, 2),
     column("host_us", "host us/conn", Better::Neither, 2),
     column("p50_us", "p50 us", Better::Neither, 0),
     column("p99_us", "p99 us", Better::Neither, 0),
     column("p999_us", "p99.9 us", Better::Neither, 0),
+    RESIDENT,
 ];
 
 pub(crate) const IDLE: [Column; 4] = [
@@ -76,7 +83,7 @@ pub(crate) const IDLE: [Column; 4] = [
 ];
 
 /// The two tests of redis-benchmark; CPU is per request of either.
-pub(crate) const REDIS: [Column; 8] = [
+pub(crate) const REDIS: [Column; 9] = [
     column("set_per_second", "SET/s", Better::Higher, 0),
     column("get_per_second", "GET/s", Better::Higher, 0),
     column("cpu_us", "CPU us/req", Better::Lower, 2),
@@ -85,4 +92,5 @@ pub(crate) const REDIS: [Column; 8] = [
     column("set_p99_us", "p99", Better::Neither, 0),
     column("get_p50_us", "GET p50 us", Better::Neither, 0),
     column("get_p99_us", "p99", Better::Neither, 0),
+    RESIDENT,
 ];
