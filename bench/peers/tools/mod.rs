@@ -120,6 +120,9 @@ pub(crate) fn measure_wrk(
     page: Page,
     closes: bool,
 ) -> Result<Sample, Void> {
+    if closes && !bed.fresh_network {
+        return Err(Void("needs a network namespace of its own".to_owned()));
+    }
     let mut check = HttpCheck::new(bed.address(Service::Http), page, closes);
     let script = bed.arguments.directory.join("figures.lua");
     fs::write(&script, output::WRK_SCRIPT)?;
