@@ -227,13 +227,19 @@ fn set_keepalive(socket: &Socket, options: &StreamOptions) -> io::Result<()> {
 
 /// Sends without blocking and without SIGPIPE.
 pub fn send(fd: RawFd, parts: &[IoSlice<'_>]) -> Result<usize, i32> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    if let [part] = parts {
+        // The kernel copies and checks no message header then.
+        // SAFETY: send(2) reads `part.len()` bytes of `part`, alive for the call.
+        let sent = unsafe { libc::send(fd, part.as_ptr().cast(), part.len(), flags) };
+        return usize::try_from(sent).map_err(|_| number(&io::Error::last_os_error()));
+    }
     // SAFETY: an all-zero msghdr is a valid empty message.
     let mut message: libc::msghdr = unsafe { mem::zeroed() };
     // IoSlice has the layout of iovec (its documentation guarantees it); sendmsg only reads through
     // it.
     message.msg_iov = parts.as_ptr().cast_mut().cast();
     message.msg_iovlen = parts.len();
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: `message` points to `parts`, alive for the call; nothing is written through it.
     let sent = unsafe { libc::sendmsg(fd, &raw const message, flags) };
     usize::try_from(sent).map_err(|_| number(&io::Error::last_os_error()))
