@@ -37,7 +37,7 @@ use crate::sys::{cgroup, clock, process as system};
 use budget::Budget;
 use pidfile::PidFile;
 pub use take_over::TakeOver;
-use threads::{start_shard, start_signals, wait_for_first_checks, wait_for_shards};
+use threads::{spin, start_shard, start_signals, wait_for_first_checks, wait_for_shards};
 
 /// How the command line wants the process to run; it wins over the configuration.
 #[derive(Clone, Debug, Default)]
@@ -162,8 +162,12 @@ impl Running {
         let cgroup = cgroup::limits();
         let shards = budget::shards(&plan.global, cpus.len(), cgroup);
         let pinning = pinning::pinning(&plan.global.cpu_maps, shards, &cpus);
+        let alone = pinning.alone(&cpus);
         for warning in &pinning.warnings {
             console.warning(warning);
+        }
+        if plan.global.busy_polling && alone.contains(&false) {
+            console.warning("busy-polling : there are threads that share a CPU and never sleep.");
         }
         let maxconn = settings.maxconn.or(plan.global.maxconn);
         let budget = descriptors::limit(&plan, shards, maxconn, console)?;
@@ -206,13 +210,14 @@ impl Running {
         let control = control::start(&shared).map_err(text("start the control threads"))?;
         let mut early = Vec::new();
         wait_for_first_checks(&shared, &events, &mut early);
-        for (index, cpus) in (0..shards).zip(pinning.cpus) {
+        for ((index, cpus), is_alone) in (0..shards).zip(pinning.cpus).zip(alone) {
             start_shard(
                 &shared,
                 &registry,
                 ShardId(index),
                 cpus,
                 caps.clone(),
+                spin(&shared.world.plan.global, is_alone, cgroup),
                 sender.clone(),
             )
             .map_err(text("start a shard"))?;

@@ -13,5 +13,6 @@ pub mod receive;
 pub mod send_proxy;
 pub mod slab;
 pub mod source;
+pub mod spin;
 pub mod time;
 pub mod wheel;

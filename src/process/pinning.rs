@@ -12,6 +12,20 @@ pub struct Pinning {
     pub warnings: Vec<String>,
 }
 
+impl Pinning {
+    /// Which shards have a CPU for themselves: where as many or more CPUs than shards can run on
+    /// them.
+    pub fn alone(&self, allowed: &[usize]) -> Vec<bool> {
+        let runs_on = |cpus: &[usize], cpu: &usize| cpus.is_empty() || cpus.contains(cpu);
+        let alone = |own: &Vec<usize>| {
+            let own = if own.is_empty() { allowed } else { own };
+            let meets = |other: &&Vec<usize>| own.iter().any(|cpu| runs_on(other, cpu));
+            self.cpus.iter().filter(meets).count() <= own.len()
+        };
+        self.cpus.iter().map(alone).collect()
+    }
+}
+
 /// Distributes the CPUs in `allowed` over the shards.
 pub fn pinning(maps: &[CpuMap], shards: u16, allowed: &[usize]) -> Pinning {
     if maps.is_empty() {
@@ -118,6 +132,23 @@ mod tests {
         assert_eq!(none.cpus, [vec![0], vec![]]);
         assert_eq!(none.warnings.len(), 2);
         assert!(none.warnings[1].contains("thread 2"), "{none:?}");
+    }
+
+    #[test]
+    fn a_shard_is_alone_where_no_more_shards_than_cpus_may_run() {
+        let alone = |cpus: &[&[usize]], allowed: &[usize]| {
+            let cpus = cpus.iter().map(|own| own.to_vec()).collect();
+            let warnings = Vec::new();
+            Pinning { cpus, warnings }.alone(allowed)
+        };
+        assert_eq!(alone(&[&[0], &[1]], &[0, 1]), [true, true]);
+        assert_eq!(alone(&[&[0], &[0]], &[0, 1]), [false, false]);
+        assert_eq!(alone(&[&[0, 1], &[0, 1]], &[0, 1]), [true, true]);
+        assert_eq!(alone(&[&[], &[], &[]], &[0, 1]), [false, false, false]);
+        assert_eq!(alone(&[&[], &[]], &[0, 1]), [true, true]);
+        // The one that may run anywhere may run beside the pinned one.
+        assert_eq!(alone(&[&[0], &[]], &[0, 1]), [false, true]);
+        assert_eq!(alone(&[&[0]], &[0]), [true]);
     }
 
     #[test]

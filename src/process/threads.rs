@@ -10,12 +10,37 @@ use std::time::Duration;
 
 use super::Event;
 use crate::base::ids::ShardId;
+use crate::base::spin::Spin;
+use crate::config::plan::Global;
 use crate::control::Shared;
 use crate::control::listeners::Registry;
 use crate::control::messages::Severity;
 use crate::ring::Caps;
 use crate::shard;
+use crate::sys::cgroup::CgroupLimits;
 use crate::sys::process as system;
+
+/// The bound of `tune.spin-us auto`: what work that follows work takes to come from across a room.
+const SPIN_AUTO_US: u16 = 50;
+
+/// How a shard waits. Only one that has a CPU for itself looks for work before it sleeps, unless
+/// it is never to sleep: it would take the CPU from others. With a quota, CPU time is paid for,
+/// and left for what has to be done.
+pub(super) fn spin(global: &Global, is_alone: bool, cgroup: CgroupLimits) -> Spin {
+    if global.busy_polling {
+        return Spin::Always;
+    }
+    let us = match global.spin_us {
+        Some(us) => us,
+        None if cgroup.cpus.is_some() => 0,
+        None => SPIN_AUTO_US,
+    };
+    if is_alone && us > 0 {
+        Spin::UpTo(u32::from(us))
+    } else {
+        Spin::Never
+    }
+}
 
 pub(super) fn start_shard(
     shared: &Arc<Shared>,
@@ -23,6 +48,7 @@ pub(super) fn start_shard(
     id: ShardId,
     cpus: Vec<usize>,
     caps: Caps,
+    spin: Spin,
     events: Sender<Event>,
 ) -> io::Result<()> {
     let listeners = registry.for_shard(id)?;
@@ -35,7 +61,7 @@ pub(super) fn start_shard(
             let text = format!("Shard {} is not pinned to CPUs {cpus:?}: {error}", id.0);
             shared.messages.console(Severity::Warning, &text);
         }
-        let result = shard::run(id, world, listeners, caps);
+        let result = shard::run(id, world, listeners, caps, spin);
         let _ = events.send(Event::ShardEnded(id, result));
     };
     std::thread::Builder::new()
@@ -104,4 +130,31 @@ pub(super) fn start_signals(signals: SigSet, events: Sender<Event>) -> io::Resul
         .name("signals".to_owned())
         .spawn(body)
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_shard_alone_on_its_cpu_looks_before_it_sleeps() {
+        let quota = |cpus| CgroupLimits {
+            cpus,
+            memory_bytes: None,
+        };
+        let with = |spin_us, busy_polling| Global {
+            spin_us,
+            busy_polling,
+            ..Global::default()
+        };
+        let auto = Spin::UpTo(u32::from(SPIN_AUTO_US));
+        assert_eq!(spin(&with(None, false), true, quota(None)), auto);
+        assert_eq!(spin(&with(None, false), false, quota(None)), Spin::Never);
+        assert_eq!(spin(&with(None, false), true, quota(Some(1))), Spin::Never);
+        let asked = with(Some(20), false);
+        assert_eq!(spin(&asked, true, quota(Some(1))), Spin::UpTo(20));
+        assert_eq!(spin(&asked, false, quota(None)), Spin::Never);
+        assert_eq!(spin(&with(Some(0), false), true, quota(None)), Spin::Never);
+        assert_eq!(spin(&with(Some(0), true), false, quota(None)), Spin::Always);
+    }
 }

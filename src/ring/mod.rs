@@ -110,6 +110,19 @@ pub enum Wait {
     For(Duration),
 }
 
+/// What a spin has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spun {
+    /// There was something at once.
+    Ready,
+    /// Something has come after this time.
+    Found(Duration),
+    /// Nothing.
+    InVain,
+    /// Nothing, and another thread had the CPU meanwhile.
+    Interrupted,
+}
+
 /// What a shard asks of the kernel.
 ///
 /// An operation submitted under a token completes at least once; its last completion has `more ==
@@ -140,6 +153,10 @@ pub trait Kernel {
     /// Publishes recycled buffers, submits everything and gathers completions, sleeping as `wait`
     /// allows.
     fn turn(&mut self, wait: Wait) -> io::Result<()>;
+
+    /// Looks for completions without sleeping, for `time` at most: submits what is queued, and ends
+    /// when the next `turn` will gather something. Nothing is asked of the kernel meanwhile.
+    fn spin(&mut self, time: Duration) -> io::Result<Spun>;
 
     /// The next gathered completion.
     fn next_completion(&mut self) -> Option<Completion>;

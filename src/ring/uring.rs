@@ -5,11 +5,14 @@
 //! submits, runs the deferred work and waits. Descriptors are plain, not registered: shutdown(2)
 //! and splice(2) need them.
 
+mod spin;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
@@ -18,7 +21,8 @@ use super::errno::Errno;
 use super::memory::Mapping;
 use super::token::{Op, Token};
 use super::{
-    BufferUse, Completion, Fd, GROUPS, Group, Interest, Kernel, Readiness, SocketOptions, Wait,
+    BufferUse, Completion, Fd, GROUPS, Group, Interest, Kernel, Readiness, SocketOptions, Spun,
+    Wait,
 };
 use crate::base::address::Address;
 use crate::base::receive::ReceiveStep;
@@ -162,7 +166,7 @@ impl Uring {
     }
 
     /// io_uring_enter(2): submits all, runs deferred work, waits for `want` completions.
-    fn enter(&mut self, want: u32, timeout: Option<std::time::Duration>) -> io::Result<()> {
+    fn enter(&mut self, want: u32, timeout: Option<Duration>) -> io::Result<()> {
         let (descriptor, mut flags) = match self.registered {
             Some(index) => (index.cast_signed(), ENTER_GETEVENTS | ENTER_REGISTERED_RING),
             None => (self.ring.as_raw_fd(), ENTER_GETEVENTS),
@@ -318,6 +322,10 @@ impl Kernel for Uring {
     fn turn(&mut self, wait: Wait) -> io::Result<()> {
         self.publish();
         let idle = self.completions.is_empty();
+        if !idle && self.unsubmitted == 0 && !self.has_work() {
+            // A spin has entered already.
+            return Ok(());
+        }
         match wait {
             Wait::Forever if idle => self.enter(1, None)?,
             Wait::For(time) if idle && !time.is_zero() => self.enter(1, Some(time))?,
@@ -325,6 +333,10 @@ impl Kernel for Uring {
         }
         self.gather();
         Ok(())
+    }
+
+    fn spin(&mut self, time: Duration) -> io::Result<Spun> {
+        self.spin_for(time)
     }
 
     fn next_completion(&mut self) -> Option<Completion> {

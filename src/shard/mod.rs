@@ -22,6 +22,7 @@ mod private;
 mod record;
 mod relay_copy;
 mod session;
+mod sleep;
 mod source_port;
 mod timers;
 mod world;
@@ -42,6 +43,7 @@ use std::time::Duration;
 use crate::base::ids::{ListenerId, ShardId};
 use crate::base::limits::ShardSet;
 use crate::base::slab::Slab;
+use crate::base::spin::{Spin, Spinner};
 use crate::base::time::Moment;
 use crate::base::wheel::Wheel;
 use crate::flow::proxy_protocol::UniqueIds;
@@ -93,9 +95,11 @@ pub fn run(
     world: Arc<World>,
     listeners: Vec<ShardListener>,
     caps: Caps,
+    spin: Spin,
 ) -> io::Result<()> {
     let kernel = Uring::new(caps.receive, caps.buffers)?;
     let mut shard = Shard::new(shard, world, kernel);
+    shard.spin_by(spin);
     for listener in listeners {
         shard.add_acceptor(listener);
     }
@@ -148,6 +152,8 @@ pub struct Shard<K> {
     /// Rest after which a direction counts as bulk no more, 0 = never.
     idle_timer_ms: u32,
     activity: Activity,
+    /// Whether it looks for work before it sleeps.
+    spinner: Spinner,
     /// Directions to flush in this turn.
     dirty: Vec<(u32, Direction)>,
     /// Directions that found no buffer.
@@ -221,6 +227,7 @@ impl<K: Kernel> Shard<K> {
                 bulk: u32::MAX,
                 bulk_changed_at: now,
             },
+            spinner: Spinner::new(Spin::Never),
             dirty: Vec::new(),
             starved: VecDeque::new(),
             bulk_queue: VecDeque::new(),
@@ -256,6 +263,11 @@ impl<K: Kernel> Shard<K> {
         self.transforms = Some(make);
     }
 
+    /// Has it look for work before it sleeps.
+    pub fn spin_by(&mut self, spin: Spin) {
+        self.spinner = Spinner::new(spin);
+    }
+
     /// Arms the listeners and the wake-up poll.
     pub fn start(&mut self) {
         self.watch_wake();
@@ -265,9 +277,7 @@ impl<K: Kernel> Shard<K> {
 
     /// One turn of the loop.
     pub fn turn(&mut self) -> io::Result<()> {
-        let wait = self.how_long();
-        self.kernel.turn(wait)?;
-        self.now = self.kernel.now();
+        self.sleep()?;
         for _ in 0..COMPLETIONS_PER_TURN {
             let Some(completion) = self.kernel.next_completion() else {
                 break;
@@ -327,29 +337,6 @@ impl<K: Kernel> Shard<K> {
         let _ = self.kernel.turn(Wait::For(Duration::from_millis(10)));
         while self.kernel.next_completion().is_some() {}
         self.report();
-    }
-
-    /// How long the next turn may sleep.
-    fn how_long(&mut self) -> Wait {
-        let busy = !self.dirty.is_empty()
-            || !self.starved.is_empty()
-            || !self.bulk_queue.is_empty()
-            || !self.grants.is_empty();
-        if busy {
-            return Wait::No;
-        }
-        let timer = self.wheel.next_deadline().unwrap_or(Moment::NEVER);
-        match timer.min(self.accept_rest_until) {
-            Moment::NEVER => Wait::Forever,
-            deadline => {
-                let time = deadline - self.kernel.now();
-                if time.is_zero() {
-                    Wait::No
-                } else {
-                    Wait::For(time)
-                }
-            }
-        }
     }
 
     fn dispatch(&mut self, completion: Completion) {

@@ -78,6 +78,12 @@ pub struct Gauges {
     pub proxy_headers_closed: AtomicU64,
     /// Errors that no table names.
     pub errors_unexpected: AtomicU64,
+    /// Looks before a sleep that found work.
+    pub spins_found: AtomicU64,
+    /// Looks that found none.
+    pub spins_vain: AtomicU64,
+    /// Times the shard went to sleep.
+    pub sleeps: AtomicU64,
     /// Longest turn, microseconds, since start.
     pub turn_max_us: AtomicU64,
     /// Completion-queue overflows.

@@ -235,11 +235,11 @@ fn descriptors_run_out_and_come_back() {
         .iter()
         .for_each(|client| client::echo(client, b"meanwhile"));
     // A process without descriptors must wait, not spin.
-    let (watch, before) = (Stopwatch::start(), cpu_ticks(&balancer));
+    let (watch, before) = (Stopwatch::start(), balancer.cpu_ticks());
     wait_for(Duration::from_millis(600), || {
         (watch.ms() > 500).then_some(())
     });
-    let ticks = cpu_ticks(&balancer) - before;
+    let ticks = balancer.cpu_ticks() - before;
     assert!(
         ticks < 25,
         "{ticks} ticks of 10 ms in half a second without descriptors"
@@ -252,19 +252,6 @@ fn descriptors_run_out_and_come_back() {
         client::echo(&client, b"after");
     }
     balancer.settle();
-}
-
-/// User and system time of the process in clock ticks of 10 ms.
-fn cpu_ticks(balancer: &Balancer) -> u64 {
-    let path = format!("/proc/{}/stat", balancer.pid());
-    let text = std::fs::read_to_string(path).unwrap();
-    // Fields 14 and 15, counted after the name in parentheses, which is the second.
-    let rest = text.rsplit_once(')').unwrap().1;
-    rest.split_whitespace()
-        .skip(11)
-        .take(2)
-        .map(|n| n.parse::<u64>().unwrap())
-        .sum()
 }
 
 #[test]

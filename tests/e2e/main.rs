@@ -48,3 +48,4 @@ mod timeouts;
 mod toml;
 mod transparent;
 mod unavailable;
+mod waking;

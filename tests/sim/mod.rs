@@ -19,6 +19,7 @@ use peer::{Peer, Script};
 use plan::Scenario;
 use tidegate::base::address::Address;
 use tidegate::base::ids::{ListenerId, ShardId};
+use tidegate::base::spin::Spin;
 use tidegate::base::time::Moment;
 use tidegate::config::plan::{Endpoint, Target};
 use tidegate::flow::transform::Transform;
@@ -172,6 +173,9 @@ impl Simulation {
             if seed % 8 == 5 {
                 // Every byte then goes through private memory.
                 shard.transform_by(|_| Box::new(Unchanged));
+            }
+            if seed % 2 == 1 {
+                shard.spin_by(Spin::UpTo(50));
             }
             shard.start();
             shards.push(shard);

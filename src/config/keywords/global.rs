@@ -13,6 +13,8 @@ const NO_LUA: &str = "Lua is not supported";
 
 #[rustfmt::skip]
 pub(super) static GLOBAL: &[Keyword] = &[
+    works("busy-polling", Global, 0, "", "Shards never sleep: lowest latency, and every CPU of a shard is always busy.", global::busy_polling)
+        .default("off"),
     works("chroot", Global, 1, "<directory>|auto", "Confines the process to a directory once everything is bound; 'auto' makes an empty one.", process::chroot)
         .default("none"),
     works("daemon", Global, 0, "", "Run in the background.", global::daemon)
@@ -89,6 +91,8 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("a quarter of the machine's or the cgroup's memory").ours(),
     works("tune.ring.buffers", Global, 1, "<number>", "Buffers in each of a shard's rings, a power of two from 2 to 256.", global::ring_buffers)
         .default("8").ours(),
+    works("tune.spin-us", Global, 1, "<0..1000>|auto", "Longest time that a shard with a CPU of its own looks for work before it sleeps, while that pays; 0 = not at all.", global::spin)
+        .default("auto: 50, without a CPU quota; else 0").ours(),
     works("tune.ring.receive", Global, 1, "auto|limit|incremental|bundle|plain", "How shards receive.", global::ring_receive)
         .default("auto").ours(),
     works("uid", Global, 1, "<number>", "The user the process becomes once everything is bound.", process::user)
@@ -124,7 +128,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     later("setcap", Global, "<capability>...", "Capabilities kept after privileges are dropped."),
     later("set-var", Global, "<name> <expression>", "Sets a variable of rules."),
     later("set-var-fmt", Global, "<name> <format>", "Sets a variable of rules."),
-    later("busy-polling", Global, "", "Shards poll without sleeping."),
     never("nbproc", Global, "<number>", "one process runs all shards; use 'nbthread'"),
     no_effect("lua-prepend-path", Global, "<path> [<type>]", NO_LUA),
     never("lua-*", Global, "", NO_LUA),

@@ -11,12 +11,16 @@ use crate::config::diagnostics::{Diagnostic, Form, Severity};
 use crate::config::draft::Owner;
 use crate::config::environment::Environment;
 use crate::config::plan::{Level, LogHost, StatsSocket};
+use crate::config::raw::Prefix;
 use crate::config::raw::token::Word;
 use crate::config::values::address::{Port, Written};
 use crate::config::values::units::{self, Unit, UnitFault};
 
 /// The largest `spread-checks`, HAProxy's: half an interval sooner or later.
 const SPREAD_PERCENT_MAX: u64 = 50;
+
+/// The longest `tune.spin-us`: a sleep of a millisecond is not made shorter by looking for its end.
+const SPIN_MAX_US: u64 = 1_000;
 
 /// The longest `tune.idletimer`, HAProxy's.
 const IDLE_MAX_MS: u32 = 65_535;
@@ -191,6 +195,25 @@ pub(in crate::config) fn idle_timer(parser: &mut Parser<'_>, call: &Call<'_>) ->
         return Err(call.complain(0, wanted));
     }
     parser.draft.global.idle_timer_ms = value;
+    Ok(())
+}
+
+pub(in crate::config) fn busy_polling(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    parser.draft.global.busy_polling = call.line.prefix != Prefix::No;
+    Ok(())
+}
+
+pub(in crate::config) fn spin(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let word = call.arg(0);
+    let number = units::integer(word, SPIN_MAX_US).and_then(|us| u16::try_from(us).ok());
+    if number.is_none() && word != "auto" {
+        let text = format!(
+            "'tune.spin-us' expects 'auto' or a number of microseconds between 0 and {SPIN_MAX_US} \
+             (got '{word}')."
+        );
+        return Err(call.complain(0, text));
+    }
+    parser.draft.global.spin_us = number;
     Ok(())
 }
 

@@ -60,6 +60,10 @@ pub struct Global {
     pub ring_buffers: u16,
     /// Ours, `tune.source-ports auto|always|off [LOW-HIGH]`: the ports that the balancer chooses.
     pub source_ports: SourcePorts,
+    /// Ours, `tune.spin-us <us>|auto`: longest look for work before a sleep; `None` = `auto`.
+    pub spin_us: Option<u16>,
+    /// `busy-polling`: shards never sleep.
+    pub busy_polling: bool,
     /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
     /// computed from RAM and the cgroup's `memory.max`.
     pub memory_bytes: Option<u64>,
@@ -160,6 +164,8 @@ impl Default for Global {
             receive_step: None,
             ring_buffers: 8,
             source_ports: SourcePorts::default(),
+            spin_us: None,
+            busy_polling: false,
             memory_bytes: None,
             idle_timer_ms: 1_000,
             hash_seed: 0,

@@ -43,6 +43,9 @@ const GAUGES: &[(&str, Gauge)] = &[
     ("proxy_headers_timed_out", |g| &g.proxy_headers_timed_out),
     ("proxy_headers_closed", |g| &g.proxy_headers_closed),
     ("errors_unexpected", |g| &g.errors_unexpected),
+    ("spins_found", |g| &g.spins_found),
+    ("spins_vain", |g| &g.spins_vain),
+    ("sleeps", |g| &g.sleeps),
     ("turn_max_us", |g| &g.turn_max_us),
     ("cq_overflows", |g| &g.cq_overflows),
 ];

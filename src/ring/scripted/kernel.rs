@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::socket::Read;
 use super::{Entry, Kind, Scripted};
@@ -9,7 +10,7 @@ use crate::base::address::Address;
 use crate::base::time::Moment;
 use crate::ring::{
     BufferGroup, Completion, Errno, Fd, Group, Interest, Kernel, Op, Readiness, SocketOptions,
-    Token, Wait,
+    Spun, Token, Wait,
 };
 use crate::sys::stream;
 
@@ -75,6 +76,24 @@ impl Kernel for Scripted {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(())
+    }
+
+    /// Virtual time stands still during a turn, so nothing comes while it looks: there is something
+    /// at once, or nothing, or (by chance) another thread takes the CPU.
+    fn spin(&mut self, _time: Duration) -> io::Result<Spun> {
+        self.publish();
+        self.submit();
+        self.work(false);
+        self.gather();
+        if !self.gathered.is_empty() {
+            return Ok(Spun::Ready);
+        }
+        let interrupted = self.network.borrow_mut().random.below(8) == 0;
+        Ok(if interrupted {
+            Spun::Interrupted
+        } else {
+            Spun::InVain
+        })
     }
 
     fn next_completion(&mut self) -> Option<Completion> {

@@ -350,6 +350,15 @@ impl Balancer {
         least
     }
 
+    /// User and system time of the process in clock ticks of 10 ms.
+    pub(crate) fn cpu_ticks(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // Fields 14 and 15, counted after the name in parentheses, which is the second.
+        let rest = text.rsplit_once(')').unwrap().1;
+        let times = rest.split_whitespace().skip(11).take(2);
+        times.map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+    }
+
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
