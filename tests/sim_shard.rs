@@ -42,4 +42,5 @@ fn no_byte_is_lost_and_nothing_leaks() {
     assert!(seeds < SEEDS || total.complete > seeds, "{total:?}");
     let headers = total.proxied.min(total.refused);
     assert!(seeds < SEEDS || headers > seeds / 4, "{total:?}");
+    assert!(seeds < SEEDS || total.handed_over > seeds / 4, "{total:?}");
 }

@@ -52,7 +52,7 @@ enum Accepting {
 #[derive(Debug)]
 pub(super) struct Acceptor {
     fd: Fd,
-    frontend: Arc<Frontend>,
+    pub(super) frontend: Arc<Frontend>,
     /// Process, frontend, listener.
     limits: [LimitId; 3],
     accepting: Accepting,
@@ -105,6 +105,11 @@ impl<K: Kernel> Shard<K> {
                 .find(listener)
                 .expect("every listener has a limit"),
         ];
+        let ordered = |last: &Acceptor| last.listener_id < listener_id;
+        assert!(
+            self.acceptors.last().is_none_or(ordered),
+            "listeners come in order, once each"
+        );
         self.acceptors.push(Acceptor {
             fd,
             frontend,
@@ -273,7 +278,7 @@ impl<K: Kernel> Shard<K> {
         let frontend = Arc::clone(&self.acceptors[index].frontend);
         let connections = FrontCounter::Connections as usize;
         frontend.counters.add(self.id, connections, 1);
-        self.start_session(index, frontend, client);
+        self.serve(index, client);
     }
 
     /// Whether a rate bounds what is accepted: then one connection is at a time, so that the others
@@ -324,8 +329,11 @@ impl<K: Kernel> Shard<K> {
         true
     }
 
-    /// Gives the limits of a session's acceptor back and wakes who waited for them.
+    /// Gives back what a connection counts in, here where it was served: the limits of its acceptor
+    /// and the shard's load. Wakes who waited for them.
     pub(super) fn give_limits(&mut self, index: usize) {
+        self.load().subtract();
+        self.churn.add(self.now);
         // In the reverse of the order of taking: whoever gets the process's unit must find the
         // frontend's and the listener's given back before, or those would count one too many.
         for id in self.acceptors[index].limits.into_iter().rev() {
@@ -361,6 +369,8 @@ impl<K: Kernel> Shard<K> {
     /// accept has ended.
     pub(super) fn drain_acceptors(&mut self) {
         self.draining = true;
+        // Nobody hands anything over any more; who is on the way is still served.
+        self.load().close();
         for index in 0..self.acceptors.len() {
             match self.acceptors[index].accepting {
                 Accepting::Armed { .. } => {

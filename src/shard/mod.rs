@@ -12,6 +12,7 @@ mod close;
 mod connect;
 mod control_port;
 mod frozen;
+mod hand_over;
 mod observe;
 mod origin;
 mod pick;
@@ -24,6 +25,7 @@ mod relay_copy;
 mod session;
 mod sleep;
 mod source_port;
+mod spread;
 mod timers;
 mod world;
 
@@ -57,6 +59,7 @@ use accept::Acceptor;
 use pieces::Pieces;
 use private::{Budget, PrivateMemory};
 use session::Session;
+use spread::Churn;
 
 /// Completions handled per turn: bounds the time to the next flush, and so latency under load.
 const COMPLETIONS_PER_TURN: usize = 4096;
@@ -141,6 +144,12 @@ pub struct Shard<K> {
     accept_idle: bool,
     /// Connections held back by a limit.
     parked: usize,
+    /// Shards that were handed connections in this turn.
+    handed_to: Vec<ShardId>,
+    /// Where the next look for a less loaded shard begins.
+    look_from: usize,
+    /// How many sessions have ended lately.
+    churn: Churn,
     private: PrivateMemory,
     budget: Budget,
     /// What the budget leaves for reservations: the rest is what directions own unreserved.
@@ -210,6 +219,9 @@ impl<K: Kernel> Shard<K> {
             accept_rest_until: Moment::NEVER,
             accept_idle: false,
             parked: 0,
+            handed_to: Vec::new(),
+            look_from: usize::from(id.0),
+            churn: Churn::new(now),
             private: PrivateMemory::default(),
             budget: Budget::default(),
             reservable: world.memory_max / 2,
@@ -292,6 +304,7 @@ impl<K: Kernel> Shard<K> {
         if self.accept_idle {
             self.start_accepting();
         }
+        self.wake_handed();
         loop {
             self.flush_dirty();
             self.finish_ended();
@@ -311,7 +324,8 @@ impl<K: Kernel> Shard<K> {
 
     /// Whether a drained or stopped shard has nothing left.
     pub fn has_ended(&self) -> bool {
-        self.draining && self.sessions.is_empty() && self.accepting_ended()
+        // The load counts also who is on the way here.
+        self.draining && self.load().count() == 0 && self.accepting_ended()
     }
 
     /// Whether it was told to end everything at once (simulation).
@@ -392,6 +406,7 @@ impl<K: Kernel> Shard<K> {
                 Message::Drain => self.drain_acceptors(),
                 Message::Stop => self.stop(),
                 Message::EndSessions(server, who) => self.end_sessions_of(server, who),
+                Message::Serve(handed) => self.take_over(handed),
             }
         }
     }
@@ -463,6 +478,7 @@ impl<K: Kernel> Shard<K> {
         set(&gauges.timers, self.wheel.len() as u64);
         set(&gauges.operations, operations);
         set(&gauges.parked, self.parked as u64);
+        set(&gauges.load, u64::from(self.load().count()));
         set(&gauges.cq_overflows, overflows);
         set(&gauges.completions, self.completions);
         set(&gauges.turns, gauges.turns.load(Relaxed) + 1);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::record::SessionRecord;
 use super::session::{NONE, Session, State};
-use super::world::{FrontCounter, Frontend};
+use super::world::FrontCounter;
 use super::{Shard, frontend_backend};
 use crate::base::ids::{ServerId, SessionKey};
 use crate::base::time::Moment;
@@ -15,7 +15,8 @@ use crate::ring::{Fd, Kernel};
 
 impl<K: Kernel> Shard<K> {
     /// Makes the session of an admitted connection and asks for a server.
-    pub(super) fn start_session(&mut self, acceptor: usize, frontend: Arc<Frontend>, client: Fd) {
+    pub(super) fn start_session(&mut self, acceptor: usize, client: Fd, accepted_at: Moment) {
+        let frontend = Arc::clone(&self.acceptors[acceptor].frontend);
         let Some(key) = self.sessions.vacant_key() else {
             // The slab holds as many as the process's limit admits.
             debug_assert!(false, "more sessions than the process's limit");
@@ -28,6 +29,7 @@ impl<K: Kernel> Shard<K> {
         };
         let index = u16::try_from(acceptor).expect("few listeners");
         let mut session = Session::new(key, index, Arc::clone(&frontend), client, self.now);
+        session.accepted_at = accepted_at;
         if let Some(make) = self.transforms {
             session.transforms = Direction::BOTH.map(|direction| Some(make(direction)));
         }

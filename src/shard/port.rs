@@ -3,9 +3,12 @@
 use crossbeam::queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
-use crate::base::ids::{ServerId, ShardId};
+use super::spread::Load;
+use crate::base::ids::{ListenerId, ServerId, ShardId};
+use crate::base::time::Moment;
 use crate::flow::Who;
 use crate::lb::Grant;
+use crate::ring::Fd;
 use crate::sys::EventFd;
 
 /// What a shard can be told.
@@ -19,6 +22,18 @@ pub enum Message {
     Stop,
     /// End the sessions of a server (kill, mark-down); who wants it.
     EndSessions(ServerId, Who),
+    /// Serve a connection that another shard has accepted.
+    Serve(Handed),
+}
+
+/// A connection on its way to the shard that serves it. It has been let in: limits and load count
+/// it.
+#[derive(Debug)]
+pub struct Handed {
+    /// Where it came in.
+    pub(super) listener_id: ListenerId,
+    pub(super) client: Fd,
+    pub(super) accepted_at: Moment,
 }
 
 /// Numbers a shard writes once per turn for `show activity`.
@@ -50,6 +65,12 @@ pub struct Gauges {
     pub copied_out_bytes: AtomicU64,
     /// Short or refused sends.
     pub sends_short: AtomicU64,
+    /// Open sessions, and connections on their way here from other shards.
+    pub load: AtomicU64,
+    /// Connections accepted here and handed to another shard.
+    pub handed_over: AtomicU64,
+    /// Connections taken over from other shards.
+    pub taken_over: AtomicU64,
     /// Accepts refused for lack of descriptors.
     pub accepts_refused: AtomicU64,
     /// Times accepting paused at a limit.
@@ -97,6 +118,8 @@ pub struct ShardPort {
     pub shard: ShardId,
     /// What the shard reports.
     pub gauges: Gauges,
+    /// What others compare before they hand a connection over.
+    pub(super) load: Load,
     messages: ArrayQueue<Message>,
     /// A limit was freed: look at paused listeners.
     limit_freed: AtomicBool,
@@ -105,11 +128,13 @@ pub struct ShardPort {
 
 impl ShardPort {
     /// A port whose queue holds `capacity` messages: at least the process's sessions plus a few for
-    /// control, so that a grant always fits.
+    /// control, so that a grant always fits: a connection is handed over before it can be granted
+    /// anything, so each has one message at most.
     pub fn new(shard: ShardId, capacity: usize) -> std::io::Result<ShardPort> {
         Ok(ShardPort {
             shard,
             gauges: Gauges::default(),
+            load: Load::default(),
             messages: ArrayQueue::new(capacity),
             limit_freed: AtomicBool::new(false),
             wake: EventFd::new()?,
@@ -121,6 +146,16 @@ impl ShardPort {
         self.messages.push(message)?;
         self.wake.notify();
         Ok(())
+    }
+
+    /// Queues a connection without waking the shard; false if the queue is full.
+    pub(super) fn push(&self, handed: Handed) -> bool {
+        self.messages.push(Message::Serve(handed)).is_ok()
+    }
+
+    /// Wakes the shard for what was queued.
+    pub(super) fn notify(&self) {
+        self.wake.notify();
     }
 
     /// Tells the shard that a limit it paused for has room again.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use super::control_port::ControlPort;
 use super::port::ShardPort;
 use super::record::LogQueue;
+use super::spread::Serving;
 use crate::base::counters::ShardCounters;
 use crate::base::hash;
 use crate::base::ids::ProxyId;
@@ -93,6 +94,8 @@ pub struct World {
     pub process_limit: LimitId,
     /// `maxconnrate` and `maxsessrate`, whichever is lower: a connection is a session here.
     pub process_rate: Rate,
+    /// Which shards serve each listener, by `ListenerId`.
+    pub(super) serving: Vec<Serving>,
     /// One port per shard.
     pub ports: Vec<Arc<ShardPort>>,
     /// What shards tell the control thread of servers.
@@ -166,7 +169,14 @@ impl World {
         let backends: Vec<_> = plan.proxies.iter().map(backend).collect();
         let servers = backends.iter().flatten().flat_map(|b| &b.servers);
         let destinations = lb::destinations(&plan.global.source_ports, servers);
+        let shard_count = u16::try_from(shards).unwrap_or(u16::MAX);
+        let serving = plan.listeners.iter().map(|listener| {
+            let (threads, _) = listener.spread(shard_count, &plan.global);
+            Serving::new(threads.iter().collect())
+        });
+        let serving = serving.collect();
         World {
+            serving,
             frontends: plan.proxies.iter().map(frontend).collect(),
             backends,
             destinations,

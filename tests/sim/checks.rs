@@ -9,7 +9,7 @@ use super::plan;
 use tidegate::base::address::Address;
 use tidegate::config::plan::Target;
 use tidegate::lb::{Backend, Server};
-use tidegate::shard::{FrontCounter, ProxyCounters, SessionRecord};
+use tidegate::shard::{FrontCounter, Gauges, ProxyCounters, SessionRecord};
 
 impl Simulation {
     /// After every turn.
@@ -231,6 +231,7 @@ impl Simulation {
             assert_eq!(get(&gauges.private_bytes), 0, "private bytes");
             assert_eq!(get(&gauges.timers), 0, "timers");
             assert_eq!(get(&gauges.parked), 0, "parked");
+            assert_eq!(get(&gauges.load), 0, "load");
             assert_eq!(
                 get(&gauges.buffers_free),
                 get(&gauges.buffers_total),
@@ -244,6 +245,15 @@ impl Simulation {
             assert_eq!(get(&gauges.operations), accepts + 1, "operations");
             assert_eq!(get(&gauges.errors_unexpected), 0, "errors");
         }
+        let sum = |of: fn(&Gauges) -> &std::sync::atomic::AtomicU64| -> u64 {
+            let ports = self.world.ports.iter();
+            ports.map(|port| of(&port.gauges).load(Relaxed)).sum()
+        };
+        assert_eq!(
+            sum(|g| &g.handed_over),
+            sum(|g| &g.taken_over),
+            "on the way"
+        );
         self.check_counts();
     }
 

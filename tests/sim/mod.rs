@@ -55,6 +55,8 @@ pub(crate) struct Summary {
     /// Sessions behind a PROXY header, and connections refused for want of one.
     pub(crate) proxied: u64,
     pub(crate) refused: u64,
+    /// Connections that another shard served than the one that accepted them.
+    pub(crate) handed_over: u64,
 }
 
 impl Summary {
@@ -66,6 +68,7 @@ impl Summary {
         self.complete += other.complete;
         self.proxied += other.proxied;
         self.refused += other.refused;
+        self.handed_over += other.handed_over;
     }
 }
 
@@ -114,6 +117,8 @@ pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
             let (refused, sessions): (Vec<_>, Vec<_>) =
                 records.partition(|record| record.refused.is_some());
             let complete = sessions.iter().filter(|r| r.termination == *b"--");
+            let gauges = simulation.world.ports.iter().map(|port| &port.gauges);
+            let handed_over = gauges.map(|gauges| gauges.handed_over.load(Relaxed));
             let proxied = sessions.iter().filter(|r| header::is_made_up(r.client));
             Some(Summary {
                 turns: simulation.turns,
@@ -122,6 +127,7 @@ pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
                 complete: complete.count() as u64,
                 proxied: proxied.count() as u64,
                 refused: refused.len() as u64,
+                handed_over: handed_over.sum(),
             })
         }
         Err(_) => {

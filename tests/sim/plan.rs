@@ -47,7 +47,7 @@ impl Scenario {
     pub(crate) fn new(random: &mut Random) -> Scenario {
         let connects_fail = random.chance(350);
         let times_out = random.chance(150);
-        let shards = if random.chance(300) { 2 } else { 1 };
+        let shards = random.pick(&[1, 1, 1, 1, 1, 2, 2, 3]);
         let maxconn = random.pick(&[2, 4, 8, 40, 40, 5_000]);
         let returns = random.chance(200);
         let (text, listeners, proxied) =
@@ -135,6 +135,10 @@ fn configuration(
     line(format!("global\n maxconn {maxconn}\n log stdout local0"));
     if random.chance(300) {
         line(format!(" tune.maxaccept {}", random.between(1, 3)));
+    }
+    if random.chance(300) {
+        let how = random.pick(&["fair", "fair", "off"]);
+        line(format!(" tune.listener.multi-queue {how}"));
     }
     if random.chance(150) {
         line(format!(" maxconnrate {}", random.between(1, 40)));
@@ -314,7 +318,7 @@ fn network(random: &mut Random, connects_fail: bool) -> Settings {
     Settings {
         latency_max_us: random.pick(&[0, 20, 300, 20_000]),
         queue: [low, high],
-        descriptors_max: if tight { 8 } else { 1 << 16 },
+        descriptors_max: if tight { 12 } else { 1 << 16 },
         backlog: random.pick(&[1, 4, 4096]),
         connect_immediate,
         connect_refused: if_fails(connect_refused),

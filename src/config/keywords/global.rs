@@ -46,6 +46,8 @@ pub(super) static GLOBAL: &[Keyword] = &[
     works("unix-bind", Global, MANY, "[prefix <path>] [mode <octal>] [user <name>] [uid <n>] [group <name>] [gid <n>]", "Defaults of Unix listeners on later 'bind' lines.", bind::unix_bind),
     works("tune.listener.default-shards", Global, 1, "by-process|by-thread|by-group", "Sockets of listeners without 'shards': one for each thread, or one for all.", threads::default_shards)
         .default("by-thread"),
+    works("tune.listener.multi-queue", Global, 1, "on|fair|off", "Which shard serves a connection: the one that accepts it or a clearly less loaded one, one after the other, or the one that accepts it.", threads::multi_queue)
+        .default("on"),
     works("tune.maxaccept", Global, 1, "<number>", "Connections that a shard takes from a listener per turn; negative = unlimited.", threads::maxaccept)
         .default("unlimited on a socket of its own, 4 on a shared one"),
     works("master-worker", Global, 1, "[no-exit-on-failure]", "Ends as HAProxy's master does (130 after SIGINT); there is no second process.", process::master_worker)
@@ -142,7 +144,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("thread-group", Global, "<group> <threads>", ONE_GROUP),
     no_effect("thread-groups", Global, "<number>", ONE_GROUP),
     no_effect("max-threads-per-group", Global, "<number>", ONE_GROUP),
-    no_effect("tune.listener.multi-queue", Global, "on|fair|off", "a connection stays with the shard that accepts it"),
     no_effect("stats bind-process", Global, "", "there is one process"),
     no_effect("prealloc-fd", Global, "", CHOSEN),
     no_effect("mworker-max-reloads", Global, "<number>", "there is no master process"),

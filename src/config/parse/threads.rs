@@ -1,10 +1,10 @@
 //! The keywords about shards and how connections reach them: `nbthread`, `cpu-map`, `thread` and
-//! `shards` of listeners, `noreuseport`, `tune.maxaccept`.
+//! `shards` of listeners, `noreuseport`, `tune.maxaccept`, `tune.listener.multi-queue`.
 
 use super::{Call, Complaint, Outcome, Parser};
 use crate::config::draft::BindSettings;
 use crate::config::environment::Environment;
-use crate::config::plan::Sockets;
+use crate::config::plan::{MultiQueue, Sockets};
 use crate::config::values::threads::{self, CpuMap, THREADS_MAX};
 use crate::config::values::units;
 
@@ -107,6 +107,22 @@ pub(in crate::config) fn default_shards(parser: &mut Parser<'_>, call: &Call<'_>
             let text = format!(
                 "'tune.listener.default-shards' expects either 'by-process', 'by-group', or \
                  'by-thread' but got '{other}'."
+            );
+            return Err(call.complain(0, text));
+        }
+    };
+    Ok(())
+}
+
+pub(in crate::config) fn multi_queue(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    parser.draft.global.multi_queue = match call.arg(0) {
+        "on" => MultiQueue::On,
+        "fair" => MultiQueue::Fair,
+        "off" => MultiQueue::Off,
+        other => {
+            let text = format!(
+                "'tune.listener.multi-queue' expects either 'on', 'fair', or 'off' but got \
+                 '{other}'."
             );
             return Err(call.complain(0, text));
         }

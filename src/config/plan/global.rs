@@ -29,6 +29,8 @@ pub struct Global {
     /// `tune.maxaccept`: connections that a shard takes from a listener per turn; `u32::MAX` =
     /// unlimited, `None` = not set: unlimited on a socket of the shard's own, 4 on a shared one.
     pub maxaccept: Option<u32>,
+    /// `tune.listener.multi-queue`: which shard serves a connection.
+    pub multi_queue: MultiQueue,
     /// `log` lines of the global section (proxies refer to them by `log global`).
     pub logs: Vec<LogTarget>,
     /// `log-tag`, `tidegate` by default.
@@ -82,6 +84,17 @@ pub struct Global {
     pub log_host: LogHost,
     /// What the process is and may do.
     pub process: ProcessSettings,
+}
+
+/// Which of the shards that serve a listener gets a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MultiQueue {
+    /// The one that accepts it, or the least loaded one if that has clearly less to do.
+    On,
+    /// One after the other.
+    Fair,
+    /// The one that accepts it.
+    Off,
 }
 
 /// What the process is and may do, beside its work.
@@ -149,6 +162,7 @@ impl Default for Global {
             cpu_maps: Vec::new(),
             noreuseport: false,
             maxaccept: None,
+            multi_queue: MultiQueue::On,
             logs: Vec::new(),
             log_tag: "tidegate".to_owned(),
             pidfile: None,

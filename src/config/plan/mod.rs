@@ -28,7 +28,7 @@ pub use check_script::{
     Action, Answer, CheckStatus, ConnectStep, Ending, Expect, Manner, Script, Scripted, Step,
 };
 pub use condition::{Network, Networks, SourceCondition, SourceTerm};
-pub use global::{Global, Jail, Level, ProcessSettings, StatsSocket};
+pub use global::{Global, Jail, Level, MultiQueue, ProcessSettings, StatsSocket};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};
 pub use passive::{Breaker, Observe, OnError, Passive};

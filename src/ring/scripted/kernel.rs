@@ -50,6 +50,10 @@ impl Kernel for Scripted {
     }
 
     fn cancel(&mut self, target: Token) {
+        // Its session may have been ended before the promised bytes could follow.
+        if let Some(fd) = self.outstanding.get(&target.0) {
+            self.promised.get_mut().remove(&fd.0);
+        }
         self.enter(Entry::Cancel(target));
     }
 
