@@ -18,6 +18,7 @@ use crate::config::plan::{Endpoint, Listener, Plan, ProxyKind};
 use crate::config::threads::ThreadSet;
 use crate::limits;
 use crate::shard::ShardListener;
+use crate::sys::AcceptQueue;
 use crate::sys::socket::{self, ListenError, ListenOptions};
 
 /// What makes a listening socket the same across reloads and upgrades.
@@ -46,6 +47,19 @@ struct Entry {
     /// The shards that accept from it.
     shards: ThreadSet,
     socket: OwnedFd,
+}
+
+/// A listening socket as the kernel has it.
+#[derive(Debug)]
+pub struct Listening {
+    /// Which listener it serves.
+    pub listener_id: ListenerId,
+    /// Which of its sockets.
+    pub index: u16,
+    /// The shards that accept from it.
+    pub shards: ThreadSet,
+    /// Its accept queue, where the kernel tells.
+    pub queue: Option<AcceptQueue>,
 }
 
 /// Every listening socket of the process's frontends.
@@ -224,6 +238,17 @@ impl Registry {
             .iter()
             .filter(|entry| entry.key.endpoint.is_handed_over())
             .map(|entry| (&entry.key, entry.socket.as_fd()))
+    }
+
+    /// The sockets and their accept queues.
+    pub fn listening(&self) -> Vec<Listening> {
+        let listening = |entry: &Entry| Listening {
+            listener_id: entry.listener_id,
+            index: entry.key.index,
+            shards: entry.shards,
+            queue: AcceptQueue::of(entry.socket.as_fd()).ok(),
+        };
+        self.entries.iter().map(listening).collect()
     }
 
     /// Gives the sockets up: those of the shards are the last ones then. Socket files are removed,

@@ -26,7 +26,7 @@ pub mod stats;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use crate::base::ids::ServerId;
@@ -87,6 +87,8 @@ pub struct Shared {
     batch: Batch,
     /// The first round of checks, which clients wait for.
     pub first_checks: FirstChecks,
+    /// The listening sockets, once the runtime sockets are served.
+    registry: OnceLock<Arc<Mutex<Registry>>>,
     stopping: AtomicBool,
 }
 
@@ -107,6 +109,7 @@ impl Shared {
             first_checks: FirstChecks::new(probe::first_attempts(&world)),
             world,
             facts,
+            registry: OnceLock::new(),
             stopping: AtomicBool::new(false),
         }
     }
@@ -193,6 +196,7 @@ async fn run(
             api = &mut api_comes, if !serving => {
                 serving = true;
                 if let Ok((api, registry)) = api {
+                    let _ = shared.registry.set(Arc::clone(&registry));
                     runtime_api::serve(&shared, api, &registry);
                 }
             }

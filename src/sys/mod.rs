@@ -1,6 +1,7 @@
 //! System calls that are not on a ring: sockets, addresses, process. With `ring` the only unsafe
 //! code.
 
+mod accept_queue;
 mod awaited;
 pub mod capabilities;
 pub mod cgroup;
@@ -11,5 +12,6 @@ pub mod process;
 pub mod socket;
 pub mod stream;
 
+pub use accept_queue::AcceptQueue;
 pub use awaited::Awaited;
 pub use eventfd::EventFd;

@@ -2,11 +2,13 @@
 //! line.
 //!
 //! The format is ours. A gauge of the shards has its sum and each shard's part; maxima have the
-//! largest in place of the sum. Lines about the process have the one value.
+//! largest in place of the sum. Lines about the process have the one value: `accept_queued` and
+//! `accept_dropped` are what `show listeners` has of each socket.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::listening;
 use crate::control::Shared;
 use crate::shard::Gauges;
 use crate::sys::process;
@@ -29,6 +31,9 @@ const GAUGES: &[(&str, Gauge)] = &[
     ("buffers_exhausted", |g| &g.buffers_exhausted),
     ("copied_out_bytes", |g| &g.copied_out_bytes),
     ("sends_short", |g| &g.sends_short),
+    ("load", |g| &g.load),
+    ("handed_over", |g| &g.handed_over),
+    ("taken_over", |g| &g.taken_over),
     ("accepts_refused", |g| &g.accepts_refused),
     ("accept_pauses", |g| &g.accept_pauses),
     ("destinations_missing", |g| &g.destinations_missing),
@@ -94,6 +99,9 @@ pub(super) fn show(shared: &Shared) -> String {
     line("sources_destinations", count(choosing));
     let bytes = destinations.iter().map(|to| to.bytes()).sum();
     line("sources_bytes", count(bytes));
+    let [waiting, dropped] = listening::totals(shared);
+    line("accept_queued", waiting);
+    line("accept_dropped", dropped);
     line("memory_reserved_bytes", world.memory_reserved.load(Relaxed));
     line("memory_max_bytes", world.memory_max);
     line("agent_failures", shared.agents.failures());

@@ -2,7 +2,7 @@
 //!
 //! `help`, the rights and the answer to an unknown command come from the table.
 
-use super::{Session, activity, info, stat};
+use super::{Session, activity, info, listening, stat};
 use crate::config::plan::Level;
 use crate::control::Shared;
 
@@ -27,6 +27,8 @@ const COMMANDS: &[Command] = &[
         help: "what the shards and the process hold and do", run: |shared, _, _| activity::show(shared) },
     Command { words: &["show", "info"], level: Level::User, usage: "show info",
         help: "report information about the running process", run: |shared, _, rest| info::show(shared, rest) },
+    Command { words: &["show", "listeners"], level: Level::Operator, usage: "show listeners",
+        help: "list the listening sockets with their accept queues", run: |shared, _, _| listening::show(shared) },
     Command { words: &["show", "proc"], level: Level::User, usage: "show proc",
         help: "list the processes: this one, in the roles of HAProxy's master and worker", run: |shared, _, _| info::processes(shared) },
     Command { words: &["show", "stat"], level: Level::User, usage: "show stat [up|no-maint] [{<iid>|<proxy>} <type> <sid>]",

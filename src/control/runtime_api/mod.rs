@@ -8,6 +8,7 @@ mod activity;
 mod commands;
 mod condition;
 mod info;
+mod listening;
 pub mod sockets;
 mod stat;
 mod table;
