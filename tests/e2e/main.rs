@@ -4,6 +4,7 @@
 //! if anything of a past session is left. Set `TIDEGATE_BIN` to run them against another program
 //! that reads the same config; see `support::balancer`.
 
+mod accept_queue;
 mod agent;
 mod backups;
 mod balancing;
@@ -16,6 +17,7 @@ mod closing;
 mod endings;
 mod endpoints;
 mod failover;
+mod hand_over;
 mod health;
 mod integrity;
 mod kernel;

@@ -146,6 +146,7 @@ impl Activity {
             "sessions",
             "private_bytes",
             "parked",
+            "load",
             "timers",
             "server_active_total",
             "limits_taken",
@@ -160,6 +161,10 @@ impl Activity {
         let (free, total) = (expect("buffers_free"), expect("buffers_total"));
         if free != total {
             left.push(format!("{free} of {total} buffers free"));
+        }
+        let (handed, taken) = (expect("handed_over"), expect("taken_over"));
+        if handed != taken {
+            left.push(format!("{handed} handed over, {taken} taken over"));
         }
         left
     }
