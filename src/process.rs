@@ -31,7 +31,7 @@ use crate::control::runtime_api::ApiSockets;
 use crate::control::{self, Facts, Shared};
 use crate::limits;
 use crate::ring::{self, Caps};
-use crate::shard::{ControlPort, FrontCounter, LogQueue, Message, ShardPort, World};
+use crate::shard::{Bounds, ControlPort, FrontCounter, LogQueue, Message, ShardPort, World};
 use crate::sys::process::{Daemon, ReadyReport};
 use crate::sys::{cgroup, clock, process as system};
 use budget::Budget;
@@ -425,8 +425,11 @@ fn world(plan: Plan, shards: u16, budget: &Budget, memory_max: u64) -> io::Resul
         ports?,
         control,
         queue,
-        budget.maxconn,
-        memory_max,
+        Bounds {
+            maxconn: budget.maxconn,
+            memory_max,
+            pipes_max: budget.pipes_max,
+        },
         zero,
     ))
 }

@@ -54,6 +54,8 @@ pub struct Options {
     pub ignore_resolution_failures: bool,
     /// `-dR`: one socket for each listener.
     pub no_reuseport: bool,
+    /// `-dS`: nothing is spliced.
+    pub no_splice: bool,
     /// `-4`: names have IPv4 addresses only.
     pub ipv4_only: bool,
     /// `-sf`, `-st`, `-x`.
@@ -144,6 +146,7 @@ const FLAGS: &[Flag] = &[
         Effect::Set(|o| o.ignore_resolution_failures = true)),
     flag("-dR", "", "one socket for each listener, shared by all shards, in place of SO_REUSEPORT",
         Effect::Set(|o| o.no_reuseport = true)),
+    flag("-dS", "", "splices nothing, as 'nosplice'", Effect::Set(|o| o.no_splice = true)),
     flag("-4", "", "resolves names to IPv4 addresses only", Effect::Set(|o| o.ipv4_only = true)),
     flag("-v", "", "prints the version", Effect::Print(|| Invocation::Version)),
     flag("-vv", "", "prints the version, the build and what this kernel can do",
@@ -151,7 +154,6 @@ const FLAGS: &[Flag] = &[
     flag("-h", "", "prints this", Effect::Print(|| Invocation::Help)),
     flag("-dM*", "", "", Effect::Idle),
     flag("-dI", "", "", Effect::Idle),
-    flag("-dS", "", "", Effect::Idle),
     flag("-de", "", "", Effect::Idle),
     flag("-dp", "", "", Effect::Idle),
     flag("-dG", "", "", Effect::Idle),
@@ -313,7 +315,7 @@ mod tests {
 
     #[test]
     fn numbers_go_where_they_belong() {
-        let options = options("-f a -n 70 -N 7 -m 64 -L peer -4 -dr -dD -dR -dW");
+        let options = options("-f a -n 70 -N 7 -m 64 -L peer -4 -dr -dD -dR -dS -dW");
         assert_eq!(
             (options.maxconn, options.proxy_maxconn),
             (Some(70), Some(7))
@@ -321,7 +323,7 @@ mod tests {
         assert_eq!(options.memory_bytes, Some(64 << 20));
         assert_eq!(options.local_peer.as_deref(), Some("peer"));
         assert!(options.ipv4_only && options.ignore_resolution_failures && options.diagnose);
-        assert!(options.no_reuseport && options.warnings_fatal);
+        assert!(options.no_reuseport && options.no_splice && options.warnings_fatal);
     }
 
     #[test]
@@ -337,7 +339,7 @@ mod tests {
 
     #[test]
     fn what_can_have_no_effect_is_accepted() {
-        let idle = options("-f a -dM -dM0x5a -dMno-merge -dI -dS -de -dp -dG -dV -dF -dZ");
+        let idle = options("-f a -dM -dM0x5a -dMno-merge -dI -de -dp -dG -dV -dF -dZ");
         assert_eq!(idle.notices, Vec::<String>::new());
         let mentioned = options("-f a -dC -dCkey -dKcfg -dt -dL");
         assert_eq!(mentioned.notices.len(), 5);

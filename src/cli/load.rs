@@ -43,6 +43,7 @@ pub(super) fn load(options: &Options) -> Result<Loaded, String> {
     let (mut plan, mut diagnostics) = config::load(&files, &environment);
     if let Some(plan) = &mut plan {
         plan.global.noreuseport |= options.no_reuseport;
+        plan.global.splice &= !options.no_splice;
     }
     if let (Some(plan), Some(text)) = (&mut plan, &options.master_socket) {
         match config::master_socket(text, &environment) {

@@ -10,7 +10,7 @@ use super::draft_check::CheckDraft;
 use super::parse::acl::Acl;
 use super::plan::{
     Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, OnError, ProxyKind,
-    ServerKey, Sockets, SourceCondition, Target,
+    ServerKey, Sockets, SourceCondition, SpliceOptions, Target,
 };
 use super::values::address::Family;
 use super::values::threads::ThreadSet;
@@ -87,6 +87,7 @@ pub(super) struct Settings {
     pub(super) independent_streams: bool,
     pub(super) abortonclose: bool,
     pub(super) smart_connect: bool,
+    pub(super) splice: SpliceOptions,
     /// `source` of the proxy.
     pub(super) source: Option<Source>,
     /// `acl`, by name.

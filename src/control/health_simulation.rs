@@ -13,7 +13,7 @@ use crate::config;
 use crate::health::{Answer, Outcome, Rules, Transition};
 use crate::lb::{self, Admin, Health, Pick, PickRequest, Server};
 use crate::limits;
-use crate::shard::{ControlPort, LogQueue, ShardPort, World};
+use crate::shard::{Bounds, ControlPort, LogQueue, ShardPort, World};
 
 /// Random words and outcomes of one simulation.
 const STEPS: u64 = 400;
@@ -157,7 +157,18 @@ impl Simulation {
         let port = Arc::new(ShardPort::new(ShardId(0), 4096).unwrap());
         let queue = Arc::new(LogQueue::new(limits::LOG_RECORDS_MAX).unwrap());
         let control = Arc::new(ControlPort::new(4).unwrap());
-        let world = World::new(Arc::new(plan), vec![port], control, queue, 10, 0, 0);
+        let world = World::new(
+            Arc::new(plan),
+            vec![port],
+            control,
+            queue,
+            Bounds {
+                maxconn: 10,
+                memory_max: 0,
+                pipes_max: 0,
+            },
+            0,
+        );
         let facts = Facts {
             started: Moment(0),
             started_unix_s: 0,

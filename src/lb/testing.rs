@@ -8,7 +8,8 @@ use crate::base::address::Address;
 use crate::base::hash;
 use crate::base::ids::{ProxyId, ServerId, SessionKey};
 use crate::config::plan::{
-    Back, Balance, Hash, HashKind, Proxy, ProxyKind, Server, ServerKey, SlowStart, Target, Watch,
+    Back, Balance, Hash, HashKind, Proxy, ProxyKind, Server, ServerKey, SlowStart, SpliceOptions,
+    Target, Watch,
 };
 
 /// Every way to balance.
@@ -128,6 +129,7 @@ fn proxy(balance: Balance, servers: Vec<Arc<Server>>, allbackups: bool) -> Arc<P
         back: Some(back),
         guid: String::new(),
         logs: Vec::new(),
+        splice: SpliceOptions::default(),
     })
 }
 

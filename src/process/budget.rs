@@ -13,6 +13,8 @@ use crate::sys::cgroup::CgroupLimits;
 pub struct Budget {
     /// Connections of the process.
     pub maxconn: u32,
+    /// Pipes of the process.
+    pub pipes_max: u32,
     /// Limit of open descriptors.
     pub descriptors_max: u64,
     /// Descriptors for everything but sessions.
@@ -83,6 +85,7 @@ pub fn descriptors(
         let maxconn = u32::try_from(room).unwrap_or(u32::MAX);
         return Ok(Budget {
             maxconn,
+            pipes_max: pipes(plan, maxconn),
             descriptors_max,
             descriptors_fixed: fixed,
         });
@@ -100,9 +103,19 @@ pub fn descriptors(
     }
     Ok(Budget {
         maxconn: wanted,
+        pipes_max: pipes(plan, wanted),
         descriptors_max,
         descriptors_fixed: fixed,
     })
+}
+
+/// Pipes: as configured, else one for four connections where a proxy splices.
+fn pipes(plan: &Plan, maxconn: u32) -> u32 {
+    let asked = plan.proxies.iter().any(|proxy| proxy.splice.any());
+    if !plan.global.splice || !asked {
+        return 0;
+    }
+    plan.global.maxpipes.unwrap_or(maxconn / 4)
 }
 
 fn fixed_items(plan: &Plan, shards: u16) -> [(&'static str, u64); 8] {

@@ -33,7 +33,7 @@ pub use control_port::{ControlPort, Observation};
 pub use frozen::FrozenDirection;
 pub use port::{Gauges, Message, ShardPort};
 pub use record::{LogQueue, Refusal, Refused, SessionRecord};
-pub use world::{FrontCounter, Frontend, ProxyCounters, World};
+pub use world::{Bounds, FrontCounter, Frontend, ProxyCounters, World};
 
 use std::collections::VecDeque;
 use std::io;

@@ -76,6 +76,17 @@ pub struct Frontend {
     pub counters: ProxyCounters,
 }
 
+/// What the process may use, as it was computed at the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bounds {
+    /// Connections.
+    pub maxconn: u32,
+    /// Bytes of private relay memory.
+    pub memory_max: u64,
+    /// Pipes.
+    pub pipes_max: u32,
+}
+
 /// Everything shared between threads. Built once by `process`; reload will publish parts of it
 /// anew.
 #[derive(Debug)]
@@ -108,6 +119,8 @@ pub struct World {
     pub handed_over: AtomicBool,
     /// Where ports towards servers are chosen here.
     pub destinations: Vec<Arc<Destination>>,
+    /// Pipes the process may have, of all shards.
+    pub pipes_max: u32,
     /// Bytes of private relay memory the process may use.
     pub memory_max: u64,
     /// Bytes of private relay memory reserved now, of all shards.
@@ -115,17 +128,21 @@ pub struct World {
 }
 
 impl World {
-    /// The live state of a plan, for `ports.len()` shards and at most `maxconn` connections.
+    /// The live state of a plan, for `ports.len()` shards, within its bounds.
     pub fn new(
         plan: Arc<Plan>,
         ports: Vec<Arc<ShardPort>>,
         control: Arc<ControlPort>,
         log_queue: Arc<LogQueue>,
-        maxconn: u32,
-        memory_max: u64,
+        bounds: Bounds,
         unix_ms_at_zero: u64,
     ) -> World {
         let shards = ports.len();
+        let Bounds {
+            maxconn,
+            memory_max,
+            pipes_max,
+        } = bounds;
         let mut entries = vec![(LimitKey::Process, maxconn)];
         for proxy in &plan.proxies {
             if let Some(front) = &proxy.front {
@@ -193,6 +210,7 @@ impl World {
             log_queue,
             unix_ms_at_zero: AtomicU64::new(unix_ms_at_zero),
             handed_over: AtomicBool::new(false),
+            pipes_max,
             memory_max,
             memory_reserved: AtomicU64::new(0),
             plan,

@@ -28,7 +28,7 @@ use tidegate::lb::{Admin, Backend, Grant, Health, ServerCounter, TICK_MS};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
 use tidegate::shard::{
-    ControlPort, FrontCounter, LogQueue, Message, SessionRecord, Shard, ShardPort, World,
+    Bounds, ControlPort, FrontCounter, LogQueue, Message, SessionRecord, Shard, ShardPort, World,
 };
 
 /// Turns of all shards together, at most.
@@ -158,8 +158,11 @@ impl Simulation {
             ports,
             control,
             log_queue,
-            scenario.maxconn,
-            scenario.memory_max,
+            Bounds {
+                maxconn: scenario.maxconn,
+                memory_max: scenario.memory_max,
+                pipes_max: 0,
+            },
             0,
         ));
         let network = Rc::new(RefCell::new(network));

@@ -85,6 +85,12 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("0: any number"),
     works("maxsessrate", Global, 1, "<number>", "New sessions of the process per second; each connection is one.", global::rate)
         .default("0: any number"),
+    works("maxpipes", Global, 1, "<number>", "Most pipes of the process, for bytes that are spliced; 0 = none.", global::maxpipes)
+        .default("a quarter of 'maxconn', as far as descriptors, memory and the kernel's limits allow; 0 where no proxy splices"),
+    works("nosplice", Global, 0, "", "Nothing is spliced, whatever proxies ask for; as -dS.", global::nosplice)
+        .default("off"),
+    works("tune.pipesize", Global, 1, "<size>", "Size of pipes; 0 = the kernel's own, 64k. More than /proc/sys/fs/pipe-max-size is only for the privileged.", global::pipe_size)
+        .default("1m"),
     works("tune.first-checks-wait", Global, 1, "<time>", "How long clients wait at the start for the first check of every server; 0 = not at all.", global::first_checks_wait)
         .default("1s").ours(),
     works("tune.idletimer", Global, 1, "<time>", "Rest after which a direction is no bulk transfer any more; 0 = never.", global::idle_timer)
@@ -112,7 +118,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     works("maxconn", Everywhere, 1, "<number>", "Most connections at a time, of the process or of a frontend.", proxy::maxconn)
         .default("from the descriptor limit"),
 
-    later("maxpipes", Global, "<number>", "Pipes of spliced connections."),
     later("grace", Global, "<time>", "Time between a soft stop and the end of listening."),
     later("localpeer", Global, "<name>", "Which peer of a 'peers' section this process is."),
     later("cluster-secret", Global, "<secret>", "A secret shared by a cluster."),
@@ -133,7 +138,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     never("nbproc", Global, "<number>", "one process runs all shards; use 'nbthread'"),
     no_effect("lua-prepend-path", Global, "<path> [<type>]", NO_LUA),
     never("lua-*", Global, "", NO_LUA),
-    no_effect("nosplice", Global, "", "splice(2) is not used yet"),
     no_effect("maxsslrate", Global, "<number>", TLS_ONLY),
     no_effect("maxsslconn", Global, "<number>", TLS_ONLY),
     no_effect("insecure-fork-wanted", Global, "", NO_CHILDREN),
@@ -195,8 +199,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     no_effect("tune.bufsize.*", Global, "<bytes>", "buffers belong to the rings; see 'tune.ring.buffers'"),
     no_effect("tune.buffers.*", Global, "<number>", "see 'tune.memory'"),
     no_effect("tune.maxpollevents", Global, "<number>", CHOSEN),
-    works("tune.pipesize", Global, 1, "<size>", "Size of the pipes of spliced connections; checked only (a notice), as none is spliced yet.", global::pipe_size)
-        .default("the kernel's"),
     no_effect("tune.recv_enough", Global, "<bytes>", CHOSEN),
     no_effect("tune.pool-*", Global, "", CHOSEN),
     no_effect("tune.memory.*", Global, "", CHOSEN),

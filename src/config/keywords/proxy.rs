@@ -25,6 +25,12 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off"),
     works("option independent-streams", Both, 0, "", "What is sent to a side doesn't show that it is alive.", proxy::option)
         .default("off"),
+    works("option splice-auto", Both, 0, "", "Moves bytes by splice(2) in either direction where that costs less than copying them; docs/memory.md says what it takes.", proxy::option)
+        .default("off"),
+    works("option splice-request", Both, 0, "", "Moves clients' bytes by splice(2) wherever that is possible.", proxy::option)
+        .default("off"),
+    works("option splice-response", Both, 0, "", "Moves servers' bytes by splice(2) wherever that is possible.", proxy::option)
+        .default("off"),
     works("option nolinger", Both, 0, "", "Connections end by a reset: what is under way may be lost.", proxy::option)
         .default("off"),
 
@@ -163,9 +169,6 @@ pub(super) static PROXY: &[Keyword] = &[
         .meaning(CONNECTS),
     later("option logasap", Front, "", "Logs a session when it is connected.")
         .meaning("lines come at the end of sessions"),
-    later("option splice-auto", Both, "", "Moves bytes by splice(2) where it seems best."),
-    later("option splice-request", Both, "", "Moves clients' bytes by splice(2)."),
-    later("option splice-response", Both, "", "Moves servers' bytes by splice(2)."),
     later("option spop-check", Back, "", "Checks an SPOP agent.")
         .meaning(CONNECTS),
     needed("option transparent", Both, "", "Connects to where the client wanted to go."),

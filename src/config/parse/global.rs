@@ -25,6 +25,15 @@ const SPIN_MAX_US: u64 = 1_000;
 /// The longest `tune.idletimer`, HAProxy's.
 const IDLE_MAX_MS: u32 = 65_535;
 
+/// The largest `tune.pipesize`: what fcntl(2) can be asked for, a power of two.
+const PIPE_SIZE_MAX: u32 = 1 << 30;
+
+/// The size of a pipe that nobody has changed, pipe(7): what `tune.pipesize 0` stands for.
+const PIPE_SIZE_OF_KERNEL: u32 = 64 << 10;
+
+/// The largest `maxpipes`: as many as there can be descriptors for, two each.
+const PIPES_MAX: u32 = i32::MAX as u32 / 2;
+
 /// The largest socket buffer the kernel's integer can hold.
 const SOCKET_BUFFER_MAX: u64 = i32::MAX as u64;
 
@@ -156,16 +165,33 @@ pub(in crate::config) fn memory(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
     Ok(())
 }
 
-/// Nothing is spliced yet, so a good size is only acknowledged: it can't change what passes.
+/// What the kernel makes of it is known when a pipe is made; the process looks at its bounds.
 pub(in crate::config) fn pipe_size(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let size = units::size(call.arg(0)).ok();
-    if size.is_none_or(|size| size > SOCKET_BUFFER_MAX) {
-        let text = "'tune.pipesize' expects a size in bytes, at most 2147483647.";
+    let size = size.filter(|size| *size <= u64::from(PIPE_SIZE_MAX));
+    let Some(size) = size.and_then(|size| u32::try_from(size).ok()) else {
+        let text = format!("'tune.pipesize' expects a size in bytes, at most {PIPE_SIZE_MAX}.");
         return Err(call.complain(0, text));
-    }
-    let text = "'tune.pipesize' has no effect before splice(2) is used, which it isn't yet.";
-    let (place, word) = (&call.line.place, call.line.words.first());
-    parser.report.about(Severity::Notice, place, word, text);
+    };
+    parser.draft.global.pipe_size = match size {
+        0 => PIPE_SIZE_OF_KERNEL,
+        size => size,
+    };
+    Ok(())
+}
+
+pub(in crate::config) fn maxpipes(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let number = units::integer(call.arg(0), u64::from(PIPES_MAX));
+    let Some(number) = number.and_then(|number| u32::try_from(number).ok()) else {
+        let text = format!("'maxpipes' expects an integer argument, at most {PIPES_MAX}.");
+        return Err(call.complain(0, text));
+    };
+    parser.draft.global.maxpipes = Some(number);
+    Ok(())
+}
+
+pub(in crate::config) fn nosplice(parser: &mut Parser<'_>, _: &Call<'_>) -> Outcome {
+    parser.draft.global.splice = false;
     Ok(())
 }
 

@@ -231,6 +231,9 @@ pub(in crate::config) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
         "option independent-streams" => settings.independent_streams = on,
         "option nolinger" => settings.nolinger = on,
         "option tcp-smart-connect" => settings.smart_connect = on,
+        "option splice-auto" => settings.splice.auto = on,
+        "option splice-request" => settings.splice.request = on,
+        "option splice-response" => settings.splice.response = on,
         _ => {
             let interval = redispatch_interval(call)?;
             // An interval of 0 is HAProxy's other way to switch it off.

@@ -69,6 +69,13 @@ pub struct Global {
     /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
     /// computed from RAM and the cgroup's `memory.max`.
     pub memory_bytes: Option<u64>,
+    /// False = `nosplice` (or `-dS`): nothing is spliced, whatever proxies ask for.
+    pub splice: bool,
+    /// `tune.pipesize`: bytes a pipe is asked to hold, 1 MiB by default; the process lowers it to
+    /// what it may ask for.
+    pub pipe_size: u32,
+    /// `maxpipes`: pipes of the process, 0 = none; `None` = computed.
+    pub maxpipes: Option<u32>,
     /// `tune.idletimer`: silence after which a direction counts as bulk no more, 0 = never.
     pub idle_timer_ms: u32,
     /// Public seed of hash balancing; `0` unless configured.
@@ -181,6 +188,9 @@ impl Default for Global {
             spin_us: None,
             busy_polling: false,
             memory_bytes: None,
+            splice: true,
+            pipe_size: 1 << 20,
+            maxpipes: None,
             idle_timer_ms: 1_000,
             hash_seed: 0,
             spread_checks_percent: 0,

@@ -33,7 +33,7 @@ pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSink, LogTarget};
 pub use passive::{Breaker, Observe, OnError, Passive};
 pub use pattern::{Content, HttpAnswer, HttpWanted, Pattern, RegularExpression};
-pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind};
+pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind, SpliceOptions};
 pub use server::{PortRule, Server, Target};
 pub use slow_start::SlowStart;
 pub use source_ports::{LocalPorts, PortChoice, PortReuse, SourcePorts};

@@ -26,6 +26,35 @@ pub struct Proxy {
     pub guid: String,
     /// Resolved log targets (`log global` expanded).
     pub logs: Vec<LogTarget>,
+    /// What `option splice-...` ask for; a session does what its frontend or its backend asks.
+    pub splice: SpliceOptions,
+}
+
+/// `option splice-auto`, `splice-request` and `splice-response`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SpliceOptions {
+    /// Either direction, where it costs less than copying.
+    pub auto: bool,
+    /// Clients' bytes, wherever it is possible.
+    pub request: bool,
+    /// Servers' bytes, wherever it is possible.
+    pub response: bool,
+}
+
+impl SpliceOptions {
+    /// Whether anything is asked for.
+    pub fn any(self) -> bool {
+        self.auto || self.request || self.response
+    }
+
+    /// What either of two asks for.
+    pub fn or(self, other: SpliceOptions) -> SpliceOptions {
+        SpliceOptions {
+            auto: self.auto || other.auto,
+            request: self.request || other.request,
+            response: self.response || other.response,
+        }
+    }
 }
 
 /// The section a proxy was written as.

@@ -17,8 +17,7 @@ pub(in crate::config) fn version() -> String {
 }
 
 /// HAProxy's names of what Tidegate has too. Absent are TLS (`OPENSSL` and its kin), `LUA`,
-/// `PCRE*`, compression, `NS`, other engines than io_uring (`EPOLL`, `POLL`, ...), and
-/// `LINUX_SPLICE`: bytes go through buffers.
+/// `PCRE*`, compression, `NS` and other engines than io_uring (`EPOLL`, `POLL`, ...).
 const PRESENT: &[&str] = &[
     // New sockets are non-blocking and closed on exec from the start.
     "ACCEPT4",
@@ -26,6 +25,8 @@ const PRESENT: &[&str] = &[
     "CPU_AFFINITY",
     // Names are resolved by the C library.
     "GETADDRINFO",
+    // `option splice-auto` and its like.
+    "LINUX_SPLICE",
     // Listeners take data that comes with the SYN.
     "TFO",
     // A shard is a thread.
@@ -53,8 +54,8 @@ pub(in crate::config) const SWITCHES: &[(&str, bool)] = &[
     ("REUSEPORT", true),
     // There is no TLS.
     ("SERVER-SSL-VERIFY-NONE", false),
-    // Bytes go through buffers.
-    ("SPLICE", false),
+    // Where a proxy asks for it.
+    ("SPLICE", true),
 ];
 
 /// A version as it sorts: branch, then whether it is a release (a `-dev` comes before), then the

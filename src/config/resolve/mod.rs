@@ -232,6 +232,7 @@ impl Builder<'_, '_> {
                 .clone()
                 .map_or_else(String::new, |(guid, _)| guid),
             logs,
+            splice: draft.settings.splice,
         }));
     }
 

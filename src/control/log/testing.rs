@@ -5,9 +5,10 @@ use std::sync::Arc;
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId, ServerId, ShardId};
 use crate::config::plan::{
-    Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server, ServerKey, Target, Watch,
+    Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server, ServerKey, SpliceOptions,
+    Target, Watch,
 };
-use crate::shard::{ControlPort, LogQueue, SessionRecord, ShardPort, World};
+use crate::shard::{Bounds, ControlPort, LogQueue, SessionRecord, ShardPort, World};
 
 /// A frontend `fe` that logs to `logs` and a backend `bk` with a server `s1`.
 pub(super) fn world(logs: Vec<LogTarget>) -> World {
@@ -58,6 +59,7 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
             back,
             guid: String::new(),
             logs: logs.clone(),
+            splice: SpliceOptions::default(),
         })
     };
     let plan = Plan {
@@ -71,7 +73,18 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
     let port = Arc::new(ShardPort::new(ShardId(0), 4).unwrap());
     let queue = Arc::new(LogQueue::new(crate::limits::LOG_RECORDS_MAX).unwrap());
     let control = Arc::new(ControlPort::new(4).unwrap());
-    World::new(Arc::new(plan), vec![port], control, queue, 10, 0, 0)
+    World::new(
+        Arc::new(plan),
+        vec![port],
+        control,
+        queue,
+        Bounds {
+            maxconn: 10,
+            memory_max: 0,
+            pipes_max: 0,
+        },
+        0,
+    )
 }
 
 /// A session that went well after retries, in a world of its own.
