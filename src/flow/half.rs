@@ -9,6 +9,8 @@
 //! reserved before a receive is armed. So the process-wide budget can't be exceeded by data that is
 //! already under way.
 
+use super::splice::Splice;
+
 /// Bounds that are the same for all directions of a shard, bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -59,13 +61,15 @@ pub enum Arm {
     Small(u32),
     /// One of the bulk ring; so many bytes may still come.
     Bulk(u32),
+    /// A poll: it is spliced, and waits for something to be there.
+    Readiness,
 }
 
 impl Arm {
     /// Bytes that may still come.
     pub fn left(self) -> u32 {
         match self {
-            Arm::None => 0,
+            Arm::None | Arm::Readiness => 0,
             Arm::Small(left) | Arm::Bulk(left) => left,
         }
     }
@@ -106,8 +110,12 @@ pub struct Half {
     /// A send to the source has failed: an end of stream read afterwards is its reset (the failed
     /// send took the socket's error with it).
     pub source_failed: bool,
+    /// Its engine, and what decides about it.
+    pub splice: Splice,
     /// Bytes in private memory.
     pub held: u32,
+    /// Bytes in its pipe. They are sent before any others come.
+    pub piped: u32,
     /// Bytes reserved of the budget.
     pub reserved: u32,
     /// Bytes received.
@@ -127,7 +135,9 @@ impl Half {
             bulk: false,
             small_run: 0,
             source_failed: false,
+            splice: Splice::default(),
             held: 0,
+            piped: 0,
             reserved: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -137,8 +147,9 @@ impl Half {
     /// Notes received bytes; `more` = the receive goes on.
     pub fn received(&mut self, bytes: u32) {
         self.bytes_in += u64::from(bytes);
+        self.splice.received(bytes);
         self.arm = match self.arm {
-            Arm::None => Arm::None,
+            Arm::None | Arm::Readiness => Arm::None,
             Arm::Small(left) => Arm::Small(left.saturating_sub(bytes)),
             Arm::Bulk(left) => Arm::Bulk(left.saturating_sub(bytes)),
         };
@@ -207,7 +218,12 @@ impl Half {
 
     /// Whether the FIN may go out: the stream has ended and everything was sent.
     pub fn may_finish(&self) -> bool {
-        self.reading == Reading::Ended && self.writing == Writing::Open && self.held == 0
+        self.reading == Reading::Ended && self.writing == Writing::Open && self.unsent() == 0
+    }
+
+    /// Bytes that were received and are not sent, of those that outlive a turn.
+    pub fn unsent(&self) -> u32 {
+        self.held + self.piped
     }
 
     /// Whether nothing more will happen in this direction.
@@ -227,7 +243,7 @@ impl Half {
     /// The direction as a plain value, with its unsent bytes: for an engine switch, a move to
     /// another shard or a hand-over. Only a direction without an outstanding receive can be frozen.
     pub fn freeze(self, unsent: Vec<u8>) -> Result<FrozenHalf, Half> {
-        if self.arm != Arm::None || unsent.len() != self.held as usize {
+        if self.arm != Arm::None || self.piped > 0 || unsent.len() != self.held as usize {
             return Err(self);
         }
         Ok(FrozenHalf {

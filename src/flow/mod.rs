@@ -4,10 +4,12 @@
 mod close;
 mod half;
 pub mod proxy_protocol;
+pub mod splice;
 pub mod transform;
 
 pub use close::{Cause, Close, Phase, Who};
 pub use half::{Arm, FrozenHalf, Half, Limits, Reading, Wish, Writing};
+pub use splice::{Engine, Splice, Splicing};
 
 /// One of the two peers of a session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

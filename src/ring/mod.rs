@@ -42,6 +42,17 @@ impl Fd {
     pub const NONE: Fd = Fd(-1);
 }
 
+/// A pipe to splice through. Plain, as [`Fd`] is; [`Kernel::close_pipe`] ends it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pipe {
+    /// Where bytes come out.
+    pub output: Fd,
+    /// Where bytes go in.
+    pub input: Fd,
+    /// Bytes it has room for; fewer, where they come in pieces smaller than a page.
+    pub size: u32,
+}
+
 /// The buffer ring a receive takes its buffers from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u16)]
@@ -210,6 +221,27 @@ pub trait Kernel {
 
     /// Accepts one connection at once, for the emptying of a listener before its close.
     fn accept_now(&self, listener: Fd) -> Result<Fd, Errno>;
+
+    /// Makes an empty pipe with room for about `size` bytes; the kernel may grant less.
+    fn make_pipe(&self, size: u32) -> Result<Pipe, Errno>;
+
+    /// Closes a pipe, with what is in it.
+    fn close_pipe(&self, pipe: Pipe);
+
+    /// Moves what a socket has received into a pipe, at most `length` bytes. 0 = end of stream;
+    /// `EAGAIN` = the socket is empty, or the pipe is full.
+    fn splice_in(&self, from: Fd, pipe: Pipe, length: u32) -> Result<usize, Errno>;
+
+    /// Sends bytes of a pipe, at most `length`. A short count does not say that the socket is
+    /// full: only `EAGAIN` does.
+    fn splice_out(&self, pipe: Pipe, to: Fd, length: u32) -> Result<usize, Errno>;
+
+    /// Takes bytes out of a pipe by copying.
+    fn read_pipe(&self, pipe: Pipe, buffer: &mut [u8]) -> Result<usize, Errno>;
+
+    /// Processor time that the shard's thread has used for work, nanoseconds: what it has waited
+    /// actively doesn't count.
+    fn worked_ns(&self) -> u64;
 
     /// Takes what made a wake-up descriptor readable.
     fn drain_wake(&self, fd: Fd);

@@ -21,13 +21,14 @@ use super::errno::Errno;
 use super::memory::Mapping;
 use super::token::{Op, Token};
 use super::{
-    BufferUse, Completion, Fd, GROUPS, Group, Interest, Kernel, Readiness, SocketOptions, Spun,
+    BufferUse, Completion, Fd, GROUPS, Group, Interest, Kernel, Pipe, Readiness, SocketOptions,
+    Spun,
     Wait,
 };
 use crate::base::address::Address;
 use crate::base::receive::ReceiveStep;
 use crate::base::time::Moment;
-use crate::sys::stream;
+use crate::sys::{clock, pipe, stream};
 
 /// Submission entries. A turn that needs more submits in between.
 pub(super) const SQ_ENTRIES: u32 = 2048;
@@ -91,6 +92,8 @@ pub struct Uring {
     completions: VecDeque<Completion>,
     operations: u64,
     overflows: u64,
+    /// Time it has spun, nanoseconds.
+    spun_ns: u64,
 }
 
 impl std::fmt::Debug for Uring {
@@ -139,6 +142,7 @@ impl Uring {
             completions: VecDeque::with_capacity(1024),
             operations: 0,
             overflows: 0,
+            spun_ns: 0,
         };
         uring.publish();
         Ok(uring)
@@ -336,7 +340,12 @@ impl Kernel for Uring {
     }
 
     fn spin(&mut self, time: Duration) -> io::Result<Spun> {
-        self.spin_for(time)
+        let began = self.now();
+        let spun = self.spin_for(time)?;
+        if spun != Spun::Interrupted {
+            self.spun_ns += self.now().0.saturating_sub(began.0);
+        }
+        Ok(spun)
     }
 
     fn next_completion(&mut self) -> Option<Completion> {
@@ -413,6 +422,36 @@ impl Kernel for Uring {
 
     fn accept_now(&self, listener: Fd) -> Result<Fd, Errno> {
         stream::accept_now(listener.0).map(Fd).map_err(Errno)
+    }
+
+    fn make_pipe(&self, size: u32) -> Result<Pipe, Errno> {
+        let ends = pipe::make(size).map_err(Errno)?;
+        Ok(Pipe {
+            output: Fd(ends.output),
+            input: Fd(ends.input),
+            size: ends.size,
+        })
+    }
+
+    fn close_pipe(&self, pipe: Pipe) {
+        stream::close(pipe.output.0);
+        stream::close(pipe.input.0);
+    }
+
+    fn splice_in(&self, from: Fd, pipe: Pipe, length: u32) -> Result<usize, Errno> {
+        pipe::splice(from.0, pipe.input.0, length).map_err(Errno)
+    }
+
+    fn splice_out(&self, pipe: Pipe, to: Fd, length: u32) -> Result<usize, Errno> {
+        pipe::splice(pipe.output.0, to.0, length).map_err(Errno)
+    }
+
+    fn read_pipe(&self, pipe: Pipe, buffer: &mut [u8]) -> Result<usize, Errno> {
+        pipe::read(pipe.output.0, buffer).map_err(Errno)
+    }
+
+    fn worked_ns(&self) -> u64 {
+        clock::thread_ns().saturating_sub(self.spun_ns)
     }
 
     fn drain_wake(&self, fd: Fd) {

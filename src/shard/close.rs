@@ -155,7 +155,7 @@ impl<K: Kernel> Shard<K> {
             return self.begin_close(slot, close);
         }
         debug_assert!(session.pieces[into].is_empty(), "flushed before");
-        let left = u64::from(half.held) + self.kernel.unacknowledged(session.fd(side)) as u64;
+        let left = u64::from(half.unsent()) + self.kernel.unacknowledged(session.fd(side)) as u64;
         let moved_at = if left < left_before { now } else { moved_at };
         let stall_ms = match side {
             Side::Server => STALL_SERVER_MS,
@@ -217,7 +217,7 @@ impl<K: Kernel> Shard<K> {
         for direction in Direction::BOTH {
             let session = self.sessions.at_mut(slot).expect("a live session");
             let half = &session.halves[direction as usize];
-            if half.held > 0 && half.writing == Writing::Open {
+            if half.unsent() > 0 && half.writing == Writing::Open {
                 // A stream that is cut short must not look complete.
                 session.resets[direction.sink() as usize] = true;
             }

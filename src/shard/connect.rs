@@ -239,6 +239,8 @@ impl<K: Kernel> Shard<K> {
         session.active_at = [now; 2];
         session.written_at = [now; 2];
         session.halves[Direction::Up as usize].blocked = false;
+        self.choose_engines(slot);
+        let session = self.sessions.at_mut(slot).expect("a live session");
         let early = session.halves[Direction::Up as usize].bytes_in;
         let server = session.server.as_ref().expect("connected to a server");
         let us = now.us_since(session.connect_began_at);

@@ -57,10 +57,12 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn freeze_if_asked(&mut self, slot: u32, direction: Direction) {
         let d = direction as usize;
         let session = self.sessions.at_mut(slot).expect("a live session");
-        if !session.freezing[d] || session.halves[d].arm != Arm::None {
+        let half = &session.halves[d];
+        if !session.freezing[d] || half.arm != Arm::None || half.piped > 0 {
             return;
         }
         session.freezing[d] = false;
+        self.unsplice(slot, direction);
         if let Some(frozen) = self.freeze(slot, direction) {
             self.thaw(slot, direction, frozen);
         }
@@ -104,6 +106,7 @@ impl<K: Kernel> Shard<K> {
         self.private.append(&mut session.chunks[d], &unsent);
         half.held = u32::try_from(unsent.len()).expect("held is bounded");
         half.reserved = reserved;
+        half.splice = session.halves[d].splice;
         half.blocked = false;
         session.halves[d] = half;
         session.fds[direction.source() as usize] = frozen.source;

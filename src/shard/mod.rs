@@ -17,11 +17,13 @@ mod observe;
 mod origin;
 mod pick;
 mod pieces;
+mod pipes;
 mod port;
 mod prelude;
 mod private;
 mod record;
 mod relay_copy;
+mod relay_splice;
 mod session;
 mod sleep;
 mod source_port;
@@ -49,6 +51,7 @@ use crate::base::spin::{Spin, Spinner};
 use crate::base::time::Moment;
 use crate::base::wheel::Wheel;
 use crate::flow::proxy_protocol::UniqueIds;
+use crate::flow::splice::Load;
 use crate::flow::transform::Transform;
 use crate::flow::{Cause, Close, Direction, Limits, Phase, Side, Who};
 use crate::lb::{Backend, Grant};
@@ -57,6 +60,7 @@ use crate::ring::{
 };
 use accept::Acceptor;
 use pieces::Pieces;
+use pipes::Pipes;
 use private::{Budget, PrivateMemory};
 use session::Session;
 use spread::Churn;
@@ -155,6 +159,8 @@ pub struct Shard<K> {
     /// What the budget leaves for reservations: the rest is what directions own unreserved.
     reservable: u64,
     pieces: Pieces,
+    pipes: Pipes,
+    load: Load,
     limits: Limits,
     bulk_per_turn: u32,
     bulk_alone_limit: u32,
@@ -226,6 +232,8 @@ impl<K: Kernel> Shard<K> {
             budget: Budget::default(),
             reservable: world.memory_max / 2,
             pieces: Pieces::default(),
+            pipes: Pipes::new(world.plan.global.pipe_size, world.pipes_max),
+            load: Load::new(now.0, kernel.worked_ns()),
             limits: Limits {
                 small,
                 bulk,
@@ -290,6 +298,7 @@ impl<K: Kernel> Shard<K> {
     /// One turn of the loop.
     pub fn turn(&mut self) -> io::Result<()> {
         self.sleep()?;
+        self.measure_load();
         for _ in 0..COMPLETIONS_PER_TURN {
             let Some(completion) = self.kernel.next_completion() else {
                 break;
@@ -315,6 +324,7 @@ impl<K: Kernel> Shard<K> {
         }
         self.arm_starved();
         self.arm_bulk();
+        self.look_through_pipes();
         if std::mem::take(&mut self.logged) {
             self.world.log_queue.notify();
         }
@@ -345,6 +355,7 @@ impl<K: Kernel> Shard<K> {
 
     /// Gives back what is held at rest, before the thread ends.
     pub fn retire(&mut self) {
+        self.pipes.retire(&self.kernel, &self.world.pipes_made);
         self.budget.settle(&self.world.memory_reserved);
         self.kernel.cancel(Token::plain(Op::Wake, 0));
         // The poll's last completion: so that nothing of the ring outlives the thread.
@@ -468,6 +479,7 @@ impl<K: Kernel> Shard<K> {
             total += u64::from(buffers.layout().count);
         }
         let ended_at = self.kernel.now();
+        let [pipes_used, pipes_free] = self.pipes.counts();
         let gauges = self.gauges();
         let set = |gauge: &std::sync::atomic::AtomicU64, value: u64| gauge.store(value, Relaxed);
         set(&gauges.sessions, self.sessions.len() as u64);
@@ -475,6 +487,9 @@ impl<K: Kernel> Shard<K> {
         set(&gauges.private_cached_bytes, self.private.cached_bytes());
         set(&gauges.buffers_free, free);
         set(&gauges.buffers_total, total);
+        set(&gauges.pipes_used, pipes_used);
+        set(&gauges.pipes_free, pipes_free);
+        set(&gauges.load_permille, u64::from(self.load.permille()));
         set(&gauges.timers, self.wheel.len() as u64);
         set(&gauges.operations, operations);
         set(&gauges.parked, self.parked as u64);

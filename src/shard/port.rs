@@ -97,6 +97,22 @@ pub struct Gauges {
     pub proxy_headers_timed_out: AtomicU64,
     /// Clients that left before their PROXY header was whole.
     pub proxy_headers_closed: AtomicU64,
+    /// Pipes with bytes of a direction in them.
+    pub pipes_used: AtomicU64,
+    /// Empty pipes kept for reuse.
+    pub pipes_free: AtomicU64,
+    /// Directions that were to be spliced and got no pipe.
+    pub pipes_refused: AtomicU64,
+    /// Bytes sent out of pipes.
+    pub spliced_bytes: AtomicU64,
+    /// Times a direction went over from copying to splicing.
+    pub splice_promotions: AtomicU64,
+    /// Times one went back.
+    pub splice_demotions: AtomicU64,
+    /// Directions that can't be spliced, and are copied for good.
+    pub splice_unfit: AtomicU64,
+    /// Share of time in which the shard works, thousandths: a recent average.
+    pub load_permille: AtomicU64,
     /// Errors that no table names.
     pub errors_unexpected: AtomicU64,
     /// Looks before a sleep that found work.

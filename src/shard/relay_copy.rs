@@ -20,7 +20,7 @@ use super::session::State;
 use super::world::FrontCounter;
 use crate::base::time::Moment;
 use crate::flow::transform::{EXPANSION, OVERHEAD};
-use crate::flow::{Arm, Close, Direction, Reading, Side, Wish, Writing};
+use crate::flow::{Arm, Close, Direction, Engine, Reading, Side, Wish, Writing};
 use crate::lb::ServerCounter;
 use crate::ring::{
     Completion, Errno, Fd, Group, Interest, Kernel, Op, ReceiveError, SendError, Token,
@@ -39,6 +39,7 @@ impl<K: Kernel> Shard<K> {
         let session = self.sessions.at_mut(slot).expect("a live session");
         let half = &mut session.halves[d];
         let group = match half.arm {
+            Arm::Readiness => return self.on_readable(slot, direction, completion),
             Arm::Bulk(_) => Group::Bulk,
             Arm::Small(_) | Arm::None => Group::Small,
         };
@@ -126,7 +127,7 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// Adds received bytes to the live counters, and notes who is active for the bulk bound.
-    fn count_received(&mut self, slot: u32, direction: Direction, length: u32) {
+    pub(super) fn count_received(&mut self, slot: u32, direction: Direction, length: u32) {
         let session = self.sessions.at(slot).expect("a live session");
         let bytes = u64::from(length);
         let (front, server) = match direction {
@@ -178,7 +179,7 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// Sends what a direction has; copies out what its sink does not take.
-    fn flush(&mut self, slot: u32, direction: Direction) {
+    pub(super) fn flush(&mut self, slot: u32, direction: Direction) {
         let d = direction as usize;
         loop {
             let session = self.sessions.at_mut(slot).expect("a live session");
@@ -187,7 +188,10 @@ impl<K: Kernel> Shard<K> {
                 return self.drop_unsent(slot, direction);
             }
             if half.held == 0 && session.pieces[d].is_empty() {
-                return;
+                if half.piped == 0 || half.blocked || !self.flush_pipe(slot, direction) {
+                    return;
+                }
+                continue;
             }
             if half.blocked {
                 return self.copy_out(slot, direction);
@@ -244,7 +248,7 @@ impl<K: Kernel> Shard<K> {
 
     /// The sink is full: wait until it is writable. The poll stays armed to the session's end: it
     /// is edge-like, costs nothing while idle, and also tells of the peer's death.
-    fn block(&mut self, slot: u32, direction: Direction) {
+    pub(super) fn block(&mut self, slot: u32, direction: Direction) {
         self.gauges().sends_short.fetch_add(1, Relaxed);
         let session = self.sessions.at_mut(slot).expect("a live session");
         session.halves[direction as usize].blocked = true;
@@ -252,7 +256,7 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// Arms the sticky poll of a side.
-    fn watch(&mut self, slot: u32, side: Side) {
+    pub(super) fn watch(&mut self, slot: u32, side: Side) {
         let session = self.sessions.at_mut(slot).expect("a live session");
         if std::mem::replace(&mut session.polled[side as usize], true) {
             return;
@@ -329,6 +333,7 @@ impl<K: Kernel> Shard<K> {
         self.private
             .consume(&mut session.chunks[d], session.halves[d].held as usize);
         session.halves[d].held = 0;
+        self.drop_pipe(slot, direction);
     }
 
     /// After a flush: pass ends on, arm the next receive, or end the session.
@@ -398,6 +403,10 @@ impl<K: Kernel> Shard<K> {
         if waits || session.fd(direction.source()) == Fd::NONE {
             return;
         }
+        if self.splice_next(slot, direction) {
+            return;
+        }
+        let session = self.sessions.at_mut(slot).expect("a live session");
         let wish = session.halves[d].wish(&self.limits);
         if session.transforms[d].is_some() {
             return self.arm_transformed(slot, direction, wish);
@@ -460,7 +469,7 @@ impl<K: Kernel> Shard<K> {
         );
         let group = match arm {
             Arm::Bulk(_) => Group::Bulk,
-            Arm::Small(_) | Arm::None => Group::Small,
+            Arm::Small(_) | Arm::None | Arm::Readiness => Group::Small,
         };
         self.kernel.receive(fd, group, arm.left(), token);
     }
@@ -537,6 +546,11 @@ impl<K: Kernel> Shard<K> {
             }
             let held = half.held;
             let weight = self.acceptors[usize::from(session.acceptor)].bulk_weight;
+            if half.splice.engine == Engine::Spliced {
+                let moved = self.splice_turn(slot, direction, weight, alone);
+                left = left.saturating_sub(moved);
+                continue;
+            }
             let mut limit = self.limits.bulk;
             if alone && held == 0 {
                 let more = self.bulk_alone_limit - limit;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::pieces::PieceList;
+use super::pipes;
 use super::private::ChunkList;
 use super::world::Frontend;
 use crate::base::ids::SessionKey;
@@ -77,6 +78,8 @@ pub(super) struct Session {
     pub(super) chunks: [ChunkList; 2],
     /// Received pieces by direction, empty between turns.
     pub(super) pieces: [PieceList; 2],
+    /// Numbers of the pipes that hold bytes, by direction.
+    pub(super) pipes: [u32; 2],
     /// Byte transforms by direction.
     pub(super) transforms: [Option<Box<dyn Transform>>; 2],
     /// Direction is to be frozen as soon as nothing of it is in flight.
@@ -173,6 +176,7 @@ impl Session {
             halves: [Half::new(true), Half::new(false)],
             chunks: [ChunkList::EMPTY; 2],
             pieces: [PieceList::EMPTY; 2],
+            pipes: [pipes::NONE; 2],
             transforms: [None, None],
             freezing: [false; 2],
             dirty: [false; 2],

@@ -66,7 +66,7 @@ impl<K: Kernel> Shard<K> {
             return Wait::No;
         }
         let timer = self.wheel.next_deadline().unwrap_or(Moment::NEVER);
-        match timer.min(self.accept_rest_until) {
+        match timer.min(self.accept_rest_until).min(self.pipes.look_at()) {
             Moment::NEVER => Wait::Forever,
             deadline => {
                 let time = deadline - self.kernel.now();

@@ -142,7 +142,7 @@ fn side_deadline(session: &Session, side: Side) -> Moment {
     let half = &session.halves[from];
     let asked = half.arm != Arm::None || session.queued[from] || session.starved[from];
     let sends = half.reading == Reading::Open && asked;
-    let takes = into.held > 0;
+    let takes = into.unsent() > 0;
     let read_at = session.active_at[side as usize];
     let written_at = session.written_at[side as usize];
     let end = |counts: bool, since: Moment| {

@@ -1,7 +1,7 @@
 //! What all shards and the control thread share: the live frontends and backends, limits, ports.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 
 use super::control_port::ControlPort;
 use super::port::ShardPort;
@@ -121,6 +121,8 @@ pub struct World {
     pub destinations: Vec<Arc<Destination>>,
     /// Pipes the process may have, of all shards.
     pub pipes_max: u32,
+    /// Pipes the process has, of all shards, lent and in pools.
+    pub pipes_made: AtomicU32,
     /// Bytes of private relay memory the process may use.
     pub memory_max: u64,
     /// Bytes of private relay memory reserved now, of all shards.
@@ -211,6 +213,7 @@ impl World {
             unix_ms_at_zero: AtomicU64::new(unix_ms_at_zero),
             handed_over: AtomicBool::new(false),
             pipes_max,
+            pipes_made: AtomicU32::new(0),
             memory_max,
             memory_reserved: AtomicU64::new(0),
             plan,

@@ -19,6 +19,19 @@ pub fn now() -> Moment {
     Moment(seconds * 1_000_000_000 + nanoseconds)
 }
 
+/// Nanoseconds of processor time that the calling thread has used.
+pub fn thread_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: as above; every thread has this clock.
+    let _ = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds * 1_000_000_000 + nanoseconds
+}
+
 /// Unix time in milliseconds.
 pub fn unix_ms() -> u64 {
     unix_us() / 1000

@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod clock;
 mod eventfd;
 pub mod lines;
+pub mod pipe;
 pub mod process;
 pub mod socket;
 pub mod stream;

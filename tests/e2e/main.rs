@@ -42,6 +42,7 @@ mod slow_readers;
 mod slow_start;
 mod source_ports;
 mod sources;
+mod splice;
 mod spread;
 mod supervision;
 mod support;

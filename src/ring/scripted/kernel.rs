@@ -9,8 +9,8 @@ use super::{Entry, Kind, Scripted};
 use crate::base::address::Address;
 use crate::base::time::Moment;
 use crate::ring::{
-    BufferGroup, Completion, Errno, Fd, Group, Interest, Kernel, Op, Readiness, SocketOptions,
-    Spun, Token, Wait,
+    BufferGroup, Completion, Errno, Fd, Group, Interest, Kernel, Op, Pipe, Readiness,
+    SocketOptions, Spun, Token, Wait,
 };
 use crate::sys::stream;
 
@@ -221,6 +221,53 @@ impl Kernel for Scripted {
             .accept(listener.0)
             .map(Fd)
             .map_err(Errno)
+    }
+
+    fn make_pipe(&self, size: u32) -> Result<Pipe, Errno> {
+        let made = self.network.borrow_mut().make_pipe(size);
+        let ([output, input], size) = made.map_err(Errno)?;
+        Ok(Pipe {
+            output: Fd(output),
+            input: Fd(input),
+            size,
+        })
+    }
+
+    fn close_pipe(&self, pipe: Pipe) {
+        self.network.borrow_mut().close_pipe(pipe.output.0);
+    }
+
+    fn splice_in(&self, from: Fd, pipe: Pipe, length: u32) -> Result<usize, Errno> {
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(from.0);
+        let moved = network.splice_in(id, pipe.input.0, length);
+        network.note(|| format!("  splice from {id:?} into {:?}: {moved:?}", pipe.input));
+        moved.map_err(Errno)
+    }
+
+    fn splice_out(&self, pipe: Pipe, to: Fd, length: u32) -> Result<usize, Errno> {
+        self.promised.borrow_mut().remove(&to.0);
+        let mut network = self.network.borrow_mut();
+        let id = network.stream(to.0);
+        let moved = network.splice_out(pipe.output.0, id, length);
+        network.note(|| format!("  splice out of {:?} to {id:?}: {moved:?}", pipe.output));
+        moved.map_err(Errno)
+    }
+
+    fn read_pipe(&self, pipe: Pipe, buffer: &mut [u8]) -> Result<usize, Errno> {
+        let mut network = self.network.borrow_mut();
+        network.read_pipe(pipe.output.0, buffer).map_err(Errno)
+    }
+
+    fn worked_ns(&self) -> u64 {
+        let mut network = self.network.borrow_mut();
+        let (worked, until) = self.worked.get();
+        let now = network.now();
+        let most = network.settings.load_max;
+        let permille = network.random.below(most + 1);
+        let worked = worked + (now.0 - until.0) / 1_000 * permille;
+        self.worked.set((worked, now));
+        worked
     }
 
     fn drain_wake(&self, fd: Fd) {

@@ -96,6 +96,8 @@ pub struct Scripted {
     promised: RefCell<BTreeSet<i32>>,
     /// The wake-up descriptor was readable.
     woken: Cell<bool>,
+    /// Processor time so far, and up to when it was counted.
+    worked: Cell<(u64, Moment)>,
     /// The client's socket of each session, as its operations name it.
     clients: BTreeMap<SessionKey, SocketId>,
 }
@@ -122,6 +124,7 @@ impl Scripted {
             sleeps_until: None,
             promised: RefCell::default(),
             woken: Cell::new(false),
+            worked: Cell::new((0, Moment(0))),
             clients: BTreeMap::new(),
         };
         scripted.publish();

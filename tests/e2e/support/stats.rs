@@ -147,6 +147,7 @@ impl Activity {
             "private_bytes",
             "parked",
             "load",
+            "pipes_used",
             "timers",
             "server_active_total",
             "limits_taken",

@@ -7,6 +7,7 @@
 mod connecting;
 mod descriptors;
 mod moving;
+mod pipes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use super::random::Random;
 use super::socket::{Socket, SocketId};
 use crate::base::time::Moment;
+use pipes::VirtualPipe;
 
 /// Nanoseconds in a microsecond.
 const US: u64 = 1_000;
@@ -49,6 +51,12 @@ pub struct Settings {
     pub spurious: u32,
     /// Longest time a cancellation takes, microseconds.
     pub cancel_max_us: u64,
+    /// Pipes that are refused, or given little room.
+    pub pipe_refused: u32,
+    /// Some sockets can't be spliced.
+    pub splice_unfit: bool,
+    /// Busiest a shard may be, thousandths of the time.
+    pub load_max: u64,
 }
 
 /// What the simulation has to do something about.
@@ -110,6 +118,7 @@ pub struct Network {
     sockets: Vec<Socket>,
     listeners: Vec<Listener>,
     descriptors: Vec<Option<Descriptor>>,
+    pipes: Vec<Option<VirtualPipe>>,
     clients_made: u32,
     /// Sockets that belong to one session of a shard, each to the other.
     links: BTreeMap<SocketId, SocketId>,
@@ -128,6 +137,7 @@ impl Network {
             sockets: Vec::new(),
             listeners: Vec::new(),
             descriptors: Vec::new(),
+            pipes: Vec::new(),
             clients_made: 0,
             links: BTreeMap::new(),
         }
