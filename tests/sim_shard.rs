@@ -40,6 +40,10 @@ fn no_byte_is_lost_and_nothing_leaks() {
     assert!(failed.is_empty(), "seeds {failed:?} fail");
     // A simulation in which nothing happens finds nothing.
     assert!(seeds < SEEDS || total.complete > seeds, "{total:?}");
+    let engines = [total.promotions, total.demotions, total.spliced / 1_000];
+    let refusals = [total.unpiped, total.unfit].map(|count| 8 * count);
+    let least = engines.into_iter().chain(refusals).min();
+    assert!(seeds < SEEDS || least > Some(seeds), "{total:?}");
     let headers = total.proxied.min(total.refused);
     assert!(seeds < SEEDS || headers > seeds / 4, "{total:?}");
     assert!(seeds < SEEDS || total.handed_over > seeds / 4, "{total:?}");

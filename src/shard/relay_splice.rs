@@ -51,6 +51,36 @@ impl<K: Kernel> Shard<K> {
         self.pipes.look_through(self.now, &self.kernel, made);
     }
 
+    /// Has a direction of the `index`-th relaying session change its engine as soon as it can
+    /// (simulation): between bulk reads and small ones, whatever the policy says. False if there is
+    /// no such session.
+    pub fn switch_engine(&mut self, index: usize, direction: Direction) -> bool {
+        let d = direction as usize;
+        let mut relaying = self.sessions.iter().filter(|(_, session)| {
+            session.state == State::Relaying && session.halves[d].reading == Reading::Open
+        });
+        let found = relaying.nth(index).map(|(key, _)| key);
+        drop(relaying);
+        let Some(key) = found else {
+            return false;
+        };
+        let session = self.sessions.at_mut(key.slot).expect("just found");
+        let half = &mut session.halves[d];
+        half.splice.splicing = match half.splice.engine {
+            Engine::Copy => Splicing::Always,
+            Engine::Spliced => Splicing::Never,
+        };
+        let op = match direction {
+            Direction::Up => Op::ReceiveClient,
+            Direction::Down => Op::ReceiveServer,
+        };
+        if half.arm != Arm::None {
+            self.kernel.cancel(Token::session(op, key));
+        }
+        self.mark_dirty(key.slot, direction);
+        true
+    }
+
     /// What a direction does next that wants bytes, if splicing is its way: true = no receive is to
     /// be armed.
     pub(super) fn splice_next(&mut self, slot: u32, direction: Direction) -> bool {

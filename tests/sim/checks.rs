@@ -27,6 +27,11 @@ impl Simulation {
             "{held} private bytes of {}",
             self.world.memory_max
         );
+        let pipes = self.network.borrow().pipes_open();
+        let most = self.scenario.pipes_max as usize;
+        assert!(pipes <= most, "{pipes} pipes of {most}");
+        let made = self.world.pipes_made.load(Relaxed) as usize;
+        assert_eq!(pipes, made, "pipes are counted");
         let reserved = self.world.memory_reserved.load(Relaxed);
         assert!(reserved <= self.world.memory_max, "{reserved} reserved");
         let network = self.network.borrow();
@@ -230,6 +235,10 @@ impl Simulation {
             assert_eq!(get(&gauges.sessions), 0, "sessions");
             assert_eq!(get(&gauges.private_bytes), 0, "private bytes");
             assert_eq!(get(&gauges.timers), 0, "timers");
+            assert_eq!(get(&gauges.pipes_used), 0, "pipes");
+            // A shard that has ended has no turn left to rest in.
+            let given_back = shard.has_ended() || get(&gauges.pipes_free) == 0;
+            assert!(given_back, "pipes at rest");
             assert_eq!(get(&gauges.parked), 0, "parked");
             assert_eq!(get(&gauges.load), 0, "load");
             assert_eq!(
@@ -306,6 +315,7 @@ impl Simulation {
 
     /// After the shards have ended.
     pub(super) fn check_ended(&mut self) {
+        assert_eq!(self.network.borrow().pipes_open(), 0, "pipes");
         assert_eq!(self.network.borrow().descriptors(), [0, 0]);
         assert_eq!(self.world.memory_reserved.load(Relaxed), 0, "reserved");
         for port in &self.world.ports {

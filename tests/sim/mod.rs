@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use announcement::Announcement;
 use header::Header;
@@ -28,7 +28,7 @@ use tidegate::lb::{Admin, Backend, Grant, Health, ServerCounter, TICK_MS};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
 use tidegate::shard::{
-    Bounds, ControlPort, FrontCounter, LogQueue, Message, SessionRecord, Shard, ShardPort, World,
+    Bounds, ControlPort, FrontCounter, Gauges, LogQueue, Message, SessionRecord, Shard, ShardPort, World,
 };
 
 /// Turns of all shards together, at most.
@@ -42,7 +42,7 @@ const TIMER_STOP: u32 = u32::MAX - 1;
 const TIMER_ADMIN: u32 = u32::MAX - 2;
 const TIMER_READY: u32 = u32::MAX - 3;
 const TIMER_RAMP: u32 = u32::MAX - 4;
-/// Turns in a row that find nothing to do: a few happen when buffers or timers come late.
+/// Turns in a row that find and move nothing: a few happen when buffers or timers come late.
 const IDLE_TURNS_MAX: u32 = 50;
 
 /// What a run was, for statistics.
@@ -57,6 +57,13 @@ pub(crate) struct Summary {
     pub(crate) refused: u64,
     /// Connections that another shard served than the one that accepted them.
     pub(crate) handed_over: u64,
+    /// Bytes that were spliced, directions that went over to splicing and back, and those that got
+    /// no pipe or couldn't be spliced.
+    pub(crate) spliced: u64,
+    pub(crate) promotions: u64,
+    pub(crate) demotions: u64,
+    pub(crate) unpiped: u64,
+    pub(crate) unfit: u64,
 }
 
 impl Summary {
@@ -69,6 +76,11 @@ impl Summary {
         self.proxied += other.proxied;
         self.refused += other.refused;
         self.handed_over += other.handed_over;
+        self.spliced += other.spliced;
+        self.promotions += other.promotions;
+        self.demotions += other.demotions;
+        self.unpiped += other.unpiped;
+        self.unfit += other.unfit;
     }
 }
 
@@ -91,6 +103,8 @@ pub(crate) struct Simulation {
     ramps: bool,
     /// Directions are frozen and thawed now and then.
     refreezes: bool,
+    /// Directions change their engine now and then, whatever the policy says.
+    switches: bool,
     traced: bool,
 }
 
@@ -120,7 +134,16 @@ pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
             let gauges = simulation.world.ports.iter().map(|port| &port.gauges);
             let handed_over = gauges.map(|gauges| gauges.handed_over.load(Relaxed));
             let proxied = sessions.iter().filter(|r| header::is_made_up(r.client));
+            let gauges = |gauge: fn(&Gauges) -> &AtomicU64| {
+                let ports = simulation.world.ports.iter();
+                ports.map(|port| gauge(&port.gauges).load(Relaxed)).sum()
+            };
             Some(Summary {
+                spliced: gauges(|gauges| &gauges.spliced_bytes),
+                promotions: gauges(|gauges| &gauges.splice_promotions),
+                demotions: gauges(|gauges| &gauges.splice_demotions),
+                unpiped: gauges(|gauges| &gauges.pipes_refused),
+                unfit: gauges(|gauges| &gauges.splice_unfit),
                 turns: simulation.turns,
                 bytes: peers.iter().map(|peer| peer.received).sum(),
                 sessions: sessions.len() as u64,
@@ -161,7 +184,7 @@ impl Simulation {
             Bounds {
                 maxconn: scenario.maxconn,
                 memory_max: scenario.memory_max,
-                pipes_max: 0,
+                pipes_max: scenario.pipes_max,
             },
             0,
         ));
@@ -203,6 +226,7 @@ impl Simulation {
             told: false,
             ramps: false,
             refreezes: seed % 4 == 1,
+            switches: seed % 3 == 1,
             traced,
         }
     }
@@ -289,12 +313,18 @@ impl Simulation {
     fn turn(&mut self, index: usize) {
         self.turns += 1;
         assert!(self.turns < TURNS_MAX, "too many turns");
-        let completions = &self.world.ports[index].gauges.completions;
-        let before = completions.load(Relaxed);
+        let gauges = &self.world.ports[index].gauges;
+        let progress = || gauges.completions.load(Relaxed) + gauges.spliced_bytes.load(Relaxed);
+        let before = progress();
         if self.refreezes && self.random.below(8) == 0 {
             let direction = Direction::BOTH[usize::from(self.random.below(2) == 1)];
             let nth = usize::try_from(self.random.below(4)).expect("a small number");
             self.shards[index].refreeze(nth, direction);
+        }
+        if self.switches && self.random.below(8) == 0 {
+            let direction = Direction::BOTH[usize::from(self.random.below(2) == 1)];
+            let nth = usize::try_from(self.random.below(4)).expect("a small number");
+            self.shards[index].switch_engine(nth, direction);
         }
         let accepted = self.accepted();
         let gauges = &self.world.ports[index].gauges;
@@ -322,7 +352,7 @@ impl Simulation {
                 "{new} connections accepted in a turn, {most} allowed"
             );
         }
-        let idle = result.is_ok() && completions.load(Relaxed) == before;
+        let idle = result.is_ok() && progress() == before;
         let in_a_row = &mut self.idle_turns[index];
         *in_a_row = if idle { *in_a_row + 1 } else { 0 };
         assert!(*in_a_row < IDLE_TURNS_MAX, "a shard runs hot");

@@ -24,6 +24,7 @@ pub(crate) struct Scenario {
     pub(crate) shards: u16,
     pub(crate) maxconn: u32,
     pub(crate) memory_max: u64,
+    pub(crate) pipes_max: u32,
     pub(crate) listeners: Vec<SocketAddr>,
     /// Who has to send a PROXY header, by listener.
     pub(crate) proxied: Vec<Proxied>,
@@ -79,6 +80,7 @@ impl Scenario {
             shards,
             maxconn,
             memory_max,
+            pipes_max: random.pick(&[0, 1, 2, 5, 1_000, 1_000]),
             listeners,
             proxied,
             clients: u32::try_from(random.between(1, 24)).expect("few"),
@@ -143,6 +145,7 @@ fn configuration(
     if random.chance(150) {
         line(format!(" maxconnrate {}", random.between(1, 40)));
     }
+    line(format!(" tune.pipesize {}", random.pick(&["4k", "64k", "1m"])));
     let long = format!("{LONG_MS}ms");
     let long = long.as_str();
     let time = |random: &mut Random| {
@@ -235,6 +238,11 @@ fn configuration(
         if ramps {
             line(format!(" fullconn {}", random.between(1, 12)));
         }
+        for splice in ["splice-auto", "splice-request", "splice-response"] {
+            if random.chance(300) {
+                line(format!(" option {splice}"));
+            }
+        }
         let announced = random.pick(&[0, 0, 500, 1000]);
         for server in 0..random.between(1, 4) {
             let mut words = format!(" server s{server} 10.0.{proxy}.{server}:80");
@@ -311,6 +319,7 @@ fn network(random: &mut Random, connects_fail: bool) -> Settings {
         [odds(400, 30), odds(300, 100), odds(300, 1000)];
     let [connect_refused, connect_never, connect_error] =
         [odds(700, 600), odds(500, 500), odds(500, 200)];
+    let pipe_refused = odds(200, 500);
     let if_fails = |odds: u32| if connects_fail { odds } else { 0 };
     let low = random.pick(&[200, 4_000, 60_000]);
     let high = low * random.pick(&[1, 4, 40]);
@@ -330,6 +339,9 @@ fn network(random: &mut Random, connects_fail: bool) -> Settings {
         overflow,
         spurious,
         cancel_max_us: random.pick(&[0, 0, 50, 5_000]),
+        pipe_refused,
+        splice_unfit: random.chance(150),
+        load_max: random.pick(&[300, 1_000, 1_000]),
     }
 }
 

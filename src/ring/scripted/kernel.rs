@@ -264,7 +264,12 @@ impl Kernel for Scripted {
         let (worked, until) = self.worked.get();
         let now = network.now();
         let most = network.settings.load_max;
-        let permille = network.random.below(most + 1);
+        let busy = network.random.chance(900);
+        let permille = if busy {
+            most
+        } else {
+            network.random.below(most + 1)
+        };
         let worked = worked + (now.0 - until.0) / 1_000 * permille;
         self.worked.set((worked, now));
         worked
