@@ -337,7 +337,7 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// After a flush: pass ends on, arm the next receive, or end the session.
-    fn advance(&mut self, slot: u32, direction: Direction) {
+    pub(super) fn advance(&mut self, slot: u32, direction: Direction) {
         let session = self.sessions.at(slot).expect("a live session");
         match session.state {
             State::Closing | State::Prelude { .. } => return,

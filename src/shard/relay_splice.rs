@@ -24,7 +24,11 @@ impl<K: Kernel> Shard<K> {
             return;
         }
         let backend = session.backend.as_ref().map(|backend| backend.proxy.splice);
-        let asked = session.frontend.proxy.splice.or(backend.unwrap_or_default());
+        let asked = session
+            .frontend
+            .proxy
+            .splice
+            .or(backend.unwrap_or_default());
         for direction in Direction::BOTH {
             let always = match direction {
                 Direction::Up => asked.request,
@@ -132,7 +136,10 @@ impl<K: Kernel> Shard<K> {
         if session.halves[d].splice.engine == Engine::Copy {
             return;
         }
-        debug_assert_eq!(session.halves[d].piped, 0, "copied past what is in the pipe");
+        debug_assert_eq!(
+            session.halves[d].piped, 0,
+            "copied past what is in the pipe"
+        );
         session.halves[d].splice.switch(Engine::Copy);
         // Its place in the queue was one without a reservation.
         session.queued[d] = false;
@@ -208,7 +215,7 @@ impl<K: Kernel> Shard<K> {
         debug_assert_eq!(half.piped, 0, "read past what is in the pipe");
         if !usable || half.splice.wants_copy(load, rested_ms) {
             self.unsplice(slot, direction);
-            self.mark_dirty(slot, direction);
+            self.advance(slot, direction);
             return 0;
         }
         let lent = self.pipes.lend(&self.kernel, now, &self.world.pipes_made);
@@ -228,7 +235,7 @@ impl<K: Kernel> Shard<K> {
             Ok(_) => {
                 self.pipes.give_back(number, now);
                 session.halves[d].ended();
-                self.mark_dirty(slot, direction);
+                self.advance(slot, direction);
                 return 0;
             }
             Err(errno) => {
@@ -251,7 +258,7 @@ impl<K: Kernel> Shard<K> {
             // There is probably more: no poll is needed to know.
             self.queue(slot, direction);
         } else {
-            self.mark_dirty(slot, direction);
+            self.advance(slot, direction);
         }
         count
     }
@@ -273,7 +280,7 @@ impl<K: Kernel> Shard<K> {
             self.unexpected("pipe", errno);
         }
         self.unsplice(slot, direction);
-        self.mark_dirty(slot, direction);
+        self.advance(slot, direction);
     }
 
     fn splice_in_failed(&mut self, slot: u32, direction: Direction, errno: Errno) {
@@ -283,7 +290,7 @@ impl<K: Kernel> Shard<K> {
             (libc::EINVAL, _) => self.unfit(slot, direction),
             // The kernel is short of memory: a receive waits where a splice fails.
             (libc::ENOMEM, _) | (_, ReceiveError::NoBuffers) => {
-                self.without_pipe(slot, direction, NoPipe::Refused);
+                return self.without_pipe(slot, direction, NoPipe::Refused);
             }
             (_, ReceiveError::Again | ReceiveError::Cancelled) => {
                 half.splice.found_nothing();
@@ -297,7 +304,7 @@ impl<K: Kernel> Shard<K> {
                 self.unexpected("splice", errno);
             }
         }
-        self.mark_dirty(slot, direction);
+        self.advance(slot, direction);
     }
 
     /// A direction can't be spliced: it is copied for good, once its pipe is empty.
@@ -364,7 +371,10 @@ impl<K: Kernel> Shard<K> {
                 true
             }
             other => {
-                self.unexpected("read of a pipe", other.err().unwrap_or(Errno(libc::ENODATA)));
+                self.unexpected(
+                    "read of a pipe",
+                    other.err().unwrap_or(Errno(libc::ENODATA)),
+                );
                 self.side_failed(slot, direction.sink(), None);
                 false
             }

@@ -61,6 +61,7 @@ impl<K: Kernel> Shard<K> {
         let busy = !self.dirty.is_empty()
             || !self.starved.is_empty()
             || !self.bulk_queue.is_empty()
+            || !self.ended.is_empty()
             || !self.grants.is_empty();
         if busy {
             return Wait::No;

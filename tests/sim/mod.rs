@@ -28,7 +28,8 @@ use tidegate::lb::{Admin, Backend, Grant, Health, ServerCounter, TICK_MS};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
 use tidegate::shard::{
-    Bounds, ControlPort, FrontCounter, Gauges, LogQueue, Message, SessionRecord, Shard, ShardPort, World,
+    Bounds, ControlPort, FrontCounter, Gauges, LogQueue, Message, SessionRecord, Shard, ShardPort,
+    World,
 };
 
 /// Turns of all shards together, at most.

@@ -145,7 +145,10 @@ fn configuration(
     if random.chance(150) {
         line(format!(" maxconnrate {}", random.between(1, 40)));
     }
-    line(format!(" tune.pipesize {}", random.pick(&["4k", "64k", "1m"])));
+    line(format!(
+        " tune.pipesize {}",
+        random.pick(&["4k", "64k", "1m"])
+    ));
     let long = format!("{LONG_MS}ms");
     let long = long.as_str();
     let time = |random: &mut Random| {

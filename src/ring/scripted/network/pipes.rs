@@ -121,15 +121,15 @@ impl Network {
         let count = self.write(id, &[&bytes])?;
         self.pipe(fd).bytes.drain(..count);
         // Nothing tells that the socket is full but the next call.
-        if count == 0 { Err(libc::EAGAIN) } else { Ok(count) }
+        if count == 0 {
+            Err(libc::EAGAIN)
+        } else {
+            Ok(count)
+        }
     }
 
     /// Takes bytes out of a pipe.
-    pub(in super::super) fn read_pipe(
-        &mut self,
-        fd: i32,
-        buffer: &mut [u8],
-    ) -> Result<usize, i32> {
+    pub(in super::super) fn read_pipe(&mut self, fd: i32, buffer: &mut [u8]) -> Result<usize, i32> {
         let most = self.pipe(fd).bytes.len().min(buffer.len());
         if most == 0 {
             return Err(libc::EAGAIN);
