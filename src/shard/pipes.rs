@@ -182,3 +182,108 @@ impl Pipes {
         [self.lent.len() - self.numbers.len(), self.free.len()].map(|count| count as u64)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::receive::ReceiveStep;
+    use crate::ring::scripted::{Network, Scripted, Settings};
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    const SIZE: u32 = 1 << 20;
+    const START: Moment = Moment(1_000_000_000);
+
+    /// A kernel that refuses so many of 1,000 pipes.
+    fn kernel(pipe_refused: u32) -> (Scripted, Rc<RefCell<Network>>) {
+        let settings = Settings {
+            latency_max_us: 0,
+            queue: [1_000, 1_000],
+            descriptors_max: 10,
+            backlog: 1,
+            connect_immediate: 0,
+            connect_refused: 0,
+            connect_never: 0,
+            connect_error: 0,
+            accept_error: 0,
+            send_short: 0,
+            late: 0,
+            overflow: 0,
+            spurious: 0,
+            cancel_max_us: 0,
+            pipe_refused,
+            splice_unfit: false,
+            load_max: 0,
+        };
+        let network = Rc::new(RefCell::new(Network::new(1, settings)));
+        let step = ReceiveStep::Plain;
+        let layouts = Scripted::layouts(step, 2);
+        let kernel = Scripted::new(Rc::clone(&network), step, layouts, 8);
+        (kernel, network)
+    }
+
+    #[test]
+    fn the_bound_is_of_all_pools_and_counts_what_is_pooled() {
+        let (kernel, network) = kernel(0);
+        let made = AtomicU32::new(0);
+        let mut one = Pipes::new(SIZE, 2);
+        let mut other = Pipes::new(SIZE, 2);
+        let (first, _) = one.lend(&kernel, START, &made).unwrap();
+        let (second, _) = one.lend(&kernel, START, &made).unwrap();
+        assert!(!other.may_lend(START, &made));
+        assert_eq!(other.lend(&kernel, START, &made), Err(NoPipe::Bound));
+        one.give_back(first, START);
+        assert_eq!((one.counts(), made.load(Relaxed)), ([1, 1], 2));
+        assert!(one.may_lend(START, &made) && !other.may_lend(START, &made));
+        one.destroy(second, &kernel, &made);
+        assert_eq!((one.counts(), network.borrow().pipes_open()), ([0, 1], 1));
+        // Who was refused asks again only after a while.
+        assert!(!other.may_lend(START, &made));
+        let later = START.after_ms(REFUSED_REST_MS);
+        assert!(other.may_lend(later, &made));
+        let (_, pipe) = other.lend(&kernel, later, &made).unwrap();
+        assert_eq!(pipe.size, SIZE);
+        one.retire(&kernel, &made);
+        assert_eq!(made.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_not_counted() {
+        let (kernel, network) = kernel(1_000);
+        let made = AtomicU32::new(0);
+        let mut pipes = Pipes::new(SIZE, 2);
+        assert_eq!(pipes.lend(&kernel, START, &made), Err(NoPipe::Refused));
+        assert_eq!(made.load(Relaxed), 0);
+        // Half of them have little room.
+        network.borrow_mut().settings.pipe_refused = 500;
+        let later = |times: u64| START.after_ms(times * REFUSED_REST_MS);
+        let lent = (1..50).filter(|times| pipes.lend(&kernel, later(*times), &made).is_ok());
+        assert_eq!(lent.count(), 2);
+        assert_eq!(network.borrow().pipes_open(), 2);
+    }
+
+    #[test]
+    fn what_nobody_needs_for_a_while_is_given_back() {
+        let (kernel, network) = kernel(0);
+        let made = AtomicU32::new(0);
+        let mut pipes = Pipes::new(SIZE, 8);
+        let lent = [(); 3].map(|()| pipes.lend(&kernel, START, &made).unwrap().0);
+        assert_eq!(pipes.look_at(), Moment::NEVER);
+        for number in lent {
+            pipes.give_back(number, START);
+        }
+        let mut now = START;
+        for left in [3, 1, 0] {
+            // One of them is in use again and again, for two looks.
+            if left > 0 {
+                let (number, _) = pipes.lend(&kernel, now, &made).unwrap();
+                pipes.give_back(number, now);
+            }
+            now = pipes.look_at();
+            pipes.look_through(now, &kernel, &made);
+            assert_eq!(pipes.counts(), [0, left]);
+        }
+        assert_eq!(network.borrow().pipes_open(), 0);
+        assert_eq!(pipes.look_at(), Moment::NEVER);
+    }
+}

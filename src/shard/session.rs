@@ -153,7 +153,7 @@ pub(super) struct Session {
     pub(super) resets: [bool; 2],
 }
 
-/// What a session costs while it rests, beside its sockets in the kernel (456 bytes on x86-64).
+/// What a session costs while it rests, beside its sockets in the kernel (480 bytes on x86-64).
 const _: () = assert!(size_of::<Session>() <= 512, "a session has grown");
 
 impl Session {
