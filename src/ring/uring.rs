@@ -22,8 +22,7 @@ use super::memory::Mapping;
 use super::token::{Op, Token};
 use super::{
     BufferUse, Completion, Fd, GROUPS, Group, Interest, Kernel, Pipe, Readiness, SocketOptions,
-    Spun,
-    Wait,
+    Spun, Wait,
 };
 use crate::base::address::Address;
 use crate::base::receive::ReceiveStep;
