@@ -7,9 +7,10 @@
 //! 24 bits for each; a key is mistaken only if the same slot is reused exactly 2^24 - 1 times
 //! meanwhile.
 //!
-//! Memory comes in chunks as it is used for the first time and is never given back or moved: a
-//! shard pays for the most sessions it has had, not for the most it may have. The slot that was
-//! emptied last is used first, because its memory is the likeliest to be in the cache.
+//! Memory comes in chunks, and a chunk that is empty goes back, unless it is the only one that is:
+//! a shard pays for the sessions it has. A new value goes into the first chunk that has room, so that
+//! the others can run empty, and there into the slot that was emptied last, because its memory is
+//! the likeliest to be in the cache. Values are never moved.
 //!
 //! A slab belongs to one thread and knows nothing of what it holds.
 
@@ -32,13 +33,34 @@ const NONE: u32 = u32::MAX;
 /// Values in slots.
 #[derive(Debug)]
 pub struct Slab<T> {
-    chunks: Vec<Vec<Entry<T>>>,
-    /// Slots that have ever been used; the chunks hold exactly these.
-    touched: u32,
-    /// The slot emptied last, or `NONE`.
-    free: u32,
+    chunks: Vec<Chunk<T>>,
+    /// No chunk before this one has room.
+    first_open: usize,
+    /// Chunks that have memory and no value.
+    spare: u32,
     len: u32,
     capacity: u32,
+}
+
+#[derive(Debug)]
+struct Chunk<T> {
+    /// As many as were ever used since the chunk has its memory.
+    entries: Vec<Entry<T>>,
+    /// The slot emptied last, or `NONE`.
+    free: u32,
+    /// Values in it.
+    used: u32,
+    /// What its slots begin with: above all that they had when its memory went.
+    generation: u32,
+}
+
+impl<T> Chunk<T> {
+    const EMPTY: Chunk<T> = Chunk {
+        entries: Vec::new(),
+        free: NONE,
+        used: 0,
+        generation: 1,
+    };
 }
 
 #[derive(Debug)]
@@ -59,8 +81,8 @@ impl<T> Slab<T> {
         let capacity = capacity.min(SLOTS_MAX);
         Slab {
             chunks: Vec::new(),
-            touched: 0,
-            free: NONE,
+            first_open: 0,
+            spare: 0,
             len: 0,
             capacity,
         }
@@ -80,16 +102,21 @@ impl<T> Slab<T> {
     /// The key that the next insert will return, for values that hold their own key; `None` when
     /// full.
     pub fn vacant_key(&self) -> Option<SessionKey> {
-        if self.free != NONE {
-            let generation = self.entry(self.free).map_or(1, |entry| entry.generation);
-            return Some(SessionKey {
-                slot: self.free,
-                generation,
-            });
+        if self.is_full() {
+            return None;
         }
-        (self.touched < self.capacity).then_some(SessionKey {
-            slot: self.touched,
-            generation: 1,
+        let index = self.open_chunk();
+        let first = index * CHUNK;
+        let Some(chunk) = self.chunks.get(index) else {
+            return Some(key(first, Chunk::<T>::EMPTY.generation));
+        };
+        if chunk.free == NONE {
+            return Some(key(first + chunk.entries.len(), chunk.generation));
+        }
+        let generation = self.entry(chunk.free).map_or(1, |entry| entry.generation);
+        Some(SessionKey {
+            slot: chunk.free,
+            generation,
         })
     }
 
@@ -155,19 +182,36 @@ impl<T> Slab<T> {
     /// Empties a slot and returns what was in it, unless it is gone already.
     pub fn remove(&mut self, key: SessionKey) -> Option<T> {
         self.get(key)?;
-        let next = self.free;
-        let entry = self.entry_mut(key.slot)?;
-        entry.generation = if entry.generation < GENERATION_MAX {
-            entry.generation + 1
-        } else {
-            1
-        };
+        let index = key.slot as usize / CHUNK;
+        let chunk = &mut self.chunks[index];
+        let next = chunk.free;
+        let entry = &mut chunk.entries[key.slot as usize % CHUNK];
+        entry.generation = following(entry.generation);
         let State::Used(value) = std::mem::replace(&mut entry.state, State::Free { next }) else {
             return None;
         };
-        self.free = key.slot;
+        chunk.free = key.slot;
+        chunk.used -= 1;
         self.len -= 1;
+        self.first_open = self.first_open.min(index);
+        if self.chunks[index].used == 0 {
+            self.run_empty(index);
+        }
         Some(value)
+    }
+
+    /// A chunk has no value any more.
+    fn run_empty(&mut self, index: usize) {
+        if self.spare == 0 {
+            self.spare = 1;
+            return;
+        }
+        let chunk = &mut self.chunks[index];
+        let generations = chunk.entries.iter().map(|entry| entry.generation);
+        *chunk = Chunk {
+            generation: generations.max().unwrap_or(1),
+            ..Chunk::EMPTY
+        };
     }
 
     /// Values held now.
@@ -192,72 +236,99 @@ impl<T> Slab<T> {
 
     /// All values with their keys, by slot.
     pub fn iter(&self) -> impl Iterator<Item = (SessionKey, &T)> {
-        let entries = (0u32..).zip(self.chunks.iter().flatten());
+        let chunks = self.chunks.iter().enumerate();
+        let entries = chunks.flat_map(|(index, chunk)| {
+            let slots = index * CHUNK..;
+            slots.zip(&chunk.entries)
+        });
         entries.filter_map(|(slot, entry)| match &entry.state {
-            State::Used(value) => Some((
-                SessionKey {
-                    slot,
-                    generation: entry.generation,
-                },
-                value,
-            )),
+            State::Used(value) => Some((key(slot, entry.generation), value)),
             State::Free { .. } => None,
         })
     }
 
     /// All values with their keys, by slot.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SessionKey, &mut T)> {
-        let entries = (0u32..).zip(self.chunks.iter_mut().flatten());
+        let chunks = self.chunks.iter_mut().enumerate();
+        let entries = chunks.flat_map(|(index, chunk)| {
+            let slots = index * CHUNK..;
+            slots.zip(&mut chunk.entries)
+        });
         entries.filter_map(|(slot, entry)| match &mut entry.state {
-            State::Used(value) => Some((
-                SessionKey {
-                    slot,
-                    generation: entry.generation,
-                },
-                value,
-            )),
+            State::Used(value) => Some((key(slot, entry.generation), value)),
             State::Free { .. } => None,
         })
     }
 
+    /// The first chunk that has room; one that isn't there yet if none has.
+    fn open_chunk(&self) -> usize {
+        let mut index = self.first_open;
+        while let Some(chunk) = self.chunks.get(index)
+            && chunk.free == NONE
+            && chunk.entries.len() == CHUNK
+        {
+            index += 1;
+        }
+        index
+    }
+
     /// Stores a value under the key that `vacant_key` gave.
     fn fill(&mut self, key: SessionKey, value: T) {
-        if key.slot == self.touched {
-            if self.touched as usize == self.chunks.len() * CHUNK {
-                self.chunks.push(Vec::with_capacity(CHUNK));
-            }
-            let chunk = self
-                .chunks
-                .last_mut()
-                .expect("a chunk was just made sure of");
-            chunk.push(Entry {
-                generation: key.generation,
-                state: State::Used(value),
-            });
-            self.touched += 1;
+        let index = key.slot as usize / CHUNK;
+        if index == self.chunks.len() {
+            self.chunks.push(Chunk::EMPTY);
+        }
+        self.first_open = index;
+        let chunk = &mut self.chunks[index];
+        let (generation, state) = (key.generation, State::Used(value));
+        if chunk.entries.is_empty() {
+            chunk.entries.reserve_exact(CHUNK);
+        } else if chunk.used == 0 {
+            self.spare -= 1;
+        }
+        if chunk.free == NONE {
+            chunk.entries.push(Entry { generation, state });
         } else {
-            let entry = self
-                .entry_mut(key.slot)
-                .expect("a slot of the free list exists");
-            let State::Free { next } = entry.state else {
+            let entry = &mut chunk.entries[key.slot as usize % CHUNK];
+            let State::Free { next } = std::mem::replace(&mut entry.state, state) else {
                 unreachable!("a slot of the free list is free");
             };
-            entry.state = State::Used(value);
-            self.free = next;
+            chunk.free = next;
         }
+        chunk.used += 1;
         self.len += 1;
     }
 
     #[inline]
     fn entry(&self, slot: u32) -> Option<&Entry<T>> {
         let slot = slot as usize;
-        self.chunks.get(slot / CHUNK)?.get(slot % CHUNK)
+        self.chunks.get(slot / CHUNK)?.entries.get(slot % CHUNK)
     }
 
     #[inline]
     fn entry_mut(&mut self, slot: u32) -> Option<&mut Entry<T>> {
         let slot = slot as usize;
-        self.chunks.get_mut(slot / CHUNK)?.get_mut(slot % CHUNK)
+        self.chunks
+            .get_mut(slot / CHUNK)?
+            .entries
+            .get_mut(slot % CHUNK)
+    }
+}
+
+/// The key of a slot.
+fn key(slot: usize, generation: u32) -> SessionKey {
+    SessionKey {
+        slot: u32::try_from(slot).expect("there are fewer than 2^24 slots"),
+        generation,
+    }
+}
+
+/// The generation after another one.
+fn following(generation: u32) -> u32 {
+    if generation < GENERATION_MAX {
+        generation + 1
+    } else {
+        1
     }
 }
 
@@ -323,12 +394,12 @@ mod tests {
     }
 
     #[test]
-    fn agrees_with_a_map_and_reuses_the_last_slot_first() {
+    fn agrees_with_a_map_and_reuses_the_last_slot_of_a_chunk_first() {
         let mut random = 0x1234_5678_9abc_def1_u64;
         let mut slab = Slab::new(1000);
         let mut model = HashMap::new();
         let mut dead = Vec::new();
-        let mut last_freed = Vec::new();
+        let mut last_freed: Vec<u32> = Vec::new();
         for step in 0..200_000u64 {
             random ^= random << 13;
             random ^= random >> 7;
@@ -336,7 +407,12 @@ mod tests {
             if random % 100 < 52 {
                 match slab.insert(step) {
                     Ok(key) => {
-                        assert_eq!(last_freed.pop().unwrap_or(key.slot), key.slot);
+                        let chunk = |slot: u32| slot as usize / CHUNK;
+                        let mut same = last_freed.iter();
+                        let last = same.rposition(|slot| chunk(*slot) == chunk(key.slot));
+                        if let Some(at) = last {
+                            assert_eq!(last_freed.remove(at), key.slot);
+                        }
                         assert!(model.insert(key, step).is_none());
                     }
                     Err(back) => {
@@ -358,5 +434,29 @@ mod tests {
                 .all(|(key, value)| model.get(&key) == Some(value))
         );
         assert!(dead.iter().all(|key| slab.get(*key).is_none()));
+    }
+
+    #[test]
+    fn a_burst_is_given_back_and_its_keys_stay_stale() {
+        let mut slab = Slab::new(u32::MAX);
+        let keys: Vec<SessionKey> = (0..10 * CHUNK).map(|n| slab.insert(n).unwrap()).collect();
+        let has_memory = |slab: &Slab<usize>| {
+            let chunks = slab.chunks.iter();
+            chunks.filter(|c| c.entries.capacity() > 0).count()
+        };
+        assert_eq!(has_memory(&slab), 10);
+        // One stays, in the middle.
+        let stays = keys[5 * CHUNK];
+        for key in keys.iter().filter(|key| **key != stays) {
+            slab.remove(*key);
+        }
+        assert_eq!((has_memory(&slab), slab.len()), (2, 1));
+        assert_eq!(slab.get(stays), Some(&(5 * CHUNK)));
+        // The next burst finds the same slots, and no old key is good there.
+        let again: Vec<SessionKey> = (0..9 * CHUNK).map(|n| slab.insert(n).unwrap()).collect();
+        assert!(again.iter().all(|key| key.slot < 10 * CHUNK as u32));
+        let stale = keys.iter().filter(|key| **key != stays);
+        assert!(stale.clone().all(|key| slab.get(*key).is_none()));
+        assert_eq!(slab.iter().count(), slab.len());
     }
 }

@@ -4,17 +4,18 @@
 //! here points anywhere: the shard keeps the lists, this file keeps the counts and takes the
 //! decisions.
 //!
-//! Private memory is bounded by reservation. Every direction owns `small` bytes implicitly (they
-//! are set aside for `maxconn` sessions at start); whatever it may come to hold above that must be
-//! reserved before a receive is armed. So the process-wide budget can't be exceeded by data that is
-//! already under way.
+//! Private memory is bounded by reservation, in bytes of the chunks it takes. Every direction owns
+//! what a small receive may take implicitly (it is set aside for `maxconn` sessions at start);
+//! whatever it may come to take above that must be reserved before a receive is armed. So the
+//! process-wide budget can't be exceeded by data that is already under way.
 
 use super::splice::Splice;
 
 /// Bounds that are the same for all directions of a shard, bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// A receive of a direction not known to be bulk, and what each direction may hold unreserved.
+    /// A receive of a direction not known to be bulk; what it may take, each direction has
+    /// unreserved.
     pub small: u32,
     /// A receive of a bulk direction.
     pub bulk: u32,
@@ -29,6 +30,22 @@ const BULK_READ: u32 = 16 << 10;
 const SMALL_READ: u32 = 4 << 10;
 /// So many small reads in a row make a bulk direction small again.
 const SMALL_RUN: u8 = 16;
+
+/// The smallest chunk of private memory, bytes: a page.
+const CHUNK_MIN: u32 = 4 << 10;
+/// What the largest chunk may waste: half of its 64 KiB.
+const WASTE_MAX: u32 = 32 << 10;
+
+/// Bytes of chunks that receiving `bytes` may take, in whatever pieces they come. All chunks but
+/// the last are full, and the last, if it is larger than the smallest, is more than half full.
+pub fn taken_at_most(bytes: u32) -> u32 {
+    let whole = bytes.next_multiple_of(CHUNK_MIN);
+    if whole <= CHUNK_MIN {
+        whole
+    } else {
+        whole + whole.min(WASTE_MAX)
+    }
+}
 
 /// The reading end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,6 +133,8 @@ pub struct Half {
     pub held: u32,
     /// Bytes in its pipe. They are sent before any others come.
     pub piped: u32,
+    /// Bytes of the chunks they take.
+    pub taken: u32,
     /// Bytes reserved of the budget.
     pub reserved: u32,
     /// Bytes received.
@@ -138,6 +157,7 @@ impl Half {
             splice: Splice::default(),
             held: 0,
             piped: 0,
+            taken: 0,
             reserved: 0,
             bytes_in: 0,
             bytes_out: 0,
@@ -207,12 +227,14 @@ impl Half {
 
     /// Bytes missing in the reservation for a receive of `limit`.
     fn shortage(&self, limits: &Limits, limit: u32) -> u32 {
-        (self.held + limit).saturating_sub(limits.small + self.reserved)
+        let owned = taken_at_most(limits.small) + self.reserved;
+        (self.taken + taken_at_most(limit)).saturating_sub(owned)
     }
 
     /// Bytes reserved that nothing needs any more.
     pub fn surplus(&self, limits: &Limits) -> u32 {
-        let needed = (self.held + self.arm.left()).saturating_sub(limits.small);
+        let most = self.taken + taken_at_most(self.arm.left());
+        let needed = most.saturating_sub(taken_at_most(limits.small));
         self.reserved.saturating_sub(needed)
     }
 
@@ -332,9 +354,9 @@ mod tests {
     fn an_empty_small_direction_needs_no_reservation() {
         let mut half = Half::new(false);
         assert_eq!(half.wish(&LIMITS), Wish::Small { reserve: 0 });
-        half.held = 100;
-        assert_eq!(half.wish(&LIMITS), Wish::Small { reserve: 100 });
-        half.reserved = 100;
+        (half.held, half.taken) = (100, CHUNK_MIN);
+        assert_eq!(half.wish(&LIMITS), Wish::Small { reserve: CHUNK_MIN });
+        half.reserved = CHUNK_MIN;
         assert_eq!(half.wish(&LIMITS), Wish::Small { reserve: 0 });
         half.held = LIMITS.held_max + 1;
         assert_eq!(half.wish(&LIMITS), Wish::Nothing);
@@ -344,7 +366,7 @@ mod tests {
     fn a_bulk_direction_reserves_what_it_may_come_to_hold() {
         let mut half = Half::new(false);
         half.bulk = true;
-        let above = LIMITS.bulk - LIMITS.small;
+        let above = taken_at_most(LIMITS.bulk) - taken_at_most(LIMITS.small);
         assert_eq!(half.wish(&LIMITS), Wish::Bulk { reserve: above });
         half.reserved = above;
         half.arm = Arm::Bulk(LIMITS.bulk);
@@ -352,7 +374,7 @@ mod tests {
         half.received(LIMITS.bulk);
         half.arm = Arm::None;
         assert_eq!(half.surplus(&LIMITS), above);
-        half.held = LIMITS.bulk;
+        (half.held, half.taken) = (LIMITS.bulk, taken_at_most(LIMITS.bulk));
         assert_eq!(half.surplus(&LIMITS), 0);
     }
 

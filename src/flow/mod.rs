@@ -8,7 +8,8 @@ pub mod splice;
 pub mod transform;
 
 pub use close::{Cause, Close, Phase, Who};
-pub use half::{Arm, FrozenHalf, Half, Limits, Reading, Wish, Writing};
+
+pub use half::{Arm, FrozenHalf, Half, Limits, Reading, Wish, Writing, taken_at_most};
 pub use splice::{Engine, Splice, Splicing};
 
 /// One of the two peers of a session.

@@ -8,6 +8,7 @@
 //! finish ended sessions; arm what waits for buffers or for its share of the bulk budget; report.
 
 mod accept;
+mod chunks;
 mod close;
 mod connect;
 mod control_port;
@@ -50,6 +51,7 @@ use crate::base::slab::Slab;
 use crate::base::spin::{Spin, Spinner};
 use crate::base::time::Moment;
 use crate::base::wheel::Wheel;
+use crate::flow;
 use crate::flow::proxy_protocol::UniqueIds;
 use crate::flow::splice::Load;
 use crate::flow::transform::Transform;
@@ -208,12 +210,15 @@ impl<K: Kernel> Shard<K> {
             let layout = kernel.buffers_ref(group).layout();
             u32::from(layout.count) * layout.size
         };
-        // Half of the budget is what all directions may hold unreserved: 2 per session.
-        let share = world.memory_max / 2 / (2 * u64::from(capacity.max(1)));
+        // What all directions may take unreserved, 2 per session, is half of the budget, or more
+        // where that would be less than a page for each. A receive may take twice its bytes.
+        let directions = 2 * u64::from(capacity.max(1));
+        let share = world.memory_max / 2 / directions / 2;
         let share = u32::try_from(share).unwrap_or(u32::MAX) & !(SMALL_RECEIVE_MIN - 1);
         let small = share
             .clamp(SMALL_RECEIVE_MIN, SMALL_RECEIVE_MAX)
             .min(bytes(Group::Small) / 2);
+        let owned = directions * u64::from(flow::taken_at_most(small));
         let bulk_per_turn = BULK_PER_TURN.min(bytes(Group::Bulk) / 2);
         let bulk = BULK_RECEIVE.min(bulk_per_turn);
         Shard {
@@ -230,7 +235,7 @@ impl<K: Kernel> Shard<K> {
             churn: Churn::new(now),
             private: PrivateMemory::default(),
             budget: Budget::default(),
-            reservable: world.memory_max / 2,
+            reservable: world.memory_max.saturating_sub(owned),
             pieces: Pieces::default(),
             pipes: Pipes::new(world.plan.global.pipe_size, world.pipes_max),
             load: Load::new(now.0, kernel.worked_ns()),
@@ -484,6 +489,7 @@ impl<K: Kernel> Shard<K> {
         let set = |gauge: &std::sync::atomic::AtomicU64, value: u64| gauge.store(value, Relaxed);
         set(&gauges.sessions, self.sessions.len() as u64);
         set(&gauges.private_bytes, self.private.held());
+        set(&gauges.private_taken_bytes, self.private.taken());
         set(&gauges.private_cached_bytes, self.private.cached_bytes());
         set(&gauges.buffers_free, free);
         set(&gauges.buffers_total, total);

@@ -43,6 +43,11 @@ pub struct Gauges {
     pub sessions: AtomicU64,
     /// Bytes of private memory holding data.
     pub private_bytes: AtomicU64,
+    /// Bytes of the private chunks that hold it.
+    pub private_taken_bytes: AtomicU64,
+    /// Times a direction was not received from, or less, as the bound of private memory was
+    /// reached.
+    pub memory_refusals: AtomicU64,
     /// Private chunks kept for reuse, bytes.
     pub private_cached_bytes: AtomicU64,
     /// Buffers of both rings that the kernel has.

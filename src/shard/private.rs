@@ -1,25 +1,22 @@
 //! Private memory of a shard: where bytes wait that a sink doesn't take yet.
 //!
-//! Chunks of three sizes in lists, one list per direction. Freed chunks are kept for reuse up to a
-//! bound, the rest goes back to the allocator, so that a burst's memory is given back. What may be
-//! held at all is decided before data is asked for, through [`Budget`].
+//! Chunks in lists, one list per direction. What may be held at all is decided before data is asked
+//! for, through [`Budget`], in bytes of chunks: `flow::taken_at_most` bounds them.
 
+use super::chunks::{Chunks, Place, SIZES, class_of};
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// No chunk.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Chunk sizes, bytes: the smallest that takes what is to be copied wastes at most three quarters.
-const SIZES: [usize; 3] = [4 << 10, 16 << 10, 64 << 10];
-/// Freed chunks kept per size: 64 x (4 + 16 + 64) KiB = 5.25 MiB a shard at most.
-const CACHED_MAX: usize = 64;
-
 /// A list of chunks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChunkList {
     head: u32,
     tail: u32,
+    /// Bytes of its chunks, used or not.
+    pub(super) taken: u32,
 }
 
 impl ChunkList {
@@ -27,27 +24,31 @@ impl ChunkList {
     pub(super) const EMPTY: ChunkList = ChunkList {
         head: NONE,
         tail: NONE,
+        taken: 0,
     };
 }
 
 #[derive(Debug)]
 struct Chunk {
-    memory: Box<[u8]>,
-    start: usize,
-    end: usize,
+    place: Place,
+    /// Its size, an index of [`SIZES`].
+    class: u8,
+    start: u32,
+    end: u32,
     next: u32,
 }
 
 /// All chunks of a shard.
 #[derive(Debug, Default)]
 pub(super) struct PrivateMemory {
+    space: Chunks,
     chunks: Vec<Chunk>,
     /// Slots of `chunks` without memory.
     vacant: Vec<u32>,
-    cached: [Vec<Box<[u8]>>; 3],
     /// Bytes of data held.
     held: u64,
-    cached_bytes: u64,
+    /// Bytes of the chunks that hold it.
+    taken: u64,
 }
 
 impl PrivateMemory {
@@ -63,11 +64,13 @@ impl PrivateMemory {
                     self.chunks[list.tail as usize].next = fresh;
                 }
                 list.tail = fresh;
+                list.taken += self.chunks[fresh as usize].size();
             }
             let chunk = &mut self.chunks[list.tail as usize];
-            let length = bytes.len().min(chunk.room());
-            chunk.memory[chunk.end..chunk.end + length].copy_from_slice(&bytes[..length]);
-            chunk.end += length;
+            let length = bytes.len().min(chunk.room() as usize);
+            let to = self.space.bytes_mut(chunk.place, usize::from(chunk.class));
+            to[chunk.end as usize..][..length].copy_from_slice(&bytes[..length]);
+            chunk.end += u32::try_from(length).expect("a chunk is small");
             bytes = &bytes[length..];
         }
     }
@@ -78,7 +81,8 @@ impl PrivateMemory {
         let mut count = 0;
         while at != NONE && count < parts.len() {
             let chunk = &self.chunks[at as usize];
-            parts[count] = IoSlice::new(&chunk.memory[chunk.start..chunk.end]);
+            let bytes = self.space.bytes(chunk.place, usize::from(chunk.class));
+            parts[count] = IoSlice::new(&bytes[chunk.start as usize..chunk.end as usize]);
             count += 1;
             at = chunk.next;
         }
@@ -90,12 +94,14 @@ impl PrivateMemory {
         while count > 0 && list.head != NONE {
             let index = list.head;
             let chunk = &mut self.chunks[index as usize];
-            let length = count.min(chunk.end - chunk.start);
+            let held = chunk.end - chunk.start;
+            let length = u32::try_from(count).map_or(held, |count| count.min(held));
             chunk.start += length;
-            count -= length;
-            self.held -= length as u64;
+            count -= length as usize;
+            self.held -= u64::from(length);
             if chunk.start == chunk.end {
                 list.head = chunk.next;
+                list.taken -= chunk.size();
                 if list.head == NONE {
                     list.tail = NONE;
                 }
@@ -110,30 +116,27 @@ impl PrivateMemory {
         self.held
     }
 
+    /// Bytes of the chunks that hold data.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
     /// Bytes of memory kept for reuse.
     pub(super) fn cached_bytes(&self) -> u64 {
-        self.cached_bytes
+        self.space.kept_bytes()
     }
 
     /// A chunk that takes up to `length` bytes at once.
     fn take(&mut self, length: usize) -> u32 {
-        let class = SIZES
-            .iter()
-            .position(|size| *size >= length)
-            .unwrap_or(SIZES.len() - 1);
-        let memory = match self.cached[class].pop() {
-            Some(memory) => {
-                self.cached_bytes -= memory.len() as u64;
-                memory
-            }
-            None => vec![0; SIZES[class]].into_boxed_slice(),
-        };
+        let class = class_of(length);
         let chunk = Chunk {
-            memory,
+            place: self.space.take(class),
+            class: u8::try_from(class).expect("few sizes"),
             start: 0,
             end: 0,
             next: NONE,
         };
+        self.taken += u64::from(chunk.size());
         match self.vacant.pop() {
             Some(index) => {
                 self.chunks[index as usize] = chunk;
@@ -147,22 +150,21 @@ impl PrivateMemory {
     }
 
     fn give(&mut self, index: u32) {
-        let memory = std::mem::take(&mut self.chunks[index as usize].memory);
-        let class = SIZES
-            .iter()
-            .position(|size| *size == memory.len())
-            .expect("one of the sizes");
-        if self.cached[class].len() < CACHED_MAX {
-            self.cached_bytes += memory.len() as u64;
-            self.cached[class].push(memory);
-        }
+        let chunk = &self.chunks[index as usize];
+        self.taken -= u64::from(chunk.size());
+        self.space.give(chunk.place);
         self.vacant.push(index);
     }
 }
 
 impl Chunk {
-    fn room(&self) -> usize {
-        self.memory.len() - self.end
+    fn size(&self) -> u32 {
+        // The largest is 64 KiB.
+        SIZES[usize::from(self.class)] as u32
+    }
+
+    fn room(&self) -> u32 {
+        self.size() - self.end
     }
 }
 
@@ -246,18 +248,35 @@ mod tests {
     }
 
     #[test]
-    fn freed_chunks_are_reused_and_bounded() {
-        let mut memory = PrivateMemory::default();
-        let mut lists = [ChunkList::EMPTY; 100];
-        for list in &mut lists {
-            memory.append(list, &[1; 100]);
+    fn chunks_take_no_more_than_flow_says() {
+        let mut random = 0x1234_5678_9abc_def1_u64;
+        let mut next = |bound: u64| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            random % bound
+        };
+        let bytes = vec![7; 256 << 10];
+        for _ in 0..2_000 {
+            let (mut memory, mut list) = (PrivateMemory::default(), ChunkList::EMPTY);
+            // Something is there, of which a part is gone.
+            memory.append(&mut list, &bytes[..next(100 << 10) as usize]);
+            let held = memory.held();
+            memory.consume(&mut list, next(held + 1) as usize);
+            let before = list.taken;
+            let limit = 1 + next(256 << 10) as usize;
+            let mut left = limit;
+            while left > 0 {
+                let piece = 1 + next(left as u64) as usize;
+                memory.append(&mut list, &bytes[..piece]);
+                left -= piece;
+            }
+            let most = before + crate::flow::taken_at_most(limit as u32);
+            assert!(list.taken <= most, "{} for {limit} on {before}", list.taken);
+            assert_eq!(u64::from(list.taken), memory.taken());
+            memory.consume(&mut list, usize::MAX);
+            assert_eq!((list.taken, memory.taken(), memory.held()), (0, 0, 0));
         }
-        for list in &mut lists {
-            memory.consume(list, 100);
-        }
-        assert_eq!(memory.cached_bytes(), (CACHED_MAX * SIZES[0]) as u64);
-        memory.append(&mut lists[0], &[2; 10]);
-        assert_eq!(memory.cached_bytes(), ((CACHED_MAX - 1) * SIZES[0]) as u64);
     }
 
     #[test]

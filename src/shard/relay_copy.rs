@@ -407,6 +407,7 @@ impl<K: Kernel> Shard<K> {
             return;
         }
         let session = self.sessions.at_mut(slot).expect("a live session");
+        session.halves[d].taken = session.chunks[d].taken;
         let wish = session.halves[d].wish(&self.limits);
         if session.transforms[d].is_some() {
             return self.arm_transformed(slot, direction, wish);
@@ -481,6 +482,7 @@ impl<K: Kernel> Shard<K> {
         }
         let (reserved, max) = (&self.world.memory_reserved, self.reservable);
         if !self.budget.reserve(u64::from(bytes), reserved, max) {
+            self.gauges().memory_refusals.fetch_add(1, Relaxed);
             return false;
         }
         let session = self.sessions.at_mut(slot).expect("a live session");
@@ -495,6 +497,7 @@ impl<K: Kernel> Shard<K> {
         if half.reserved == 0 || session.queued[direction as usize] {
             return;
         }
+        half.taken = session.chunks[direction as usize].taken;
         let surplus = half.surplus(&self.limits);
         half.reserved -= surplus;
         self.budget

@@ -20,6 +20,8 @@ type Gauge = fn(&Gauges) -> &AtomicU64;
 const GAUGES: &[(&str, Gauge)] = &[
     ("sessions", |g| &g.sessions),
     ("private_bytes", |g| &g.private_bytes),
+    ("private_taken_bytes", |g| &g.private_taken_bytes),
+    ("memory_refusals", |g| &g.memory_refusals),
     ("private_cached_bytes", |g| &g.private_cached_bytes),
     ("buffers_free", |g| &g.buffers_free),
     ("buffers_total", |g| &g.buffers_total),
