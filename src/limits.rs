@@ -95,11 +95,40 @@ pub const PROBE_LATE_MS: u64 = 25;
 /// How long a check that takes leave waits for the server to close.
 pub const PROBE_FAREWELL_MS: u64 = 200;
 
-/// Least private relay memory of the process, bytes.
-pub const MEMORY_MIN: u64 = 16 << 20;
+/// Private relay memory of the process above what its directions own, at the least: 16 bulk
+/// receives, which may take twice their 256 KiB.
+pub const MEMORY_MIN: u64 = 8 << 20;
 
-/// Private relay memory is at most this part of the RAM and of the cgroup's limit.
-pub const MEMORY_DIVISOR: u64 = 4;
+/// The computed bound of memory is this part of the RAM or of the cgroup's limit: the other half is
+/// for the kernel's buffers and whatever else runs.
+pub const MEMORY_DIVISOR: u64 = 2;
+
+/// What a computed bound leaves for sessions at the least: some 3,000 of them.
+pub const MEMORY_FLOOR: u64 = 32 << 20;
+
+/// The process without shards: program text and libraries 7 MiB, log queue and lines that wait for
+/// targets 5 MiB, the control and probe threads, the configuration.
+pub const MEMORY_OF_PROCESS: u64 = 20 << 20;
+
+/// A shard beside its rings' buffers: free chunks that are kept 1.5 MiB, submission and completion
+/// queues, a chunk of the slab, lists of a turn.
+pub const MEMORY_PER_SHARD: u64 = 2560 << 10;
+
+/// A buffer of the small ring and one of the bulk ring.
+pub const MEMORY_PER_RING_BUFFER: u64 = (32 << 10) + (256 << 10);
+
+/// A session without its bytes: its slot (528 bytes at most), its timer (32), its places in queues
+/// and lists, all of which double when they grow.
+pub const MEMORY_PER_SESSION: u64 = 1024;
+
+/// A message of a shard's port; every port holds one for each session of the process.
+pub const MEMORY_PER_MESSAGE: u64 = 64;
+
+/// What a direction may hold without asking, at the least: a page.
+pub const MEMORY_PER_DIRECTION_MIN: u64 = 4096;
+
+/// Descriptors of a pipe.
+pub const DESCRIPTORS_PER_PIPE: u64 = 2;
 
 const _: () = assert!(LOG_UDP_BURST_MAX < LOG_LINES_PENDING_MAX);
 const _: () = assert!(LOG_TURN_RECORDS_MAX < LOG_LINES_PENDING_MAX);

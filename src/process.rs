@@ -8,8 +8,10 @@
 
 pub mod budget;
 mod descriptors;
+mod memory;
 mod pidfile;
 pub mod pinning;
+mod pipes;
 mod privileges;
 mod take_over;
 mod threads;
@@ -32,10 +34,13 @@ use crate::control::{self, Facts, Shared};
 use crate::limits;
 use crate::ring::{self, Caps};
 use crate::shard::{Bounds, ControlPort, FrontCounter, LogQueue, Message, ShardPort, World};
+use crate::sys::cgroup::CgroupLimits;
 use crate::sys::process::{Daemon, ReadyReport};
 use crate::sys::{cgroup, clock, process as system};
 use budget::Budget;
+use memory::{Asked, Shares};
 use pidfile::PidFile;
+use pipes::KernelLimits;
 pub use take_over::TakeOver;
 use threads::{spin, start_shard, start_signals, wait_for_first_checks, wait_for_shards};
 
@@ -48,8 +53,8 @@ pub struct Settings {
     pub pidfile: Option<PathBuf>,
     /// Connections of the process.
     pub maxconn: Option<u32>,
-    /// Bytes of private relay memory.
-    pub memory_bytes: Option<u64>,
+    /// Bytes of memory of the process.
+    pub memory_limit: Option<u64>,
     /// End as HAProxy's master process does.
     pub worker: bool,
     /// A running process whose place this one takes.
@@ -152,7 +157,7 @@ const STOP_MS: u64 = 2_000;
 
 impl Running {
     fn start(
-        plan: Plan,
+        mut plan: Plan,
         settings: Settings,
         console: &Console,
         report: Option<ReadyReport>,
@@ -170,9 +175,9 @@ impl Running {
             console.warning("busy-polling : there are threads that share a CPU and never sleep.");
         }
         let maxconn = settings.maxconn.or(plan.global.maxconn);
-        let budget = descriptors::limit(&plan, shards, maxconn, console)?;
-        let memory = settings.memory_bytes.or(plan.global.memory_bytes);
-        let memory = budget::memory(memory, system::memory_total(), cgroup);
+        plan.global.memory_limit = settings.memory_limit.or(plan.global.memory_limit);
+        let (budget, memory) = bounds(&mut plan, shards, maxconn, cgroup, console)?;
+        system::return_freed_memory();
 
         let signals = system::block_signals().map_err(text("block signals"))?;
         // Before anything listens: it takes a while, in which clients would wait.
@@ -200,8 +205,9 @@ impl Running {
 
         ring::rings_allowed().map_err(|error| error.to_string())?;
 
-        let world = world(plan, shards, &budget, memory).map_err(text("make the shards' ports"))?;
-        let shared = Arc::new(Shared::new(world, facts(&budget)));
+        let world =
+            world(plan, shards, &budget, memory.private).map_err(text("make the shards' ports"))?;
+        let shared = Arc::new(Shared::new(world, facts(&budget, memory.limit)));
         let on_console = !console.is_quiet() && report.is_none() && !settings.silent;
         let log = LogThread::start(Arc::clone(&shared), on_console, report.is_none())
             .map_err(text("start the log thread"))?;
@@ -434,12 +440,44 @@ fn world(plan: Plan, shards: u16, budget: &Budget, memory_max: u64) -> io::Resul
     ))
 }
 
-fn facts(budget: &Budget) -> Facts {
+/// What descriptors and memory let the process have. The size of pipes becomes what this user can
+/// have, too.
+fn bounds(
+    plan: &mut Plan,
+    shards: u16,
+    maxconn: Option<u32>,
+    cgroup: CgroupLimits,
+    console: &Console,
+) -> Result<(Budget, Shares), String> {
+    let kernel = KernelLimits::read();
+    let (pipe_size, told) = kernel.size(&plan.global);
+    plan.global.pipe_size = pipe_size;
+    let ram = system::memory_total();
+    let asked = Asked {
+        plan,
+        shards,
+        there: cgroup.memory_bytes.map_or(ram, |bytes| bytes.min(ram)),
+    };
+    let pipes = kernel.wanted(plan, pipe_size, asked.for_pipes());
+    let mut budget = descriptors::limit(plan, shards, maxconn, pipes, console)?;
+    let for_pipes = (budget.pipes_max, pipes, pipe_size);
+    let shares = asked.share(budget.maxconn, maxconn.is_some(), for_pipes)?;
+    for warning in told.iter().chain(&shares.warnings) {
+        console.warning(warning);
+    }
+    budget.maxconn = shares.maxconn;
+    budget.pipes_max = shares.pipes;
+    Ok((budget, shares))
+}
+
+fn facts(budget: &Budget, memory_limit: u64) -> Facts {
     Facts {
         started: clock::now(),
         started_unix_s: clock::unix_ms() / 1000,
         descriptors_max: budget.descriptors_max,
         descriptors_needed: u64::from(budget.maxconn) * limits::DESCRIPTORS_PER_SESSION
+            + u64::from(budget.pipes_max) * limits::DESCRIPTORS_PER_PIPE
             + budget.descriptors_fixed,
+        memory_limit,
     }
 }

@@ -8,9 +8,9 @@
 //! meanwhile.
 //!
 //! Memory comes in chunks, and a chunk that is empty goes back, unless it is the only one that is:
-//! a shard pays for the sessions it has. A new value goes into the first chunk that has room, so that
-//! the others can run empty, and there into the slot that was emptied last, because its memory is
-//! the likeliest to be in the cache. Values are never moved.
+//! a shard pays for the sessions it has. A new value goes into the first chunk that has room, so
+//! that the others can run empty, and there into the slot that was emptied last, because its memory
+//! is the likeliest to be in the cache. Values are never moved.
 //!
 //! A slab belongs to one thread and knows nothing of what it holds.
 

@@ -44,8 +44,8 @@ pub struct Options {
     pub maxconn: Option<u32>,
     /// `-N`: `maxconn` of proxies that set none.
     pub proxy_maxconn: Option<u32>,
-    /// `-m`: bytes of private relay memory.
-    pub memory_bytes: Option<u64>,
+    /// `-m`: bytes of memory of the process.
+    pub memory_limit: Option<u64>,
     /// `-dW`: warnings are errors.
     pub warnings_fatal: bool,
     /// `-dD`: more is said about what is allowed.
@@ -130,8 +130,8 @@ const FLAGS: &[Flag] = &[
         Effect::Take(|o, v| { o.maxconn = positive("-n", v)?; Ok(()) })),
     flag("-N", "N", "sets maxconn of the proxies that have none",
         Effect::Take(|o, v| { o.proxy_maxconn = positive("-N", v)?; Ok(()) })),
-    flag("-m", "MB", "bounds the memory for bytes under way, as 'tune.memory' does",
-        Effect::Take(|o, v| { o.memory_bytes = positive("-m", v)?.map(|mb| u64::from(mb) << 20); Ok(()) })),
+    flag("-m", "MB", "bounds the memory of the process, in place of 'memory-limit'",
+        Effect::Take(|o, v| { o.memory_limit = positive("-m", v)?.map(|mb| u64::from(mb) << 20); Ok(()) })),
     flag("-L", "NAME", "sets HAPROXY_LOCALPEER, the host's name by default",
         Effect::Take(|o, v| { o.local_peer = Some(v.to_owned()); Ok(()) })),
     flag("-sf", "PID...", "ends these processes softly once this one listens", Effect::Pids { hard: false }),
@@ -320,7 +320,7 @@ mod tests {
             (options.maxconn, options.proxy_maxconn),
             (Some(70), Some(7))
         );
-        assert_eq!(options.memory_bytes, Some(64 << 20));
+        assert_eq!(options.memory_limit, Some(64 << 20));
         assert_eq!(options.local_peer.as_deref(), Some("peer"));
         assert!(options.ipv4_only && options.ignore_resolution_failures && options.diagnose);
         assert!(options.no_reuseport && options.no_splice && options.warnings_fatal);

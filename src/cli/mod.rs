@@ -154,7 +154,7 @@ fn run(mut options: Options) -> u8 {
         daemon: background && !foreground,
         pidfile: options.pidfile,
         maxconn: options.maxconn,
-        memory_bytes: options.memory_bytes,
+        memory_limit: options.memory_limit,
         worker: options.worker || plan.global.process.master_worker,
         take_over: options.take_over,
         silent: false,

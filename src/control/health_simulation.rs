@@ -174,6 +174,7 @@ impl Simulation {
             started_unix_s: 0,
             descriptors_max: 0,
             descriptors_needed: 0,
+            memory_limit: 0,
         };
         let shared = Arc::new(Shared::new(world, facts));
         let backends = shared.world.backends.iter().flatten();

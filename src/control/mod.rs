@@ -18,6 +18,7 @@ pub mod listeners;
 pub mod log;
 pub mod messages;
 mod passive;
+mod pressure;
 pub mod probe;
 mod ramp;
 pub mod resolve;
@@ -43,6 +44,7 @@ use followers::Followers;
 use listeners::Registry;
 use log::Messages;
 use passive::{Passive, Told};
+use pressure::Pressure;
 use runtime_api::BoundSocket;
 use stats::Rates;
 
@@ -58,8 +60,10 @@ pub struct Facts {
     pub started_unix_s: u64,
     /// Limit of open descriptors.
     pub descriptors_max: u64,
-    /// Descriptors in use when all sessions are.
+    /// Descriptors in use when all sessions and pipes are.
     pub descriptors_needed: u64,
+    /// The bound of the process's memory, bytes.
+    pub memory_limit: u64,
 }
 
 /// What the control threads share.
@@ -187,6 +191,7 @@ async fn run(
     let told = Told::new(&shared.world);
     let (mut probing, mut serving) = (true, false);
     let (mut found, mut of_traffic) = (Vec::new(), Vec::new());
+    let mut pressure = Pressure::default();
     loop {
         tokio::select! {
             count = findings.recv_many(&mut found, limits::CHANGES_MAX), if probing => {
@@ -206,6 +211,7 @@ async fn run(
                 passive.hear(&shared);
                 shared.rates.tick(&shared.world, clock::now());
                 shared.world.destinations.iter().for_each(|to| to.tick(SECOND_MS));
+                pressure.tick(&shared, clock::now());
                 // The wall clock may have been set since.
                 shared.world.unix_ms_at_zero.store(clock::unix_ms_at_zero(), Relaxed);
             }

@@ -1,8 +1,9 @@
-//! How many connections fit: descriptors, shards and memory, computed before anything is opened.
+//! How many connections fit: descriptors and shards, computed before anything is opened.
 //!
 //! Running out of descriptors in operation would hit probes and logs as well as sessions. So the
 //! sum is made at start, and a configuration that can't fit is refused with the numbers.
 
+use super::pipes::Wanted;
 use crate::config::plan::{Global, LogSink, Plan};
 use crate::config::threads::THREADS_MAX;
 use crate::limits;
@@ -37,31 +38,25 @@ pub fn shards(global: &Global, cpus_allowed: usize, cgroup: CgroupLimits) -> u16
 /// What the configuration accepts is what can run.
 const _: () = assert!(THREADS_MAX == limits::SHARDS_MAX);
 
-/// Bytes of private relay memory: as configured, else a part of what there is.
-pub fn memory(configured: Option<u64>, ram_bytes: u64, cgroup: CgroupLimits) -> u64 {
-    if let Some(bytes) = configured {
-        return bytes.max(limits::MEMORY_MIN);
-    }
-    let there = cgroup
-        .memory_bytes
-        .map_or(ram_bytes, |bytes| bytes.min(ram_bytes));
-    (there / limits::MEMORY_DIVISOR).max(limits::MEMORY_MIN)
-}
-
-/// Descriptors that a number of connections needs with everything beside them.
-pub fn needed(plan: &Plan, shards: u16, maxconn: u32) -> u64 {
-    let fixed: u64 = fixed_items(plan, shards).iter().map(|item| item.1).sum();
+/// Descriptors that a number of connections and pipes needs with everything beside them.
+pub fn needed(plan: &Plan, shards: u16, maxconn: u32, pipes: u32) -> u64 {
+    let fixed: u64 = fixed_items(plan, shards, pipes)
+        .iter()
+        .map(|item| item.1)
+        .sum();
     u64::from(maxconn) * limits::DESCRIPTORS_PER_SESSION + fixed
 }
 
-/// Distributes the descriptors, or says why they don't suffice. `maxconn` is the configured one.
+/// Distributes the descriptors, or says why they don't suffice. `maxconn` is the configured one,
+/// which pipes that nobody has asked for take nothing of.
 pub fn descriptors(
     plan: &Plan,
     shards: u16,
     maxconn: Option<u32>,
+    pipes: Wanted,
     descriptors_max: u64,
 ) -> Result<Budget, String> {
-    let items = fixed_items(plan, shards);
+    let items = fixed_items(plan, shards, pipes.configured());
     let fixed: u64 = items.iter().map(|(_, count)| count).sum();
     let explained = || -> String {
         let mut text = String::new();
@@ -74,24 +69,25 @@ pub fn descriptors(
     let Some(wanted) = maxconn else {
         let most = plan.global.process.descriptors_max;
         let most = most.unwrap_or(limits::DESCRIPTORS_DEFAULT_MAX);
-        let room = room(descriptors_max.min(most));
-        if room == 0 {
+        let limit = descriptors_max.min(most);
+        if room(limit) == 0 {
             return Err(format!(
                 "The limit of {descriptors_max} open descriptors leaves none for sessions: {fixed} \
                  are needed beside them ({}). Raise it (ulimit -n, LimitNOFILE=).",
                 explained().trim_start_matches(" + ")
             ));
         }
-        let maxconn = u32::try_from(room).unwrap_or(u32::MAX);
+        let maxconn = computed(room(limit), pipes);
+        let spare = (room(limit) - u64::from(maxconn)) * limits::DESCRIPTORS_PER_SESSION;
         return Ok(Budget {
             maxconn,
-            pipes_max: pipes(plan, maxconn),
+            pipes_max: pipes.number(maxconn, spare / limits::DESCRIPTORS_PER_PIPE),
             descriptors_max,
             descriptors_fixed: fixed,
         });
     };
-    let needed = needed(plan, shards, wanted);
-    if needed > descriptors_max {
+    let needed = needed(plan, shards, wanted, pipes.configured());
+    let Some(spare) = descriptors_max.checked_sub(needed) else {
         return Err(format!(
             "maxconn {wanted} needs {needed} open descriptors and the limit is {descriptors_max}: \
              {} x {wanted} for sessions{}. Raise the limit (ulimit -n {needed}, \
@@ -100,25 +96,26 @@ pub fn descriptors(
             explained(),
             room(descriptors_max),
         ));
-    }
+    };
     Ok(Budget {
         maxconn: wanted,
-        pipes_max: pipes(plan, wanted),
+        pipes_max: pipes.number(wanted, spare / limits::DESCRIPTORS_PER_PIPE),
         descriptors_max,
         descriptors_fixed: fixed,
     })
 }
 
-/// Pipes: as configured, else one for four connections where a proxy splices.
-fn pipes(plan: &Plan, maxconn: u32) -> u32 {
-    let asked = plan.proxies.iter().any(|proxy| proxy.splice.any());
-    if !plan.global.splice || !asked {
-        return 0;
-    }
-    plan.global.maxpipes.unwrap_or(maxconn / 4)
+/// Connections that share `room` pairs of descriptors with their pipes.
+fn computed(room: u64, pipes: Wanted) -> u32 {
+    let connections = match pipes {
+        Wanted::None | Wanted::Configured(_) => room,
+        // Four and their pipe of each five, unless there are to be fewer pipes.
+        Wanted::Computed { most } => (room - room / 5).max(room.saturating_sub(u64::from(most))),
+    };
+    u32::try_from(connections).unwrap_or(u32::MAX)
 }
 
-fn fixed_items(plan: &Plan, shards: u16) -> [(&'static str, u64); 8] {
+fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 9] {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     // The registry's own descriptor of each socket, and one for each shard that accepts from it.
     let listening = plan.listeners.iter().map(|listener| {
@@ -154,6 +151,7 @@ fn fixed_items(plan: &Plan, shards: u16) -> [(&'static str, u64); 8] {
     };
     [
         ("for listening sockets", listening.sum()),
+        ("for pipes", u64::from(pipes) * limits::DESCRIPTORS_PER_PIPE),
         ("for probes in flight", probes.sum()),
         ("for log targets", count(sinks.len()) + 1),
         ("for runtime sockets", count(api)),
@@ -213,23 +211,23 @@ mod tests {
     fn a_computed_maxconn_uses_what_is_left() {
         // 2 shards: 4 for the listener, 8 for rings, 1 for standard error, 14 + 64 in general.
         let fixed = 4 + 8 + 1 + 14 + 64;
-        let budget = descriptors(&plan(), 2, None, 20_000).unwrap();
+        let budget = descriptors(&plan(), 2, None, Wanted::None, 20_000).unwrap();
         assert_eq!(budget.descriptors_fixed, fixed);
         assert_eq!(u64::from(budget.maxconn), (20_000 - fixed) / 2);
-        let large = descriptors(&plan(), 2, None, 1 << 30).unwrap();
+        let large = descriptors(&plan(), 2, None, Wanted::None, 1 << 30).unwrap();
         assert!(large.maxconn < 1 << 19);
-        assert!(descriptors(&plan(), 2, None, 60).is_err());
+        assert!(descriptors(&plan(), 2, None, Wanted::None, 60).is_err());
     }
 
     #[test]
     fn a_configured_maxconn_that_does_not_fit_is_refused_with_the_numbers() {
         assert_eq!(
-            descriptors(&plan(), 2, Some(9_954), 20_000)
+            descriptors(&plan(), 2, Some(9_954), Wanted::None, 20_000)
                 .unwrap()
                 .maxconn,
             9_954
         );
-        let error = descriptors(&plan(), 2, Some(9_955), 20_000).unwrap_err();
+        let error = descriptors(&plan(), 2, Some(9_955), Wanted::None, 20_000).unwrap_err();
         for number in [
             "9955",
             "20001",
@@ -242,7 +240,31 @@ mod tests {
     }
 
     #[test]
-    fn shards_and_memory_follow_the_tighter_of_machine_and_cgroup() {
+    fn pipes_take_nothing_of_a_configured_maxconn() {
+        let with = |maxconn, pipes| {
+            let budget = descriptors(&plan(), 2, maxconn, pipes, 20_000);
+            budget.map(|budget| (budget.maxconn, budget.pipes_max))
+        };
+        // 19,909 are left, 9,954 pairs.
+        let any = Wanted::Computed { most: u32::MAX };
+        assert_eq!(with(Some(9_000), any), Ok((9_000, 954)));
+        assert_eq!(with(Some(9_954), any), Ok((9_954, 0)));
+        assert_eq!(with(Some(100), any), Ok((100, 25)));
+        assert_eq!(with(None, any), Ok((7_964, 1_990)));
+        assert_eq!(with(None, Wanted::Computed { most: 32 }), Ok((9_922, 32)));
+        // Those that are asked for are counted on.
+        assert_eq!(with(None, Wanted::Configured(954)), Ok((9_000, 954)));
+        assert_eq!(with(Some(9_000), Wanted::Configured(954)), Ok((9_000, 954)));
+        let error = with(Some(9_000), Wanted::Configured(955)).unwrap_err();
+        assert!(
+            error.contains("1910 for pipes") && error.contains("8999 at most"),
+            "{error}"
+        );
+        assert!(with(None, Wanted::Configured(9_999)).is_err());
+    }
+
+    #[test]
+    fn shards_follow_the_tighter_of_machine_and_cgroup() {
         let cgroup = CgroupLimits {
             cpus: Some(2),
             memory_bytes: Some(1 << 30),
@@ -257,8 +279,5 @@ mod tests {
         assert_eq!(shards(&count(Some(4), None), 1, cgroup), 4);
         assert_eq!(shards(&count(Some(4), Some(3)), 1, cgroup), 3);
         assert_eq!(shards(&count(None, None), 0, CgroupLimits::default()), 1);
-        assert_eq!(memory(None, 8 << 30, cgroup), 256 << 20);
-        assert_eq!(memory(None, 0, CgroupLimits::default()), limits::MEMORY_MIN);
-        assert_eq!(memory(Some(64 << 20), 8 << 30, cgroup), 64 << 20);
     }
 }

@@ -1,6 +1,7 @@
 //! The descriptor limit of the process: what is asked of the system, and what follows from it.
 
 use super::budget::{self, Budget};
+use super::pipes::Wanted;
 use crate::config::plan::Plan;
 use crate::control::listeners::error_text;
 use crate::control::messages::Console;
@@ -12,14 +13,21 @@ pub(super) fn limit(
     plan: &Plan,
     shards: u16,
     maxconn: Option<u32>,
+    pipes: Wanted,
     console: &Console,
 ) -> Result<Budget, String> {
     let process = &plan.global.process;
     let mut limit = system::raise_descriptors()
         .map_err(|error| format!("Cannot read the descriptor limit: {error}"))?;
-    let needed = maxconn.map_or(0, |maxconn| budget::needed(plan, shards, maxconn));
-    // What `maxconn` needs beyond the limit is asked for only where the file sets none.
-    let wanted = process.descriptors.or((needed > limit).then_some(needed));
+    let needed = |pipes| maxconn.map_or(0, |maxconn| budget::needed(plan, shards, maxconn, pipes));
+    let least = needed(pipes.configured());
+    // What `maxconn` needs beyond the limit is asked for only where the file sets none. With all
+    // the pipes that it would like to have first: they are not worth a word.
+    let most = needed(maxconn.map_or(0, |maxconn| pipes.number(maxconn, u64::MAX)));
+    if process.descriptors.is_none() && most > limit && system::set_descriptors(most).is_ok() {
+        limit = most;
+    }
+    let wanted = process.descriptors.or((least > limit).then_some(least));
     if let Some(wanted) = wanted {
         match system::set_descriptors(wanted) {
             Ok(()) => limit = wanted,
@@ -35,11 +43,27 @@ pub(super) fn limit(
             }
         }
     }
-    match budget::descriptors(plan, shards, maxconn, limit) {
+    match budget::descriptors(plan, shards, maxconn, pipes, limit) {
         Err(text) if !process.strict_limits => {
             console.warning(&format!("{text} Lowered, because of 'no strict-limits'."));
-            budget::descriptors(plan, shards, None, limit)
+            lowered(plan, shards, maxconn, pipes, limit)
         }
         other => other,
     }
+}
+
+/// What fits: pipes are given up before connections are.
+fn lowered(
+    plan: &Plan,
+    shards: u16,
+    maxconn: Option<u32>,
+    pipes: Wanted,
+    limit: u64,
+) -> Result<Budget, String> {
+    let fewer = match pipes {
+        Wanted::Configured(most) => Wanted::Computed { most },
+        other => other,
+    };
+    budget::descriptors(plan, shards, maxconn, fewer, limit)
+        .or_else(|_| budget::descriptors(plan, shards, None, fewer, limit))
 }

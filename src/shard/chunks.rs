@@ -1,8 +1,8 @@
 //! Where private memory lies: chunks of five sizes in pages of their own.
 //!
-//! A slot of 64 KiB holds chunks of one size. A freed chunk's pages stay for reuse up to a bound per
-//! size, beyond it they go back to the system one by one: so what is resident is what is in use and
-//! that bound, whatever the order in which chunks come and go.
+//! A slot of 64 KiB holds chunks of one size. A freed chunk's pages stay for reuse up to a bound
+//! per size, beyond it they go back to the system one by one: so what is resident is what is in use
+//! and that bound, whatever the order in which chunks come and go.
 
 use crate::sys::{PAGE, Pages};
 

@@ -20,7 +20,7 @@ impl Simulation {
             .sum();
         let gauges = self.world.ports.iter().map(|port| &port.gauges);
         let held: u64 = gauges
-            .map(|gauges| gauges.private_bytes.load(Relaxed))
+            .map(|gauges| gauges.private_taken_bytes.load(Relaxed))
             .sum();
         assert!(
             held <= self.world.memory_max,

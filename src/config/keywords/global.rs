@@ -86,7 +86,9 @@ pub(super) static GLOBAL: &[Keyword] = &[
     works("maxsessrate", Global, 1, "<number>", "New sessions of the process per second; each connection is one.", global::rate)
         .default("0: any number"),
     works("maxpipes", Global, 1, "<number>", "Most pipes of the process, for bytes that are spliced; 0 = none.", global::maxpipes)
-        .default("a quarter of 'maxconn', as far as descriptors, memory and the kernel's limits allow; 0 where no proxy splices"),
+        .default("a quarter of 'maxconn', at most 64 where no proxy asks for splicing; fewer where descriptors, memory or the kernel's limits say so"),
+    works("memory-limit", Global, 1, "<size>", "Most memory of the process; at the bound clients wait to be accepted and directions to be read from. -m goes before it. docs/memory.md has more.", global::memory)
+        .default("half of the machine's or the cgroup's memory").ours(),
     works("nosplice", Global, 0, "", "Nothing is spliced, whatever proxies ask for; as -dS.", global::nosplice)
         .default("off"),
     works("tune.pipesize", Global, 1, "<size>", "Size of pipes; 0 = the kernel's own, 64k. More than /proc/sys/fs/pipe-max-size is only for the privileged.", global::pipe_size)
@@ -95,8 +97,8 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("1s").ours(),
     works("tune.idletimer", Global, 1, "<time>", "Rest after which a direction is no bulk transfer any more; 0 = never.", global::idle_timer)
         .default("1s"),
-    works("tune.memory", Global, 1, "<size>", "Budget of the relay's private memory.", global::memory)
-        .default("a quarter of the machine's or the cgroup's memory").ours(),
+    works("tune.memory", Global, 1, "<size>", "Budget of the bytes that wait for slow readers, a part of 'memory-limit'.", global::memory)
+        .default("what 'memory-limit' leaves").ours(),
     works("tune.ring.buffers", Global, 1, "<number>", "Buffers in each of a shard's rings, a power of two from 2 to 256.", global::ring_buffers)
         .default("8").ours(),
     works("tune.spin-us", Global, 1, "<0..1000>|auto", "Longest time that a shard with a CPU of its own looks for work before it sleeps, while that pays; 0 = not at all.", global::spin)

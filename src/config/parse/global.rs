@@ -152,16 +152,20 @@ pub(in crate::config) fn buffers(parser: &mut Parser<'_>, call: &Call<'_>) -> Ou
     Ok(())
 }
 
+/// `memory-limit` and `tune.memory`.
 pub(in crate::config) fn memory(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let size = units::size(call.arg(0)).ok().filter(|size| *size > 0);
     let Some(size) = size else {
-        let text = format!(
-            "'tune.memory' expects a size, like 64m (got '{}').",
-            call.arg(0)
-        );
+        let (name, got) = (call.keyword.name, call.arg(0));
+        let text = format!("'{name}' expects a size, like 64m (got '{got}').");
         return Err(call.complain(0, text));
     };
-    parser.draft.global.memory_bytes = Some(size);
+    let global = &mut parser.draft.global;
+    let slot = match call.keyword.name {
+        "memory-limit" => &mut global.memory_limit,
+        _ => &mut global.memory_bytes,
+    };
+    *slot = Some(size);
     Ok(())
 }
 

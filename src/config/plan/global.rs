@@ -67,7 +67,11 @@ pub struct Global {
     /// `busy-polling`: shards never sleep.
     pub busy_polling: bool,
     /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
+    /// Ours, `memory-limit SIZE` (or `-m`): bound of the memory of the process in bytes; `None` =
     /// computed from RAM and the cgroup's `memory.max`.
+    pub memory_limit: Option<u64>,
+    /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
+    /// what the bound leaves.
     pub memory_bytes: Option<u64>,
     /// False = `nosplice` (or `-dS`): nothing is spliced, whatever proxies ask for.
     pub splice: bool,
@@ -187,6 +191,7 @@ impl Default for Global {
             source_ports: SourcePorts::default(),
             spin_us: None,
             busy_polling: false,
+            memory_limit: None,
             memory_bytes: None,
             splice: true,
             pipe_size: 1 << 20,

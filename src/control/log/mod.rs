@@ -434,6 +434,7 @@ mod tests {
             started_unix_s: 0,
             descriptors_max: 0,
             descriptors_needed: 0,
+            memory_limit: 0,
         };
         let shared = Arc::new(Shared::new(testing::world(logs), facts));
         let record = testing::record_in(&shared.world);

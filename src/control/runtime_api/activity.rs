@@ -113,6 +113,7 @@ pub(super) fn show(shared: &Shared) -> String {
     line("accept_queued", waiting);
     line("accept_dropped", dropped);
     line("memory_reserved_bytes", world.memory_reserved.load(Relaxed));
+    line("memory_limit_bytes", shared.facts.memory_limit);
     line("memory_max_bytes", world.memory_max);
     line("agent_failures", shared.agents.failures());
     line("observations_dropped", world.control.dropped());

@@ -4,10 +4,11 @@
 //! the positions.
 
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::control::Shared;
 use crate::control::stats::Subject;
-use crate::shard::FrontCounter;
+use crate::shard::{FrontCounter, Gauges};
 use crate::sys::{clock, process};
 
 /// The answer to `show info`.
@@ -44,8 +45,12 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
     let listeners = world.plan.listeners.len() + api;
     let stopping = u8::from(shared.is_stopping());
     let resident_kb = process::resident_kb();
-    let memory = world.memory_max;
-    let reserved = world.memory_reserved.load(std::sync::atomic::Ordering::Relaxed);
+    let memory = facts.memory_limit;
+    let sum_of = |gauge: fn(&Gauges) -> &AtomicU64| {
+        let each = world.ports.iter().map(|port| gauge(&port.gauges).load(Relaxed));
+        each.sum::<u64>().to_string()
+    };
+    let reserved = world.memory_reserved.load(Relaxed);
     let zero = || "0".to_owned();
     vec![
         ("Name", "Tidegate".to_owned()),
@@ -71,9 +76,9 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
         ("MaxSslConns", zero()),
         ("CurrSslConns", zero()),
         ("CumSslConns", zero()),
-        ("Maxpipes", zero()),
-        ("PipesUsed", zero()),
-        ("PipesFree", zero()),
+        ("Maxpipes", world.pipes_max.to_string()),
+        ("PipesUsed", sum_of(|g| &g.pipes_used)),
+        ("PipesFree", sum_of(|g| &g.pipes_free)),
         ("ConnRate", rate.current.to_string()),
         ("ConnRateLimit", global.connection_rate.to_string()),
         ("MaxConnRate", rate.max.to_string()),
@@ -110,7 +115,7 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
         ("BusyPolling", zero()),
         ("FailedResolutions", zero()),
         ("TotalBytesOut", sum(FrontCounter::BytesOut).to_string()),
-        ("TotalSplicedBytesOut", zero()),
+        ("TotalSplicedBytesOut", sum_of(|g| &g.spliced_bytes)),
         ("BytesOutRate", zero()),
         ("DebugCommandsIssued", zero()),
         ("CumRecvLogs", zero()),

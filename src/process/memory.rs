@@ -1,0 +1,272 @@
+//! The bound of the process's memory, and what it leaves for sessions, their bytes and pipes.
+//!
+//! Everything that grows with load is counted before it is let in: a session by the process's limit
+//! of connections, a receive by its reservation, a pipe by their number. So the sum made here at
+//! the start holds without anybody looking at it later. What does not grow is measured generously.
+
+use super::pipes::Wanted;
+use crate::config::plan::{Global, Plan};
+use crate::limits;
+
+/// What is to be shared.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) shards: u16,
+    /// Memory of the machine or of the cgroup, whichever is less, bytes; 0 = unknown.
+    pub(super) there: u64,
+}
+
+/// How it is shared.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Shares {
+    /// The bound of all together.
+    pub(super) limit: u64,
+    /// Connections that fit.
+    pub(super) maxconn: u32,
+    /// Private memory of all directions.
+    pub(super) private: u64,
+    /// Pipes that fit.
+    pub(super) pipes: u32,
+    /// Why there are fewer connections or pipes than were asked for.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Asked<'_> {
+    fn global(&self) -> &Global {
+        &self.plan.global
+    }
+
+    /// What the process takes without a single session.
+    fn fixed(&self) -> u64 {
+        let rings = u64::from(self.global().ring_buffers) * limits::MEMORY_PER_RING_BUFFER;
+        let each = limits::MEMORY_PER_SHARD + rings;
+        limits::MEMORY_OF_PROCESS + u64::from(self.shards) * each
+    }
+
+    /// The least that the process can do with.
+    fn least(&self) -> u64 {
+        self.fixed() + limits::MEMORY_MIN
+    }
+
+    /// What a connection takes beside its bytes.
+    fn per_session(&self) -> u64 {
+        limits::MEMORY_PER_SESSION + u64::from(self.shards) * limits::MEMORY_PER_MESSAGE
+    }
+
+    /// The bound where none is configured: half of what is there, as the kernel's buffers of all
+    /// these connections need some too.
+    fn usual(&self) -> u64 {
+        let floor = self.least() + limits::MEMORY_FLOOR;
+        (self.there / limits::MEMORY_DIVISOR).max(floor)
+    }
+
+    /// Bytes that a computed number of pipes may take: an eighth of the bound.
+    pub(super) fn for_pipes(&self) -> u64 {
+        let limit = self.global().memory_limit.unwrap_or_else(|| self.usual());
+        limit.saturating_sub(self.fixed()) / 8
+    }
+
+    /// Shares it. `maxconn` is what descriptors allow; `is_asked` = the configuration says so.
+    pub(super) fn share(
+        &self,
+        maxconn: u32,
+        is_asked: bool,
+        (pipes, wanted, pipe_size): (u32, Wanted, u32),
+    ) -> Result<Shares, String> {
+        let global = self.global();
+        let mut warnings = Vec::new();
+        let each = self.per_session() + 2 * limits::MEMORY_PER_DIRECTION_MIN;
+        let pipe_size = u64::from(pipe_size);
+        // As much again for what directions hold above the least, so that some can be fast.
+        let for_sessions = |count: u32| (u64::from(count) + 1) * each / 3 * 4;
+        let for_pipes = |count: u32| u64::from(count) * pipe_size;
+        let needed = self.least() + for_sessions(maxconn) + for_pipes(pipes);
+        let limit = match (global.memory_limit, global.memory_bytes) {
+            (Some(limit), _) => limit,
+            // A budget of private memory is asked for, and the rest is added.
+            (None, Some(private)) => {
+                let sessions = u64::from(maxconn) * self.per_session();
+                let private = private.max(self.private_min(maxconn));
+                self.fixed() + sessions + private + for_pipes(pipes)
+            }
+            // Who asks for so many connections gets them as long as they fit into the machine.
+            (None, None) if is_asked || wanted.configured() > 0 => {
+                self.usual().max(needed.min(self.there))
+            }
+            (None, None) => self.usual(),
+        };
+        let Some(rest) = limit.checked_sub(self.least()) else {
+            return Err(format!(
+                "memory-limit {} is too low: {} shards need {} without any connection. Raise it or \
+                 lower nbthread or tune.ring.buffers.",
+                mebibytes(limit),
+                self.shards,
+                mebibytes(self.least())
+            ));
+        };
+        let pipes_most = u32::try_from(rest / 2 / pipe_size).unwrap_or(u32::MAX);
+        if pipes > pipes_most && matches!(wanted, Wanted::Configured(_)) {
+            let text = format!(
+                "maxpipes {pipes} takes {} of the bound of memory, {}, of which {} can be for pipes",
+                mebibytes(for_pipes(pipes)),
+                mebibytes(limit),
+                mebibytes(rest / 2)
+            );
+            // A bound that nobody has set refuses nothing.
+            if global.process.strict_limits && global.memory_limit.is_some() {
+                return Err(format!("{text}. Lower maxpipes to {pipes_most} at most."));
+            }
+            warnings.push(format!("{text}. Lowered to {pipes_most}."));
+        }
+        let pipes = pipes.min(pipes_most);
+        let rest = rest - for_pipes(pipes);
+        let fit = u32::try_from(rest / 4 * 3 / each)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        let fitting = if global.memory_limit.is_none() && global.memory_bytes.is_some() {
+            maxconn
+        } else {
+            maxconn.min(fit)
+        };
+        if fitting < maxconn && is_asked {
+            warnings.push(format!(
+                "maxconn {maxconn} needs {} of memory and the bound is {}: {fitting} connections \
+                 are let in at a time, more wait to be accepted.",
+                mebibytes(needed),
+                mebibytes(limit)
+            ));
+        }
+        let left = rest + limits::MEMORY_MIN;
+        let mut private = left.saturating_sub(u64::from(fitting) * self.per_session());
+        if let Some(asked) = global.memory_bytes {
+            private = private.min(asked.max(self.private_min(fitting)));
+        }
+        Ok(Shares {
+            limit,
+            maxconn: fitting,
+            // Chunks have names of their own, which are not in them.
+            private: private / 64 * 63,
+            pipes,
+            warnings,
+        })
+    }
+
+    /// Private memory with which every direction can have its page and some can be fast.
+    fn private_min(&self, maxconn: u32) -> u64 {
+        2 * u64::from(maxconn) * limits::MEMORY_PER_DIRECTION_MIN + limits::MEMORY_MIN
+    }
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(memory_limit: Option<u64>, memory_bytes: Option<u64>) -> Plan {
+        let global = Global {
+            memory_limit,
+            memory_bytes,
+            ..Global::default()
+        };
+        Plan {
+            global,
+            ..Plan::default()
+        }
+    }
+
+    const MIB: u64 = 1 << 20;
+    const NONE: (u32, Wanted, u32) = (0, Wanted::None, 1 << 20);
+
+    fn asked(plan: &Plan, there: u64) -> Asked<'_> {
+        Asked {
+            plan,
+            shards: 2,
+            there,
+        }
+    }
+
+    /// What a process of these shares can come to.
+    fn most(asked: Asked<'_>, shares: &Shares) -> u64 {
+        asked.fixed()
+            + u64::from(shares.maxconn) * asked.per_session()
+            + shares.private / 63 * 64
+            + u64::from(shares.pipes) * MIB
+    }
+
+    #[test]
+    fn the_shares_stay_within_the_bound() {
+        for limit in [48, 64, 100, 1_000, 20_000].map(|mib| mib * MIB) {
+            for maxconn in [1, 100, 9_000, 500_000] {
+                for pipes in [0, 7, 3_000] {
+                    let plan = plan(Some(limit), None);
+                    let asked = asked(&plan, 1 << 40);
+                    let pipes = (pipes, Wanted::Computed { most: pipes }, 1 << 20);
+                    let shares = asked.share(maxconn, false, pipes).unwrap();
+                    assert_eq!(shares.limit, limit);
+                    assert!(most(asked, &shares) <= limit, "{shares:?}");
+                    assert!(shares.private >= asked.private_min(shares.maxconn) / 2);
+                    assert!(shares.maxconn > 0 && shares.warnings.is_empty());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn who_asks_for_too_many_connections_is_told() {
+        let small = plan(Some(64 * MIB), None);
+        let shares = asked(&small, 1 << 40).share(50_000, true, NONE).unwrap();
+        assert!(shares.maxconn < 5_000);
+        let warning = &shares.warnings[0];
+        assert!(
+            warning.contains("maxconn 50000") && warning.contains("64 MiB"),
+            "{warning}"
+        );
+        // Without a bound of its own they are let in as long as the machine has the memory.
+        let usual = plan(None, None);
+        let there = 1_024 * MIB;
+        let many = asked(&usual, there).share(70_000, true, NONE).unwrap();
+        assert_eq!((many.maxconn, many.warnings.len()), (70_000, 0));
+        assert!(many.limit > there / 2 && many.limit <= there);
+        let few = asked(&usual, there).share(70_000, false, NONE).unwrap();
+        assert_eq!(few.limit, there / 2);
+        assert!(few.maxconn < 70_000 && few.warnings.is_empty());
+    }
+
+    #[test]
+    fn what_can_not_be_is_refused() {
+        let tiny = plan(Some(8 * MIB), None);
+        let error = asked(&tiny, 1 << 40).share(10, false, NONE).unwrap_err();
+        assert!(
+            error.contains("memory-limit 8 MiB") && error.contains("2 shards"),
+            "{error}"
+        );
+        let mut small = plan(Some(100 * MIB), None);
+        let pipes = (500, Wanted::Configured(500), 1 << 20);
+        let error = asked(&small, 1 << 40).share(10, false, pipes).unwrap_err();
+        assert!(error.contains("maxpipes 500"), "{error}");
+        small.global.process.strict_limits = false;
+        let shares = asked(&small, 1 << 40).share(10, false, pipes).unwrap();
+        assert!(shares.pipes < 100 && shares.warnings.len() == 1);
+    }
+
+    #[test]
+    fn a_budget_of_private_memory_alone_is_not_a_bound_of_connections() {
+        let plan = plan(None, Some(16 * MIB));
+        let asked = asked(&plan, 1 << 40);
+        let shares = asked.share(9_000, true, NONE).unwrap();
+        assert_eq!((shares.maxconn, shares.warnings.len()), (9_000, 0));
+        assert!(shares.private >= 9_000 * 8_192);
+        assert!(most(asked, &shares) <= shares.limit);
+    }
+
+    #[test]
+    fn a_machine_that_is_unknown_or_tiny_is_of_use() {
+        let plan = plan(None, None);
+        let shares = asked(&plan, 0).share(100_000, false, NONE).unwrap();
+        assert!((1_000..10_000).contains(&shares.maxconn), "{shares:?}");
+    }
+}
