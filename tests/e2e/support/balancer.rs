@@ -361,11 +361,16 @@ impl Balancer {
 
     /// Resident memory in KiB.
     pub(crate) fn resident_kib(&self) -> u64 {
+        self.status_kib("VmRSS")
+    }
+
+    /// A number of `/proc/PID/status` that is in KiB.
+    pub(crate) fn status_kib(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.pid());
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let line = text
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
             .unwrap_or("0");
         line.trim().trim_end_matches(" kB").parse().unwrap_or(0)
     }
@@ -384,6 +389,15 @@ impl Balancer {
     pub(crate) fn stats(&self, command: &str) -> String {
         self.ask(command)
             .unwrap_or_else(|e| panic!("{command}: {e}\n{}", self.stderr()))
+    }
+
+    /// A number of `show info`.
+    pub(crate) fn info(&self, name: &str) -> u64 {
+        let text = self.stats("show info");
+        let mut lines = text.lines();
+        let number = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        let number = number.and_then(|number| number.parse().ok());
+        number.unwrap_or_else(|| panic!("no number {name} in {text}"))
     }
 
     /// `show stat`, parsed.

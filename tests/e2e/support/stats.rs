@@ -145,6 +145,8 @@ impl Activity {
         let zero = [
             "sessions",
             "private_bytes",
+            "private_taken_bytes",
+            "pipes_used",
             "parked",
             "load",
             "pipes_used",
