@@ -66,7 +66,6 @@ pub struct Global {
     pub spin_us: Option<u16>,
     /// `busy-polling`: shards never sleep.
     pub busy_polling: bool,
-    /// Ours, `tune.memory SIZE`: budget of private relay memory of the process in bytes; `None` =
     /// Ours, `memory-limit SIZE` (or `-m`): bound of the memory of the process in bytes; `None` =
     /// computed from RAM and the cgroup's `memory.max`.
     pub memory_limit: Option<u64>,
