@@ -41,7 +41,7 @@ fn no_byte_is_lost_and_nothing_leaks() {
     // A simulation in which nothing happens finds nothing.
     assert!(seeds < SEEDS || total.complete > seeds, "{total:?}");
     let engines = [total.promotions, total.demotions, total.spliced / 1_000];
-    let refusals = [total.unpiped, total.unfit].map(|count| 8 * count);
+    let refusals = [total.unpiped, total.unfit].map(|count| 16 * count);
     let least = engines.into_iter().chain(refusals).min();
     assert!(seeds < SEEDS || least > Some(seeds), "{total:?}");
     let headers = total.proxied.min(total.refused);
