@@ -32,7 +32,7 @@ use crate::control::messages::{Console, Severity};
 use crate::control::runtime_api::ApiSockets;
 use crate::control::{self, Facts, Shared};
 use crate::limits;
-use crate::ring::{self, Caps};
+use crate::ring::{self, Caps, Wanted};
 use crate::shard::{Bounds, ControlPort, FrontCounter, LogQueue, Message, ShardPort, World};
 use crate::sys::cgroup::CgroupLimits;
 use crate::sys::process::{Daemon, ReadyReport};
@@ -180,9 +180,8 @@ impl Running {
         system::return_freed_memory();
 
         let signals = system::block_signals().map_err(text("block signals"))?;
-        // Before anything listens: it takes a while, in which clients would wait.
-        let caps = Caps::probe(plan.global.receive_step, plan.global.ring_buffers)
-            .map_err(|error| error.to_string())?;
+        // Before anything listens: clients of a process that can't run would wait for nothing.
+        let caps = Caps::probe(&wanted(&plan)).map_err(|error| error.to_string())?;
         let adopted = match &settings.take_over {
             Some(from) => from.sockets(settings.worker, console)?,
             None => Vec::new(),
@@ -207,7 +206,7 @@ impl Running {
 
         let world =
             world(plan, shards, &budget, memory.private).map_err(text("make the shards' ports"))?;
-        let shared = Arc::new(Shared::new(world, facts(&budget, memory.limit)));
+        let shared = Arc::new(Shared::new(world, facts(&budget, memory.limit, caps.clone())));
         let on_console = !console.is_quiet() && report.is_none() && !settings.silent;
         let log = LogThread::start(Arc::clone(&shared), on_console, report.is_none())
             .map_err(text("start the log thread"))?;
@@ -470,7 +469,7 @@ fn bounds(
     Ok((budget, shares))
 }
 
-fn facts(budget: &Budget, memory_limit: u64) -> Facts {
+fn facts(budget: &Budget, memory_limit: u64, caps: Caps) -> Facts {
     Facts {
         started: clock::now(),
         started_unix_s: clock::unix_ms() / 1000,
@@ -479,5 +478,15 @@ fn facts(budget: &Budget, memory_limit: u64) -> Facts {
             + u64::from(budget.pipes_max) * limits::DESCRIPTORS_PER_PIPE
             + budget.descriptors_fixed,
         memory_limit,
+        caps,
+    }
+}
+
+/// What the configuration says about the rings.
+fn wanted(plan: &Plan) -> Wanted {
+    Wanted {
+        forced: plan.global.receive_step,
+        without: plan.global.ring_without.clone(),
+        buffers: plan.global.ring_buffers,
     }
 }

@@ -1,4 +1,5 @@
-//! How a shard receives: chosen at start from what the kernel can do, or forced by the config.
+//! What kernels differ in: how a shard receives, and what else its ring may do. Chosen at start from
+//! what the kernel can do; debug settings force a step or leave something out.
 
 /// How a shard receives, from the best to the most widely available.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -29,6 +30,53 @@ impl ReceiveStep {
             ReceiveStep::Incremental => "incremental",
             ReceiveStep::Bundle => "bundle",
             ReceiveStep::Plain => "plain",
+        }
+    }
+
+    /// The first Linux that has it.
+    pub fn since(self) -> &'static str {
+        match self {
+            ReceiveStep::Limit => "6.17",
+            ReceiveStep::Incremental => "6.12",
+            ReceiveStep::Bundle => "6.10",
+            ReceiveStep::Plain => "6.0",
+        }
+    }
+}
+
+/// What a kernel may lack. The data plane needs one receive step; everything else is worked around.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Capability {
+    /// A receive step.
+    Receive(ReceiveStep),
+    /// Receive work runs only inside the shard's own turn (Linux 6.1). Without it the work runs at
+    /// any system call of the shard.
+    DeferredWork,
+    /// The ring is named by an index of the thread. Without it each turn looks its descriptor up.
+    RegisteredRing,
+    /// One accept brings many connections. Without it each has an operation of its own.
+    MultishotAccept,
+}
+
+impl Capability {
+    /// All of them.
+    pub const ALL: [Capability; 7] = [
+        Capability::Receive(ReceiveStep::Limit),
+        Capability::Receive(ReceiveStep::Incremental),
+        Capability::Receive(ReceiveStep::Bundle),
+        Capability::Receive(ReceiveStep::Plain),
+        Capability::DeferredWork,
+        Capability::RegisteredRing,
+        Capability::MultishotAccept,
+    ];
+
+    /// The word for it in the config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Capability::Receive(step) => step.name(),
+            Capability::DeferredWork => "deferred-work",
+            Capability::RegisteredRing => "registered-ring",
+            Capability::MultishotAccept => "multishot-accept",
         }
     }
 }

@@ -21,7 +21,7 @@ use crate::config::plan::{Global, Plan};
 use crate::control::messages::Console;
 use crate::demo;
 use crate::process::{self, Settings};
-use crate::ring::Caps;
+use crate::ring::{Caps, Wanted};
 
 /// What to do.
 #[derive(Clone, PartialEq, Debug)]
@@ -92,16 +92,35 @@ fn print_details() -> u8 {
             "release"
         },
     ));
-    match Caps::probe(None, Global::default().ring_buffers) {
-        Ok(caps) => {
-            text.push_str(&format!("Receive step: {}\n", caps.receive.name()));
-            caps.findings
-                .iter()
-                .for_each(|line| text.push_str(&format!("  {line}\n")));
-        }
-        Err(error) => text.push_str(&format!("io_uring can't be used: {error}\n")),
-    }
+    text.push_str(&kernel());
     print(&text)
+}
+
+/// What the data plane would use of this kernel, and what each other receive step would be.
+fn kernel() -> String {
+    let wanted = Wanted {
+        forced: None,
+        without: Vec::new(),
+        buffers: Global::default().ring_buffers,
+    };
+    let caps = match Caps::probe(&wanted) {
+        Ok(caps) => caps,
+        Err(error) => return format!("io_uring can't be used: {error}\n"),
+    };
+    let mut text = format!("Receive step: {}\n", caps.receive.name());
+    for (step, found) in caps.survey(&wanted) {
+        let found = found.map_or_else(|error| error.to_string(), |()| "self-test passed".into());
+        text.push_str(&format!(
+            "  {} (Linux {}): {found}\n",
+            step.name(),
+            step.since()
+        ));
+    }
+    for (name, has) in caps.describe() {
+        let has = if has { "yes" } else { "no, done without" };
+        text.push_str(&format!("{}: {has}\n", name.replace('_', " ")));
+    }
+    text
 }
 
 /// `demo`

@@ -175,6 +175,7 @@ impl Simulation {
             descriptors_max: 0,
             descriptors_needed: 0,
             memory_limit: 0,
+            caps: crate::ring::Caps::least(8),
         };
         let shared = Arc::new(Shared::new(world, facts));
         let backends = shared.world.backends.iter().flatten();

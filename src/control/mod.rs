@@ -34,6 +34,7 @@ use crate::base::ids::ServerId;
 use crate::base::time::Moment;
 use crate::health::Verdicts;
 use crate::limits;
+use crate::ring::Caps;
 use crate::shard::World;
 use crate::sys::clock;
 use admin::Standing;
@@ -64,6 +65,8 @@ pub struct Facts {
     pub descriptors_needed: u64,
     /// The bound of the process's memory, bytes.
     pub memory_limit: u64,
+    /// What the shards use of the kernel.
+    pub caps: Caps,
 }
 
 /// What the control threads share.

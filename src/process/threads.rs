@@ -61,7 +61,7 @@ pub(super) fn start_shard(
             let text = format!("Shard {} is not pinned to CPUs {cpus:?}: {error}", id.0);
             shared.messages.console(Severity::Warning, &text);
         }
-        let result = shard::run(id, world, listeners, caps, spin);
+        let result = shard::run(id, world, listeners, &caps, spin);
         let _ = events.send(Event::ShardEnded(id, result));
     };
     std::thread::Builder::new()

@@ -1,33 +1,43 @@
 //! What this kernel can do, probed and self-tested at start.
 //!
-//! Versions lie (back-ports, patched kernels), so nothing is decided by a version number: a ring is
+//! Versions lie (back-ports, patched kernels), so nothing is decided by a version number: rings are
 //! made, and each receive step, best first, has to carry a known pattern through a socket pair
-//! unchanged and to keep its byte limit.
+//! unchanged and to keep its byte limit. What is optional and missing is worked around, and shown.
 
 use std::fmt;
-use std::io::{self, Write};
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::io;
 
-use super::token::{Op, Token};
-use super::uring::{Uring, layouts};
-use super::{Completion, Fd, Group, Kernel, Wait};
-use crate::base::receive::ReceiveStep;
+use super::{self_test, uring};
+use crate::base::receive::{Capability, ReceiveStep};
 
 /// What the data plane uses of this kernel.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Caps {
     /// The receive step.
     pub receive: ReceiveStep,
     /// Buffers in each of a shard's two rings.
     pub buffers: u16,
-    /// One line per finding, for `-vv`.
-    pub findings: Vec<String>,
+    /// Receive work runs only inside the shard's own turn.
+    pub deferred_work: bool,
+    /// The ring is named by an index.
+    pub registered_ring: bool,
+    /// One accept brings many connections.
+    pub multishot_accept: bool,
+}
+
+/// What the configuration says about it.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// This step or none.
+    pub forced: Option<ReceiveStep>,
+    /// What counts as missing.
+    pub without: Vec<Capability>,
+    /// Buffers in each of a shard's two rings.
+    pub buffers: u16,
 }
 
 /// Why no ring can be used here, and what allows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SetupError(pub String);
 
 impl fmt::Display for SetupError {
@@ -36,61 +46,131 @@ impl fmt::Display for SetupError {
     }
 }
 
+/// What a self-test of a receive step found.
+type Finding = (ReceiveStep, io::Result<()>);
+
 impl Caps {
-    /// Probes the kernel: takes the first receive step (or `forced` alone) that passes its
+    /// Probes the kernel: takes the first receive step (or the forced one alone) that passes its
     /// self-test.
-    pub fn probe(forced: Option<ReceiveStep>, buffers: u16) -> Result<Caps, SetupError> {
-        let mut findings = Vec::new();
-        let mut last = None;
-        let steps: Vec<ReceiveStep> = match forced {
-            Some(step) => vec![step],
-            None => ReceiveStep::ALL.to_vec(),
-        };
-        for step in steps {
-            match self_test(step, buffers) {
-                Ok(()) => {
-                    let how = if forced.is_some() { "forced, " } else { "" };
-                    findings.push(format!(
-                        "receive step {}: {how}self-test passed",
-                        step.name()
-                    ));
-                    return Ok(Caps {
-                        receive: step,
-                        buffers,
-                        findings,
-                    });
-                }
-                Err(error) => {
-                    findings.push(format!("receive step {}: {error}", step.name()));
-                    // Without any ring there is no lower step to try.
-                    let missing = error.raw_os_error().and_then(explain);
-                    last = Some(error);
-                    if let Some(text) = missing {
-                        return Err(SetupError(text.to_owned()));
-                    }
-                }
-            }
+    pub fn probe(wanted: &Wanted) -> Result<Caps, SetupError> {
+        let base = Caps::optional(wanted)?;
+        let receive = choose(wanted.forced, |step| base.test(step, wanted))?;
+        Ok(Caps { receive, ..base })
+    }
+
+    /// What each receive step would be here, best first.
+    pub fn survey(&self, wanted: &Wanted) -> Vec<Finding> {
+        let steps = ReceiveStep::ALL.into_iter();
+        steps.map(|step| (step, self.test(step, wanted))).collect()
+    }
+
+    /// What else the ring can do, one line each.
+    pub fn describe(&self) -> [(&'static str, bool); 3] {
+        [
+            ("deferred_work", self.deferred_work),
+            ("registered_ring", self.registered_ring),
+            ("multishot_accept", self.multishot_accept),
+        ]
+    }
+
+    /// What every kernel has that can be used at all.
+    pub fn least(buffers: u16) -> Caps {
+        Caps {
+            receive: ReceiveStep::Plain,
+            buffers,
+            deferred_work: false,
+            registered_ring: false,
+            multishot_accept: false,
         }
-        let why = last.map_or_else(String::new, |e| format!(" ({e})"));
-        Err(SetupError(format!(
-            "this kernel passes none of the io_uring receive self-tests{why}: {}. Linux 6.1 or later is \
-             needed, 6.17 or later is best.",
-            findings.join("; ")
-        )))
+    }
+
+    /// Everything but the receive step, for which the plainest stands.
+    fn optional(wanted: &Wanted) -> Result<Caps, SetupError> {
+        let may = |capability| !wanted.without.contains(&capability);
+        // The least that a shard's ring needs (Linux 5.19).
+        uring::bare(false, 8, 64).map_err(|error| SetupError(unusable(&error)))?;
+        let mut caps = Caps::least(wanted.buffers);
+        caps.deferred_work = may(Capability::DeferredWork) && uring::bare(true, 8, 64).is_ok();
+        let unusable = |error: io::Error| SetupError(unusable(&error));
+        if may(Capability::RegisteredRing) {
+            caps.registered_ring = true;
+            let ring = uring::Uring::with_entries(&caps, 8, 64).map_err(unusable)?;
+            caps.registered_ring = ring.is_registered();
+        }
+        if may(Capability::MultishotAccept) {
+            caps.multishot_accept = true;
+            // An error is a kernel that lacks it: accept4(2) needs nothing else.
+            caps.multishot_accept = self_test::multishot_accept(&caps).unwrap_or(false);
+        }
+        Ok(caps)
+    }
+
+    fn test(&self, step: ReceiveStep, wanted: &Wanted) -> io::Result<()> {
+        if wanted.without.contains(&Capability::Receive(step)) {
+            return Err(io::Error::other("left out by 'tune.ring.without'"));
+        }
+        self_test::receive(&Caps {
+            receive: step,
+            ..self.clone()
+        })
     }
 }
 
-/// Whether the process, as who it is now, may make a ring: what was probed before it gave up its
-/// privileges may not hold any more. Takes microseconds, a probe with its buffers takes 0.2 s.
-pub fn rings_allowed() -> Result<(), SetupError> {
-    let ring = io_uring::IoUring::new(8).map(drop);
-    ring.map_err(|error| {
-        let text = error.raw_os_error().and_then(explain);
-        SetupError(text.map_or_else(|| format!("no ring can be made: {error}"), str::to_owned))
-    })
+/// The first step, or the forced one alone, that passes `test`.
+fn choose(
+    forced: Option<ReceiveStep>,
+    mut test: impl FnMut(ReceiveStep) -> io::Result<()>,
+) -> Result<ReceiveStep, SetupError> {
+    if let Some(step) = forced {
+        let failed = |error| {
+            SetupError(format!(
+                "'tune.ring.receive {}' can't be had from this kernel: {error}. It came with Linux {}; 'auto' \
+             takes the best step that works.",
+                step.name(),
+                step.since()
+            ))
+        };
+        return test(step).map(|()| step).map_err(failed);
+    }
+    let mut findings = Vec::new();
+    for step in ReceiveStep::ALL {
+        match test(step) {
+            Ok(()) => return Ok(step),
+            Err(error) => {
+                log::info!("receive step {}: {error}", step.name());
+                findings.push(format!("{}: {error}", step.name()));
+            }
+        }
+    }
+    Err(SetupError(format!(
+        "this kernel passes none of the io_uring receive self-tests ({}). Linux 6.0 or later is needed, \
+         6.17 or later is best.",
+        findings.join("; ")
+    )))
 }
 
-/// What an error of ring set-up means and how to allow it; `None` = try a lower step.
+/// Why there is no ring at all.
+fn unusable(error: &io::Error) -> String {
+    let known = error.raw_os_error().and_then(explain);
+    known.map_or_else(
+        || {
+            format!(
+                "io_uring can't be used: a ring is refused ({error}). Linux 6.0 or later is needed, 6.17 \
+                 or later is best."
+            )
+        },
+        str::to_owned,
+    )
+}
+
+/// Whether the process, as who it is now, may make a ring: what was probed before it gave up its
+/// privileges may not hold any more.
+pub fn rings_allowed() -> Result<(), SetupError> {
+    let ring = io_uring::IoUring::new(8).map(drop);
+    ring.map_err(|error| SetupError(unusable(&error)))
+}
+
+/// What an error of ring set-up means and how to allow it; `None` = nothing that is known.
 fn explain(errno: i32) -> Option<&'static str> {
     match errno {
         libc::ENOSYS => Some(
@@ -116,136 +196,93 @@ fn explain(errno: i32) -> Option<&'static str> {
     }
 }
 
-/// Sends a known pattern through a socket pair and receives it by `step`, in limited pieces.
-fn self_test(step: ReceiveStep, buffers: u16) -> io::Result<()> {
-    let mut kernel = Uring::with_entries(step, buffers, 8, 64)?;
-    let (mut sender, receiver) = UnixStream::pair()?;
-    sender.set_nonblocking(true)?;
-    let pattern: Vec<u8> = (0..40_000u32)
-        .map(|i| (i.wrapping_mul(31) >> 3).to_le_bytes()[0])
-        .collect();
-    for group in super::GROUPS {
-        let mut received = Vec::with_capacity(pattern.len());
-        let mut sent = 0;
-        // 40,000 bytes in pieces of at most 8 KiB need at least five receives; 1,000 is a bound.
-        for _ in 0..1_000 {
-            if received.len() == pattern.len() {
-                break;
-            }
-            sent += sender.write(&pattern[sent..]).or_else(would_block)?;
-            let before = received.len();
-            receive_once(&mut kernel, Fd(receiver.as_raw_fd()), group, &mut received)?;
-            let limit = LIMIT as usize + overshoot_max(step, group, buffers);
-            if received.len() - before > limit {
-                return Err(io::Error::other("the byte limit was not kept"));
-            }
-        }
-        if received != pattern {
-            return Err(io::Error::other("the pattern came back changed"));
-        }
-    }
-    Ok(())
-}
-
-/// What a receive may deliver above its limit. A bundle is followed by one more transfer when the
-/// socket has more (seen on Linux 6.18: 36 KiB for a limit of 8 KiB), so it is bounded only by its
-/// ring.
-fn overshoot_max(step: ReceiveStep, group: Group, buffers: u16) -> usize {
-    match step {
-        ReceiveStep::Limit | ReceiveStep::Incremental | ReceiveStep::Plain => 0,
-        ReceiveStep::Bundle => {
-            let layout = layouts(step, buffers)[group as usize];
-            usize::from(layout.count) * layout.size as usize
-        }
-    }
-}
-
-/// Byte limit of a self-test receive: under the smallest buffer doubled, so that every step wraps.
-const LIMIT: u32 = 8 << 10;
-
-fn would_block(error: io::Error) -> io::Result<usize> {
-    if error.kind() == io::ErrorKind::WouldBlock {
-        Ok(0)
-    } else {
-        Err(error)
-    }
-}
-
-/// One receive operation to its end.
-fn receive_once(
-    kernel: &mut Uring,
-    fd: Fd,
-    group: Group,
-    received: &mut Vec<u8>,
-) -> io::Result<()> {
-    let token = Token::plain(Op::Wake, 0);
-    kernel.receive(fd, group, LIMIT, token);
-    loop {
-        let before = received.len();
-        kernel.turn(Wait::For(Duration::from_millis(200)))?;
-        let mut ended = false;
-        while let Some(completion) = kernel.next_completion() {
-            ended |= !completion.more;
-            take(kernel, completion, group, received)?;
-        }
-        if ended {
-            return Ok(());
-        }
-        if received.len() == before {
-            // Nothing more is queued below the limit: end the operation.
-            kernel.cancel(token);
-        }
-    }
-}
-
-fn take(
-    kernel: &mut Uring,
-    completion: Completion,
-    group: Group,
-    received: &mut Vec<u8>,
-) -> io::Result<()> {
-    let length = match completion.result {
-        errno if errno == -libc::ECANCELED || errno == -libc::ENOBUFS => 0,
-        errno if errno < 0 => return Err(io::Error::from_raw_os_error(-errno)),
-        length => length.cast_unsigned(),
-    };
-    let Some(used) = completion.buffer else {
-        return if length == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::other("bytes without a buffer"))
-        };
-    };
-    let mut pieces = Vec::new();
-    kernel
-        .buffers(group)
-        .take(used.buffer, length, used.more, |piece| pieces.push(piece));
-    for piece in pieces {
-        received.extend_from_slice(kernel.buffers(group).bytes(piece));
-        kernel.buffers(group).release(piece.buffer, piece.length);
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn wanted() -> Wanted {
+        Wanted {
+            forced: None,
+            without: Vec::new(),
+            buffers: 8,
+        }
+    }
+
     #[test]
-    fn every_step_passes_on_this_kernel_or_says_why_not() {
+    fn every_step_passes_on_this_kernel() {
         for step in ReceiveStep::ALL {
             for buffers in [2, 8] {
-                let caps = Caps::probe(Some(step), buffers);
-                assert!(caps.is_ok(), "{}: {:?}", step.name(), caps);
+                let forced = Wanted {
+                    forced: Some(step),
+                    buffers,
+                    ..wanted()
+                };
+                let caps = Caps::probe(&forced).unwrap();
+                assert_eq!((caps.receive, caps.buffers), (step, buffers));
             }
         }
     }
 
     #[test]
-    fn the_best_step_is_chosen() {
-        let caps = Caps::probe(None, 8).expect("io_uring is available to the tests");
-        assert!(!caps.findings.is_empty());
-        assert!(ReceiveStep::ALL.contains(&caps.receive));
+    fn every_step_passes_without_what_is_optional() {
+        let least = Wanted {
+            without: Capability::ALL[4..].to_vec(),
+            ..wanted()
+        };
+        let caps = Caps::probe(&least).unwrap();
+        assert!(caps.describe().iter().all(|(_, has)| !has), "{caps:?}");
+        for (step, found) in caps.survey(&wanted()) {
+            assert!(found.is_ok(), "{}: {found:?}", step.name());
+        }
+    }
+
+    #[test]
+    fn the_best_step_is_chosen_and_nothing_is_missing() {
+        let caps = Caps::probe(&wanted()).unwrap();
+        let mut found = caps.survey(&wanted()).into_iter();
+        let best = found.find(|(_, found)| found.is_ok()).unwrap();
+        assert_eq!(caps.receive, best.0);
+        assert!(caps.describe().iter().all(|(_, has)| *has), "{caps:?}");
+    }
+
+    #[test]
+    fn a_mismatch_leads_to_the_next_lower_step() {
+        for (passing, step) in ReceiveStep::ALL.into_iter().enumerate() {
+            let mut asked = 0;
+            let chosen = choose(None, |_| {
+                asked += 1;
+                if asked > passing {
+                    Ok(())
+                } else {
+                    Err(io::Error::other("the pattern came back changed"))
+                }
+            });
+            assert_eq!((chosen, asked), (Ok(step), passing + 1));
+        }
+        let none = choose(None, |_| Err(io::Error::from_raw_os_error(libc::EINVAL)));
+        let SetupError(text) = none.unwrap_err();
+        assert!(text.contains("Linux 6.0 or later is needed"), "{text}");
+        for step in ReceiveStep::ALL {
+            assert!(text.contains(step.name()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_forced_step_that_fails_is_not_replaced() {
+        for step in ReceiveStep::ALL {
+            let mut asked = Vec::new();
+            let chosen = choose(Some(step), |step| {
+                asked.push(step);
+                Err(io::Error::from_raw_os_error(libc::EINVAL))
+            });
+            let SetupError(text) = chosen.unwrap_err();
+            assert_eq!(asked, [step]);
+            assert!(
+                text.contains(&format!("'tune.ring.receive {}'", step.name())),
+                "{text}"
+            );
+            assert!(text.contains(step.since()), "{text}");
+        }
     }
 
     #[test]
@@ -253,5 +290,7 @@ mod tests {
         assert!(explain(libc::ENOSYS).is_some_and(|t| t.contains("missing")));
         assert!(explain(libc::EPERM).is_some_and(|t| t.contains("io_uring_disabled")));
         assert!(explain(libc::EINVAL).is_none());
+        let old = unusable(&io::Error::from_raw_os_error(libc::EINVAL));
+        assert!(old.contains("Linux 6.0 or later is needed"), "{old}");
     }
 }

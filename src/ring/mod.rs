@@ -14,11 +14,12 @@ mod caps;
 mod errno;
 mod memory;
 pub mod scripted;
+mod self_test;
 mod token;
 mod uring;
 
 pub use buffers::{BufferGroup, BufferLayout, Piece};
-pub use caps::{Caps, SetupError, rings_allowed};
+pub use caps::{Caps, SetupError, Wanted, rings_allowed};
 pub use errno::{AcceptError, ConnectError, Errno, ReceiveError, SendError};
 pub use token::{Op, Token};
 pub use uring::Uring;

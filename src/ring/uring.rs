@@ -17,6 +17,7 @@ use std::time::Duration;
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 
 use super::buffers::{BufferGroup, BufferLayout};
+use super::caps::Caps;
 use super::errno::Errno;
 use super::memory::Mapping;
 use super::token::{Op, Token};
@@ -84,6 +85,8 @@ pub struct Uring {
     ring: IoUring,
     rings: [BufferRing; 2],
     step: ReceiveStep,
+    /// Whether one accept may bring many connections.
+    multishot_accept: bool,
     /// Entries pushed since the last enter.
     unsubmitted: u32,
     /// Index of the registered ring descriptor, which spares a look-up per enter.
@@ -112,30 +115,28 @@ struct BufferRing {
 
 impl Uring {
     /// Makes the ring with both buffer rings on the calling thread, which alone may use it.
-    pub fn new(step: ReceiveStep, buffers: u16) -> io::Result<Uring> {
-        Uring::with_entries(step, buffers, SQ_ENTRIES, CQ_ENTRIES)
+    pub fn new(caps: &Caps) -> io::Result<Uring> {
+        Uring::with_entries(caps, SQ_ENTRIES, CQ_ENTRIES)
     }
 
     /// The same with other queue sizes.
-    pub fn with_entries(step: ReceiveStep, buffers: u16, sq: u32, cq: u32) -> io::Result<Uring> {
-        let ring: IoUring = IoUring::builder()
-            .setup_cqsize(cq)
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_submit_all()
-            .setup_taskrun_flag()
-            .dontfork()
-            .build(sq)?;
-        let [small, bulk] = layouts(step, buffers);
+    pub fn with_entries(caps: &Caps, sq: u32, cq: u32) -> io::Result<Uring> {
+        let step = caps.receive;
+        let ring = bare(caps.deferred_work, sq, cq)?;
+        let [small, bulk] = layouts(step, caps.buffers);
         let rings = [
             BufferRing::register(&ring, Group::Small, small)?,
             BufferRing::register(&ring, Group::Bulk, bulk)?,
         ];
-        let registered = register_ring_descriptor(ring.as_raw_fd());
+        let registered = caps
+            .registered_ring
+            .then(|| register_ring_descriptor(ring.as_raw_fd()))
+            .flatten();
         let mut uring = Uring {
             ring,
             rings,
             step,
+            multishot_accept: caps.multishot_accept,
             unsubmitted: 0,
             registered,
             completions: VecDeque::with_capacity(1024),
@@ -145,6 +146,11 @@ impl Uring {
         };
         uring.publish();
         Ok(uring)
+    }
+
+    /// Whether enter(2) names the ring by its index.
+    pub(super) fn is_registered(&self) -> bool {
+        self.registered.is_some()
     }
 
     /// Pushes an entry, submitting first if the queue is full.
@@ -273,7 +279,8 @@ impl Kernel for Uring {
     fn accept(&mut self, listener: Fd, multishot: bool, token: Token) {
         let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         let fd = types::Fd(listener.0);
-        let entry = if multishot {
+        // A single accept is what a multishot one is after an early end: it is armed again.
+        let entry = if multishot && self.multishot_accept {
             opcode::AcceptMulti::new(fd).flags(flags).build()
         } else {
             let nowhere = std::ptr::null_mut();
@@ -464,6 +471,24 @@ impl Kernel for Uring {
     fn operations(&self) -> u64 {
         self.operations
     }
+}
+
+/// A ring without buffers. `deferred_work` = receive work waits for the thread's own enter
+/// (io_uring_setup(2)); otherwise the thread is not interrupted for it, and it runs at the next
+/// system call of any kind.
+pub(super) fn bare(deferred_work: bool, sq: u32, cq: u32) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_cqsize(cq)
+        .setup_submit_all()
+        .setup_taskrun_flag()
+        .dontfork();
+    if deferred_work {
+        builder.setup_single_issuer().setup_defer_taskrun();
+    } else {
+        builder.setup_coop_taskrun();
+    }
+    builder.build(sq)
 }
 
 /// A single receive into a provided buffer; the ring's buffer pointer replaces the null one.

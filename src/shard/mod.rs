@@ -103,10 +103,10 @@ pub fn run(
     shard: ShardId,
     world: Arc<World>,
     listeners: Vec<ShardListener>,
-    caps: Caps,
+    caps: &Caps,
     spin: Spin,
 ) -> io::Result<()> {
-    let kernel = Uring::new(caps.receive, caps.buffers)?;
+    let kernel = Uring::new(caps)?;
     let mut shard = Shard::new(shard, world, kernel);
     shard.spin_by(spin);
     for listener in listeners {

@@ -105,6 +105,9 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("auto: 50, without a CPU quota; else 0").ours(),
     works("tune.ring.receive", Global, 1, "auto|limit|incremental|bundle|plain", "How shards receive.", global::ring_receive)
         .default("auto").ours(),
+    works("tune.ring.without", Global, MANY, "<capability> ...",
+        "What to leave out though the kernel has it, to debug: 'limit', 'incremental', 'bundle', 'plain', 'deferred-work', 'registered-ring', 'multishot-accept'.", global::ring_without)
+        .default("nothing").ours(),
     works("uid", Global, 1, "<number>", "The user the process becomes once everything is bound.", process::user)
         .default("the starter"),
     works("ulimit-n", Global, 1, "<number>", "Descriptors of the process.", process::descriptors)

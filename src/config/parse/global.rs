@@ -6,7 +6,7 @@ use super::bind;
 use super::{Call, Complaint, Outcome, Parser};
 use crate::base::address::Address;
 use crate::base::rate::RATE_MAX;
-use crate::base::receive::ReceiveStep;
+use crate::base::receive::{Capability, ReceiveStep};
 use crate::config::diagnostics::{Diagnostic, Form, Severity};
 use crate::config::draft::Owner;
 use crate::config::environment::Environment;
@@ -275,6 +275,28 @@ pub(in crate::config) fn ring_receive(parser: &mut Parser<'_>, call: &Call<'_>) 
         return Err(call.complain(0, text));
     }
     parser.draft.global.receive_step = step;
+    Ok(())
+}
+
+pub(in crate::config) fn ring_without(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    let mut without = Vec::new();
+    for (index, word) in call.args.iter().enumerate() {
+        let mut all = Capability::ALL.into_iter();
+        let Some(capability) = all.find(|capability| capability.name() == word.text) else {
+            let names = Capability::ALL.map(|capability| format!("'{}'", capability.name()));
+            let text = format!(
+                "'tune.ring.without' knows {} (got '{}')",
+                names.join(", "),
+                word.text
+            );
+            return Err(call.complain(index, text));
+        };
+        without.push(capability);
+    }
+    if without.is_empty() {
+        return Err("'tune.ring.without' expects what to do without.".into());
+    }
+    parser.draft.global.ring_without.extend(without);
     Ok(())
 }
 

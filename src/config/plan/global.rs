@@ -6,7 +6,7 @@ use super::LogHost;
 use super::LogTarget;
 use super::SourcePorts;
 use crate::base::address::Address;
-use crate::base::receive::ReceiveStep;
+use crate::base::receive::{Capability, ReceiveStep};
 use crate::config::values::threads::CpuMap;
 
 /// Settings of the process.
@@ -57,6 +57,8 @@ pub struct Global {
     pub sndbuf_server: Option<u32>,
     /// Ours, `tune.ring.receive auto|limit|incremental|bundle|plain`: the receive step (debugging).
     pub receive_step: Option<ReceiveStep>,
+    /// Ours, `tune.ring.without`: what counts as missing in this kernel (debugging).
+    pub ring_without: Vec<Capability>,
     /// Ours, `tune.ring.buffers N`: buffers in each of a shard's two rings, a power of two 2..=256,
     /// 8 by default.
     pub ring_buffers: u16,
@@ -186,6 +188,7 @@ impl Default for Global {
             rcvbuf_server: None,
             sndbuf_server: None,
             receive_step: None,
+            ring_without: Vec::new(),
             ring_buffers: 8,
             source_ports: SourcePorts::default(),
             spin_us: None,

@@ -435,6 +435,7 @@ mod tests {
             descriptors_max: 0,
             descriptors_needed: 0,
             memory_limit: 0,
+            caps: crate::ring::Caps::least(8),
         };
         let shared = Arc::new(Shared::new(testing::world(logs), facts));
         let record = testing::record_in(&shared.world);

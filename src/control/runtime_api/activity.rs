@@ -120,7 +120,12 @@ pub(super) fn show(shared: &Shared) -> String {
     line("log_queued", count(shared.messages.queued()));
     line("log_sent", shared.messages.sent());
     line("log_dropped", shared.messages.dropped());
+    let caps = &shared.facts.caps;
+    for (name, has) in caps.describe() {
+        line(name, u64::from(has));
+    }
     line("descriptors", count(process::descriptors_open()));
     line("rss_kb", process::resident_kb());
+    let _ = writeln!(text, "receive_step: {}", caps.receive.name());
     text
 }

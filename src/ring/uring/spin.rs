@@ -71,11 +71,15 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::base::receive::ReceiveStep;
-    use crate::ring::{Fd, Group, Interest, Op, Token, Wait};
+    use crate::ring::{Caps, Fd, Group, Interest, Op, Token, Wait};
 
     fn ring() -> Uring {
-        Uring::with_entries(ReceiveStep::Plain, 2, 8, 64).expect("io_uring is available to tests")
+        let caps = Caps {
+            deferred_work: true,
+            registered_ring: true,
+            ..Caps::least(2)
+        };
+        Uring::with_entries(&caps, 8, 64).expect("io_uring is available to tests")
     }
 
     #[test]

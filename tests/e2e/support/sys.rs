@@ -72,40 +72,55 @@ pub(crate) fn leave_network() -> io::Result<()> {
 
 /// Has `command` run with io_uring_setup answered by `errno`.
 pub(crate) fn deny_io_uring(command: &mut Command, errno: i32) {
-    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
-    unsafe { command.pre_exec(move || filter_io_uring(errno)) };
+    deny(command, libc::SYS_io_uring_setup, None, errno);
 }
 
-/// A seccomp filter (seccomp(2)) that answers io_uring_setup with `errno` and allows everything
-/// else.
-fn filter_io_uring(errno: i32) -> std::io::Result<()> {
+/// Has `command` run with one operation of io_uring_register answered by `errno`.
+pub(crate) fn deny_registering(command: &mut Command, operation: u32, errno: i32) {
+    deny(command, libc::SYS_io_uring_register, Some(operation), errno);
+}
+
+fn deny(command: &mut Command, call: libc::c_long, operation: Option<u32>, errno: i32) {
+    // SAFETY: between fork and exec only prctl(2) is called, which is async-signal-safe.
+    unsafe { command.pre_exec(move || filter(call, operation, errno)) };
+}
+
+/// A seccomp filter (seccomp(2)) that answers a system call with `errno`, all of them or those with
+/// this second argument, and allows everything else.
+fn filter(call: libc::c_long, operation: Option<u32>, errno: i32) -> io::Result<()> {
     let word = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
         code: u16::try_from(code).expect("BPF codes are small"),
         jt,
         jf,
         k,
     };
-    let setup = u32::try_from(libc::SYS_io_uring_setup).expect("a system call number");
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let call = u32::try_from(call).expect("a system call number");
     let refuse = libc::SECCOMP_RET_ERRNO | errno.cast_unsigned();
+    // Where there is no operation to compare, the jump goes on either way.
+    let (operation, other) = operation.map_or((0, 0), |operation| (operation, 1));
     let mut filter = [
-        // Offset 0 of struct seccomp_data is the system call's number.
-        word(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        word(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, setup, 0, 1),
+        // Of struct seccomp_data: the call's number, and the low half of its second argument.
+        word(load, 0, 0, 0),
+        word(equal, call, 0, 3),
+        word(load, 24, 0, 0),
+        word(equal, operation, 0, other),
         word(libc::BPF_RET | libc::BPF_K, refuse, 0, 0),
         word(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
     ];
     let program = libc::sock_fprog {
-        len: 4,
+        len: 6,
         filter: filter.as_mut_ptr(),
     };
     // SAFETY: PR_SET_NO_NEW_PRIVS takes plain numbers.
     if unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) } != 0 {
-        return Err(std::io::Error::last_os_error());
+        return Err(io::Error::last_os_error());
     }
     let mode = libc::SECCOMP_MODE_FILTER;
-    // SAFETY: `program` and its four instructions live until the call returns.
+    // SAFETY: `program` and its six instructions live until the call returns.
     if unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } != 0 {
-        return Err(std::io::Error::last_os_error());
+        return Err(io::Error::last_os_error());
     }
     Ok(())
 }
