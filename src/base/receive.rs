@@ -1,5 +1,5 @@
-//! What kernels differ in: how a shard receives, and what else its ring may do. Chosen at start from
-//! what the kernel can do; debug settings force a step or leave something out.
+//! What kernels differ in: how a shard receives, and what else its ring may do. Chosen at start
+//! from what the kernel can do; debug settings force a step or leave something out.
 
 /// How a shard receives, from the best to the most widely available.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
