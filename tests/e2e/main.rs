@@ -39,6 +39,7 @@ mod proxy_protocol_seams;
 mod runtime_socket;
 mod scenarios;
 mod send_proxy;
+mod short_sessions;
 mod slow_readers;
 mod slow_start;
 mod source_ports;

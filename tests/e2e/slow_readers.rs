@@ -34,13 +34,10 @@ fn connect_with_buffer(address: SocketAddr, receive_bytes: usize) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(receive_bytes).unwrap();
     socket.set_send_buffer_size(64 << 10).unwrap();
-    socket
-        .connect_timeout(&address.into(), Duration::from_millis(900))
-        .unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .unwrap();
-    socket.into()
+    let stream = client::connect_socket(socket, address).unwrap();
+    let patience = Some(Duration::from_secs(30));
+    stream.set_read_timeout(patience).unwrap();
+    stream
 }
 
 struct Stage {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::support::balancer::{is_tidegate, skip};
 use crate::support::client::{self, End, connect_port, read_bytes, read_end, write};
-use crate::support::port::free_port;
+use crate::support::port::{free_port, free_ports};
 use crate::support::server::listen;
 use crate::support::{Balancer, MockServer, eventually, turn, wait_for};
 
@@ -69,8 +69,7 @@ fn a_source_of_no_address_undoes_an_inherited_one() {
 fn ports_of_a_range_are_taken_in_turn() {
     let _turn = turn::shared();
     let server = MockServer::hold();
-    let low = free_port();
-    let high = low.saturating_add(2);
+    let (low, high) = free_ports(3).into_inner();
     let range = format!("source 127.0.5.3:{low}-{high}");
     let (balancer, port) = start(&server, "", &range);
     let mut ports: Vec<u16> = (low..high).map(|_| seen(&server, port).port()).collect();
@@ -125,15 +124,15 @@ fn a_range_in_use_is_free_again_when_its_connections_are() {
     }
     let _turn = turn::shared();
     let server = MockServer::hold();
-    let low = free_port().min(u16::MAX - 3);
-    let range = format!("source 127.0.5.7:{low}-{}", low + 3);
+    let (low, high) = free_ports(4).into_inner();
+    let range = format!("source 127.0.5.7:{low}-{high}");
     let (balancer, port) = start(&server, "", &range);
     for _ in 0..3 {
         let clients: Vec<_> = (0..4).map(|_| connect_port(port)).collect();
         let held: Vec<_> = clients.iter().map(|_| server.next()).collect();
         let mut ports: Vec<u16> = held.iter().map(|s| s.peer_addr().unwrap().port()).collect();
         ports.sort_unstable();
-        assert_eq!(ports, (low..=low + 3).collect::<Vec<_>>());
+        assert_eq!(ports, (low..=high).collect::<Vec<_>>());
         assert!(read_end(&connect_port(port)).0.is_empty());
         // By resets: TIME_WAIT would keep the ports from their next use.
         held.into_iter().for_each(client::reset);

@@ -10,14 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::clock::wait_for;
-use super::port;
 use super::stats::{Activity, Stat};
+use super::{port, variant};
 
 /// The program under test.
 pub(crate) fn program() -> PathBuf {
@@ -157,7 +158,7 @@ impl Setup {
 
     /// The config text with its stats socket in `dir`.
     pub(crate) fn text(&self, dir: &Path) -> String {
-        format!(
+        variant::apply(&format!(
             "global\n    stats socket {}/stats level admin\n    nbthread {}\n{}\n\
              defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 30s\n    \
              timeout server 30s\n\n{}\n",
@@ -165,7 +166,7 @@ impl Setup {
             self.shards,
             self.global,
             self.body,
-        )
+        ))
     }
 
     /// Starts it and waits until it is ready.
@@ -183,6 +184,8 @@ pub(crate) struct Balancer {
     _dir: TempDir,
     stats_path: PathBuf,
     stderr: Arc<Mutex<String>>,
+    /// Reads it, until its last writer has closed it.
+    stderr_reader: JoinHandle<()>,
     /// Descriptors it had when it was ready and idle.
     descriptors_idle: usize,
     /// Descriptors that it opens for good at a later time: the sockets of Unix log targets at the
@@ -198,7 +201,7 @@ impl Balancer {
 
     /// Starts one with a whole config; `stats_path` is the stats socket that the text names.
     pub(crate) fn start_text(dir: TempDir, text: &str) -> Self {
-        Balancer::start_file(dir, "balancer.cfg", text)
+        Balancer::start_file(dir, "balancer.cfg", &variant::apply(text))
     }
 
     /// The same with a name for the file, whose extension says what it is written in.
@@ -223,7 +226,7 @@ impl Balancer {
         command.stdin(setup.stdin.map_or_else(Stdio::null, Stdio::from));
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("start the balancer");
-        let stderr = collect(child.stderr.take().expect("stderr is piped"));
+        let (stderr, stderr_reader) = collect(child.stderr.take().expect("stderr is piped"));
         let unix_logs = text
             .lines()
             .filter(|line| line.trim().starts_with("log /"))
@@ -233,6 +236,7 @@ impl Balancer {
             _dir: dir,
             stats_path,
             stderr,
+            stderr_reader,
             descriptors_idle: 0,
             descriptors_late: if is_tidegate() { unix_logs } else { 4 },
         };
@@ -246,6 +250,10 @@ impl Balancer {
         let bound = Duration::from_secs(10);
         let ready = wait_for(bound, || {
             if let Some(status) = self.child.try_wait().expect("wait for the balancer") {
+                // What it said last may still be in the pipe.
+                wait_for(Duration::from_secs(1), || {
+                    self.stderr_reader.is_finished().then_some(())
+                });
                 panic!(
                     "the balancer ended at start: {status}\n{text}\n{}",
                     self.stderr()
@@ -261,6 +269,7 @@ impl Balancer {
             self.stderr()
         );
         if is_tidegate() {
+            variant::check(&self.activity());
             // A shard that has an operation in the kernel has all its descriptors.
             let armed = || {
                 self.activity()
@@ -484,10 +493,10 @@ fn bound_addresses(text: &str) -> Vec<String> {
         .collect()
 }
 
-fn collect(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<String>> {
+fn collect(mut pipe: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {
     let text = Arc::new(Mutex::new(String::new()));
     let shared = Arc::clone(&text);
-    std::thread::spawn(move || {
+    let reader = std::thread::spawn(move || {
         let mut buffer = [0; 4096];
         while let Ok(count @ 1..) = pipe.read(&mut buffer) {
             let piece = String::from_utf8_lossy(&buffer[..count]);
@@ -497,5 +506,5 @@ fn collect(mut pipe: impl Read + Send + 'static) -> Arc<Mutex<String>> {
                 .push_str(&piece);
         }
     });
-    text
+    (text, reader)
 }

@@ -2,23 +2,49 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
-use super::stream;
-
-/// A connect slower than this counts as failed: the kernel repeats a lost SYN after one second, so
-/// a later success would hide that the listener dropped the first.
-const CONNECT_MAX: Duration = Duration::from_millis(900);
+use super::{Stopwatch, stream, sys};
 
 /// Longest wait for any one read or write.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Connects, or says why not.
 pub(crate) fn try_connect(address: impl Into<SocketAddr>) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address.into(), CONNECT_MAX)?;
-    prepare(stream)
+    let address = address.into();
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    connect_socket(socket, address)
+}
+
+/// Connects a socket. A connect whose SYN had to be repeated counts as failed: a later success
+/// would hide that the listener dropped the first. The kernel repeats it after a second, so that is
+/// the longest wait. Mere time doesn't count: a machine may be busy.
+pub(crate) fn connect_socket(socket: Socket, address: SocketAddr) -> io::Result<TcpStream> {
+    socket.set_nonblocking(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => {}
+        other => other?,
+    }
+    let begun = Stopwatch::start();
+    loop {
+        let mut waiting = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+        let ready = poll(&mut waiting, PollTimeout::from(50_u8))? > 0;
+        if let Some(error) = socket.take_error()? {
+            return Err(error);
+        }
+        if sys::segments_repeated(&socket)? > 0 || begun.elapsed() > PATIENCE {
+            let text = "the SYN was not answered within a second";
+            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+        }
+        if ready {
+            socket.set_nonblocking(false)?;
+            return prepare(socket.into());
+        }
+    }
 }
 
 /// Connects; fails the test if that takes too long.
@@ -46,8 +72,7 @@ pub(crate) fn connect_bound(source: SocketAddr, address: SocketAddr) -> TcpStrea
 fn try_connect_bound(source: SocketAddr, address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.bind(&source.into())?;
-    socket.connect_timeout(&address.into(), CONNECT_MAX)?;
-    prepare(socket.into())
+    connect_socket(socket, address)
 }
 
 /// A port of 127.0.0.1.

@@ -7,6 +7,7 @@ pub(crate) mod announcement;
 pub(crate) mod balancer;
 pub(crate) mod client;
 pub(crate) mod clock;
+pub(crate) mod failures;
 pub(crate) mod networks;
 pub(crate) mod port;
 pub(crate) mod proxy_header;
@@ -17,6 +18,7 @@ pub(crate) mod stream;
 pub(crate) mod sys;
 pub(crate) mod syslog;
 pub(crate) mod turn;
+pub(crate) mod variant;
 
 pub(crate) use balancer::{Balancer, is_tidegate, skip};
 pub(crate) use clock::{StopOnDrop, Stopwatch, eventually, wait_for};

@@ -1,48 +1,90 @@
 //! Free ports, and who listens on them.
 //!
-//! Ports lie below the range that outgoing connections draw from: thousands of client sockets of
-//! these tests would otherwise now and then sit on the port that a stopped server wants back.
+//! Ports lie outside of the range that outgoing connections draw from: thousands of client sockets
+//! of these tests would otherwise now and then sit on the port that a stopped server wants back.
 
 use std::collections::HashSet;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::sync::{LazyLock, Mutex, PoisonError};
+
+use socket2::{Domain, Socket, Type};
 
 use super::clock::wait_for;
 use std::time::Duration;
 
-/// First port that is handed out, and how many there are: above the well-known services, below
-/// 32,768.
-const FIRST: u32 = 10_240;
-const COUNT: u32 = 22_000;
+/// Below are services of the host.
+const LOWEST: u16 = 10_240;
+/// Ports that are enough for a run of all tests.
+const ENOUGH: usize = 2_000;
 
 static GIVEN: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
+/// The ports that are handed out.
+static ALL: LazyLock<Vec<u16>> = LazyLock::new(|| {
+    let path = "/proc/sys/net/ipv4/ip_local_port_range";
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut numbers = text.split_whitespace().map(str::parse::<u16>);
+    let outgoing = match (numbers.next(), numbers.next()) {
+        (Some(Ok(low)), Some(Ok(high))) => low..=high,
+        _ => panic!("{path}: {text:?}"),
+    };
+    let outside: Vec<u16> = (LOWEST..=u16::MAX)
+        .filter(|port| !outgoing.contains(port))
+        .collect();
+    if outside.len() >= ENOUGH {
+        return outside;
+    }
+    // Where the range leaves too few, below the services then, or all there are.
+    let lower: Vec<u16> = (1_100..=u16::MAX)
+        .filter(|port| !outgoing.contains(port))
+        .collect();
+    if lower.len() >= ENOUGH {
+        return lower;
+    }
+    (LOWEST..=u16::MAX).collect()
+});
+
 /// A port that nobody listens on, on any address, and that no other caller in this process gets.
 pub(crate) fn free_port() -> u16 {
-    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
-    // Processes that run at the same time start at different places.
-    let start = std::process::id().wrapping_mul(7_919);
-    for step in 0..COUNT {
-        let offset = start
-            .wrapping_add(u32::try_from(given.len()).unwrap_or(0))
-            .wrapping_add(step);
-        let port = u16::try_from(FIRST + offset % COUNT).expect("below 65,536");
-        if given.contains(&port) || !bindable(port) {
-            continue;
-        }
-        given.insert(port);
-        return port;
-    }
-    panic!("no free port between {FIRST} and {}", FIRST + COUNT);
+    *free_ports(1).start()
 }
 
-fn bindable(port: u16) -> bool {
-    let four = TcpListener::bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-    if four.is_err() {
-        return false;
+/// So many of them in a row.
+pub(crate) fn free_ports(count: u16) -> RangeInclusive<u16> {
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
+    let all = &*ALL;
+    // Processes that run at the same time start at different places.
+    let start = usize::try_from(std::process::id()).expect("a number") * 7_919 + given.len();
+    for step in 0..all.len() {
+        let first = all[(start + step) % all.len()];
+        let Some(last) = first.checked_add(count - 1) else {
+            continue;
+        };
+        let is_free = |port: u16| {
+            all.binary_search(&port).is_ok() && !given.contains(&port) && bindable(port)
+        };
+        if (first..=last).all(is_free) {
+            given.extend(first..=last);
+            return first..=last;
+        }
     }
-    drop(four);
-    TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).is_ok()
+    panic!("no {count} free ports among {}", all.len());
+}
+
+/// Whether somebody else has the port. The socket that finds out never listens: the copy of it that
+/// a process has which another test is just starting would keep the port from being listened on.
+fn bindable(port: u16) -> bool {
+    let bind = |address: SocketAddr| {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())
+    };
+    bind((Ipv4Addr::UNSPECIFIED, port).into()).is_ok()
+        && bind((Ipv6Addr::UNSPECIFIED, port).into()).is_ok()
 }
 
 /// How many listening sockets of the host have this port.

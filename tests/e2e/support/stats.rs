@@ -113,6 +113,12 @@ impl Activity {
         sum
     }
 
+    /// Whether the answer has this line.
+    pub(crate) fn has_line(&self, line: &str) -> bool {
+        let text = self.text.as_deref().unwrap_or("");
+        text.lines().any(|own| own == line)
+    }
+
     /// The number of each shard: `name: SUM [ OF EACH ]`.
     pub(crate) fn of_each_shard(&self, name: &str) -> Vec<u64> {
         let text = self.text.as_deref().unwrap_or("");

@@ -38,13 +38,21 @@ pub(crate) fn option(socket: RawFd, level: i32, name: i32) -> io::Result<i32> {
     Ok(value)
 }
 
-/// Segments with data that a connection has received (tcpi_data_segs_in of tcp(7)'s TCP_INFO,
-/// which the C library's structure ends before).
+/// Segments with data that a connection has received (tcpi_data_segs_in).
 pub(crate) fn data_segments_received(stream: &std::net::TcpStream) -> io::Result<u32> {
-    const AT: usize = 152;
+    tcp_info(stream, 152)
+}
+
+/// Segments that a connection has sent again (tcpi_total_retrans), its SYN included.
+pub(crate) fn segments_repeated(socket: &impl AsRawFd) -> io::Result<u32> {
+    tcp_info(socket, 100)
+}
+
+/// A number at an offset of tcp(7)'s TCP_INFO, which the C library's structure ends before.
+fn tcp_info(socket: &impl AsRawFd, at: usize) -> io::Result<u32> {
     let mut info = [0u8; 256];
     let mut length = info.len() as libc::socklen_t;
-    let fd = stream.as_raw_fd();
+    let fd = socket.as_raw_fd();
     let pointer = info.as_mut_ptr().cast();
     // SAFETY: the kernel writes at most `length` bytes to `info`; both live until the call returns.
     let result = unsafe {
@@ -57,7 +65,7 @@ pub(crate) fn data_segments_received(stream: &std::net::TcpStream) -> io::Result
         )
     };
     checked(libc::c_long::from(result))?;
-    let number = info[AT..AT + 4].try_into().map_err(io::Error::other)?;
+    let number = info[at..at + 4].try_into().map_err(io::Error::other)?;
     Ok(u32::from_ne_bytes(number))
 }
 
