@@ -19,6 +19,7 @@ use peer::{Peer, Script};
 use plan::Scenario;
 use tidegate::base::address::Address;
 use tidegate::base::ids::{ListenerId, ShardId};
+use tidegate::base::receive::ReceiveStep;
 use tidegate::base::spin::Spin;
 use tidegate::base::time::Moment;
 use tidegate::config::plan::{Endpoint, Target};
@@ -49,6 +50,7 @@ const IDLE_TURNS_MAX: u32 = 50;
 /// What a run was, for statistics.
 #[derive(Default, Debug)]
 pub(crate) struct Summary {
+    pub(crate) seeds: u64,
     pub(crate) turns: u64,
     pub(crate) bytes: u64,
     pub(crate) sessions: u64,
@@ -70,6 +72,7 @@ pub(crate) struct Summary {
 impl Summary {
     /// Adds another run.
     pub(crate) fn add(&mut self, other: &Summary) {
+        self.seeds += other.seeds;
         self.turns += other.turns;
         self.bytes += other.bytes;
         self.sessions += other.sessions;
@@ -121,6 +124,13 @@ impl Transform for Unchanged {
     fn finish(&mut self, _output: &mut Vec<u8>) {}
 }
 
+/// The receive step of a seed. Neighbouring seeds differ in what else a seed decides, so that each
+/// step meets all of it.
+pub(crate) fn step(seed: u64) -> ReceiveStep {
+    let steps = ReceiveStep::ALL;
+    steps[usize::try_from(seed / 8 % steps.len() as u64).expect("a small number")]
+}
+
 /// Runs a seed; false if anything is wrong, which has then been printed.
 pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
     let mut simulation = Simulation::new(seed, traced);
@@ -140,6 +150,7 @@ pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
                 ports.map(|port| gauge(&port.gauges).load(Relaxed)).sum()
             };
             Some(Summary {
+                seeds: 1,
                 spliced: gauges(|gauges| &gauges.spliced_bytes),
                 promotions: gauges(|gauges| &gauges.splice_promotions),
                 demotions: gauges(|gauges| &gauges.splice_demotions),
@@ -166,7 +177,7 @@ pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
 impl Simulation {
     fn new(seed: u64, traced: bool) -> Simulation {
         let mut random = Random::new(seed);
-        let scenario = Scenario::new(&mut random);
+        let scenario = Scenario::new(&mut random, step(seed));
         let mut network = Network::new(random.number(), scenario.settings.clone());
         if traced {
             network.trace = Some(Vec::new());

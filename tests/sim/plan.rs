@@ -44,8 +44,8 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// The scenario of a seed.
-    pub(crate) fn new(random: &mut Random) -> Scenario {
+    /// The scenario of a seed, on a receive step.
+    pub(crate) fn new(random: &mut Random, step: ReceiveStep) -> Scenario {
         let connects_fail = random.chance(350);
         let times_out = random.chance(150);
         let shards = random.pick(&[1, 1, 1, 1, 1, 2, 2, 3]);
@@ -55,7 +55,7 @@ impl Scenario {
             configuration(random, maxconn, connects_fail, times_out, returns);
         let plan = config::load_text("sim.cfg", &text, &Nothing).0;
         let plan = plan.unwrap_or_else(|| panic!("not a configuration:\n{text}"));
-        let (step, layouts) = rings(random);
+        let layouts = rings(random, step);
         let entries_max = random.pick(&[8, 8, 64, 2048]);
         let floor = u64::from(maxconn) * 16 * 1024;
         let memory_max = floor + random.pick(&[0, 256 << 10, 2 << 20, 64 << 20]);
@@ -293,14 +293,7 @@ fn slow_start(random: &mut Random) -> String {
     words
 }
 
-fn rings(random: &mut Random) -> (ReceiveStep, [BufferLayout; 2]) {
-    let step = random.pick(&[
-        ReceiveStep::Limit,
-        ReceiveStep::Limit,
-        ReceiveStep::Incremental,
-        ReceiveStep::Bundle,
-        ReceiveStep::Plain,
-    ]);
+fn rings(random: &mut Random, step: ReceiveStep) -> [BufferLayout; 2] {
     let mut layouts = Scripted::layouts(step, random.pick(&[2, 8]));
     if random.chance(400) {
         for layout in &mut layouts {
@@ -308,7 +301,7 @@ fn rings(random: &mut Random) -> (ReceiveStep, [BufferLayout; 2]) {
             layout.size = 4 << 10;
         }
     }
-    (step, layouts)
+    layouts
 }
 
 fn network(random: &mut Random, connects_fail: bool) -> Settings {

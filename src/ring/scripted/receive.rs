@@ -106,6 +106,10 @@ impl Scripted {
             let mut length = room.min(left);
             let read = {
                 let mut network = self.network.borrow_mut();
+                if bundle && network.random.chance(300) {
+                    // One more transfer follows a bundle when the socket has more.
+                    length = room;
+                }
                 if network.random.chance(100) {
                     length = u32::try_from(network.random.between(1, u64::from(length)))
                         .expect("at most a length");
@@ -120,7 +124,7 @@ impl Scripted {
             };
             let count = u32::try_from(bytes.len()).expect("at most a length");
             let used = self.groups[group as usize].fill(&bytes);
-            let left = left - count;
+            let left = left.saturating_sub(count);
             if let Kind::Receive { left: rest, .. } = &mut self.active[index].kind {
                 *rest = left;
             }
