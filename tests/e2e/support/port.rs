@@ -130,3 +130,28 @@ pub(crate) fn unsent(stream: &TcpStream) -> u64 {
         .and_then(|hex| u64::from_str_radix(&hex, 16).ok())
         .unwrap_or(0)
 }
+
+#[test]
+fn a_free_port_is_free_while_processes_start() {
+    let _turn = super::turn::shared();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let starting = || {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let status = std::process::Command::new("true").status();
+                assert!(status.expect("run true").success());
+            }
+        };
+        scope.spawn(starting);
+        scope.spawn(starting);
+        let _stop = super::StopOnDrop(&done);
+        let port = free_port();
+        let address = SocketAddr::from((Ipv4Addr::new(127, 0, 0, 2), port));
+        for _ in 0..5_000 {
+            assert!(bindable(port));
+            let socket = super::server::listen(address, 1);
+            // At once, whoever has a copy.
+            let _ = socket2::SockRef::from(&socket).shutdown(std::net::Shutdown::Both);
+        }
+    });
+}
