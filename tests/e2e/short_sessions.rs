@@ -240,7 +240,8 @@ fn many_short_sessions_leave_nothing() {
         free_port()
     );
     body += &format!(
-        "listen ranged\n    bind 0.0.0.0:{}\n    server s 127.0.6.10:{service} source 127.0.6.9:{}-{}\n",
+        "listen ranged\n    bind 0.0.0.0:{}\n    \
+         server s 127.0.6.10:{service} source 127.0.6.9:{}-{}\n",
         ports.ranged,
         sources.start(),
         sources.end()
