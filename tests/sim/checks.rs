@@ -7,6 +7,7 @@ use super::Simulation;
 use super::peer::Peer;
 use super::plan;
 use tidegate::base::address::Address;
+use tidegate::base::receive::ReceiveStep;
 use tidegate::config::plan::Target;
 use tidegate::lb::{Backend, Server};
 use tidegate::shard::{FrontCounter, Gauges, ProxyCounters, SessionRecord};
@@ -32,6 +33,8 @@ impl Simulation {
         assert!(pipes <= most, "{pipes} pipes of {most}");
         let made = self.world.pipes_made.load(Relaxed) as usize;
         assert_eq!(pipes, made, "pipes are counted");
+        let most = self.world.memory_max + self.late_max();
+        assert!(held <= most, "{held} private bytes of {most}");
         let reserved = self.world.memory_reserved.load(Relaxed);
         assert!(reserved <= self.world.memory_max, "{reserved} reserved");
         let network = self.network.borrow();
@@ -57,6 +60,16 @@ impl Simulation {
             open <= most + parked + unseen as u64,
             "{open} sessions of {most}"
         );
+    }
+
+    /// What may be held above the bound: a bundle may bring what its ring holds, once per direction.
+    fn late_max(&self) -> u64 {
+        if self.scenario.step != ReceiveStep::Bundle {
+            return 0;
+        }
+        let rings = self.scenario.layouts.iter();
+        let bytes = rings.map(|ring| u64::from(ring.count) * u64::from(ring.size));
+        2 * u64::from(self.scenario.maxconn) * bytes.max().unwrap_or(0)
     }
 
     /// What the peers have seen, once nothing happens any more.
