@@ -1,4 +1,4 @@
-//! The data path's end-to-end tests again: in each engine, on each receive step.
+//! The data path's end-to-end tests again, in each variant: on each receive step.
 //!
 //! Runs the end-to-end tests' own program once per variant, with lines for every configuration that
 //! force it. One after the other: most of these tests wait, so a run of them fills its time.
