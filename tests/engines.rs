@@ -17,14 +17,15 @@ use std::time::{Duration, Instant};
 /// close.
 ///
 /// Left out: `agent`, `backups`, `balancing`, `check*`, `health`, `passive`, `slow_start` (who is
-/// chosen, before a byte is read), `cli`, `endpoints`, `logging`, `privileges`, `runtime_socket`,
-/// `supervision`, `take_over`, `toml` (the process around it), `listeners*` and
-/// `proxy_protocol_refused` (before a session), `scenarios` (whole installations, for most of a
-/// minute; they carry what these carry), `proxy_protocol_programs` (programs' headers) and `kernel`,
-/// which forces the steps itself.
-const DATA_PATH: [&str; 18] = [
+/// chosen, before a byte is read), `cli`, `logging`, `privileges`, `runtime_socket`, `supervision`,
+/// `take_over`, `toml` (the process around it), `listeners*` and `proxy_protocol_refused` (before a
+/// session), `proxy_protocol_programs` (whose header a program reads), `scenarios` (whole
+/// installations, for most of a minute; they carry what these carry), and `kernel`, which forces
+/// the steps itself.
+const DATA_PATH: [&str; 19] = [
     "closing",
     "endings",
+    "endpoints",
     "failover",
     "integrity",
     "lifecycle",

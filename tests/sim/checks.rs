@@ -62,7 +62,7 @@ impl Simulation {
         );
     }
 
-    /// What may be held above the bound: a bundle may bring what its ring holds, once per direction.
+    /// What may be held above the bound: a bundle may bring what its ring holds, once a direction.
     fn late_max(&self) -> u64 {
         if self.scenario.step != ReceiveStep::Bundle {
             return 0;
