@@ -113,18 +113,13 @@ fn next_deadline(session: &Session, now: Moment) -> Moment {
         State::Resting { until } => until,
         State::Flushing { check_at, .. } => check_at,
         State::Relaying => {
-            let client = side_deadline(session, Side::Client);
-            let server = side_deadline(session, Side::Server);
-            let deadline = client.min(server).min(session.drain_until);
-            if deadline != Moment::NEVER {
-                return deadline;
-            }
-            // No side is counting now, but one may later: look again after the shorter timeout.
-            let timeouts = Side::BOTH.map(|side| timeout_ms(session, side)).into_iter();
-            match timeouts.filter(|ms| *ms > 0).min() {
-                Some(ms) => now.after_ms(u64::from(ms)),
-                None => Moment::NEVER,
-            }
+            // A side that doesn't count now may do so later: its receive may be about to be armed.
+            // So it is looked at again after its timeout.
+            let ends = Side::BOTH.map(|side| match timeout_ms(session, side) {
+                0 => Moment::NEVER,
+                ms => side_deadline(session, side).min(now.after_ms(u64::from(ms))),
+            });
+            ends[0].min(ends[1]).min(session.drain_until)
         }
     }
 }
