@@ -23,18 +23,13 @@ impl Simulation {
         let held: u64 = gauges
             .map(|gauges| gauges.private_taken_bytes.load(Relaxed))
             .sum();
-        assert!(
-            held <= self.world.memory_max,
-            "{held} private bytes of {}",
-            self.world.memory_max
-        );
+        let most = self.world.memory_max + self.late_max();
+        assert!(held <= most, "{held} private bytes of {most}");
         let pipes = self.network.borrow().pipes_open();
         let most = self.scenario.pipes_max as usize;
         assert!(pipes <= most, "{pipes} pipes of {most}");
         let made = self.world.pipes_made.load(Relaxed) as usize;
         assert_eq!(pipes, made, "pipes are counted");
-        let most = self.world.memory_max + self.late_max();
-        assert!(held <= most, "{held} private bytes of {most}");
         let reserved = self.world.memory_reserved.load(Relaxed);
         assert!(reserved <= self.world.memory_max, "{reserved} reserved");
         let network = self.network.borrow();
