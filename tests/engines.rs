@@ -1,4 +1,4 @@
-//! The data path's end-to-end tests again, in each variant: on each receive step.
+//! The data path's end-to-end tests again: in each engine, on each receive step.
 //!
 //! Runs the end-to-end tests' own program once per variant, with lines for every configuration that
 //! force it. One after the other: most of these tests wait, so a run of them fills its time.
@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// chosen, before a byte is read), `cli`, `logging`, `privileges`, `runtime_socket`, `supervision`,
 /// `take_over`, `toml` (the process around it), `listeners*` and `proxy_protocol_refused` (before a
 /// session), `proxy_protocol_programs` (whose header a program reads), `scenarios` (whole
-/// installations, for most of a minute; they carry what these carry), and `kernel`, which forces
-/// the steps itself.
+/// installations, for most of a minute; they carry what these carry), and `kernel` and `splice`,
+/// which force steps and engines themselves.
 const DATA_PATH: [&str; 19] = [
     "closing",
     "endings",
@@ -50,6 +50,17 @@ const RUN_MAX: Duration = Duration::from_secs(600);
 /// Runs that wait for their turn.
 static TURN: Mutex<()> = Mutex::new(());
 
+/// The receive steps.
+const LIMIT: &str = "tune.ring.receive limit";
+const INCREMENTAL: &str = "tune.ring.receive incremental";
+const BUNDLE: &str = "tune.ring.receive bundle";
+const PLAIN: &str = "tune.ring.receive plain";
+/// A ring as the oldest kernels have it.
+const LEAST: &str = "tune.ring.without deferred-work registered-ring multishot-accept";
+/// The engines. The run of the end-to-end tests itself has both, and chooses.
+const COPY: &str = "nosplice";
+const SPLICE: [&str; 2] = ["option splice-request", "option splice-response"];
+
 /// A run of all these tests.
 struct Variant {
     global: &'static [&'static str],
@@ -69,14 +80,15 @@ macro_rules! variants {
 }
 
 variants! {
-    limit: ["tune.ring.receive limit"], [], ["receive_step: limit"];
-    incremental: ["tune.ring.receive incremental"], [], ["receive_step: incremental"];
-    bundle: ["tune.ring.receive bundle"], [], ["receive_step: bundle"];
-    plain: ["tune.ring.receive plain"], [], ["receive_step: plain"];
-    plain_on_the_least_kernel:
-        ["tune.ring.receive plain",
-         "tune.ring.without deferred-work registered-ring multishot-accept"], [],
+    limit_copied: [LIMIT, COPY], [], ["receive_step: limit"];
+    limit_spliced: [LIMIT], SPLICE, ["receive_step: limit"];
+    incremental_copied: [INCREMENTAL, COPY], [], ["receive_step: incremental"];
+    incremental_spliced: [INCREMENTAL], SPLICE, ["receive_step: incremental"];
+    bundle_copied: [BUNDLE, COPY], [], ["receive_step: bundle"];
+    bundle_spliced: [BUNDLE], SPLICE, ["receive_step: bundle"];
+    plain_copied: [PLAIN, COPY, LEAST], [],
         ["receive_step: plain", "deferred_work: 0", "registered_ring: 0", "multishot_accept: 0"];
+    plain_spliced: [PLAIN], SPLICE, ["receive_step: plain"];
 }
 
 /// The end-to-end tests' program, built as this one was.
@@ -119,7 +131,15 @@ fn run(name: &str, variant: &Variant) {
     command.env("TIDEGATE_TEST_SHOWN", variant.shown.join("\n"));
     // A leak shows after a tenth of them too.
     command.env("TIDEGATE_SHORT_SESSIONS", "5000");
+    let noted = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("spliced-{name}"));
+    std::fs::write(&noted, "").expect("an empty file");
+    command.env("TIDEGATE_TEST_SPLICED", &noted);
     let (passed, output) = output(command, begun);
+    let spliced = std::fs::read_to_string(&noted).expect("what was spliced");
+    let spliced: u64 = spliced
+        .lines()
+        .map(|line| line.parse::<u64>().expect("a number"))
+        .sum();
     let mut tests: BTreeMap<&str, u32> = BTreeMap::new();
     for line in output.lines() {
         let test = line.strip_prefix("test ");
@@ -132,7 +152,8 @@ fn run(name: &str, variant: &Variant) {
     // Past the capture: a passed variant says what it was, too.
     let _ = writeln!(
         std::io::stderr(),
-        "variant {name}: {total} tests in {seconds} s"
+        "variant {name}: {total} tests in {seconds} s, {} MB spliced",
+        spliced / 1_000_000
     );
     if !passed {
         let failures = output
@@ -140,6 +161,8 @@ fn run(name: &str, variant: &Variant) {
             .map_or(&*output, |at| &output[at..]);
         panic!("variant {name} fails after {seconds} s:\n{failures}");
     }
+    let copied = variant.global.contains(&COPY);
+    assert_eq!(spliced == 0, copied, "{spliced} bytes were spliced");
     for group in DATA_PATH {
         assert!(
             tests.contains_key(group),

@@ -437,6 +437,7 @@ impl Balancer {
             self.stats("show stat"),
             self.stderr(),
         );
+        variant::note(&self.activity());
     }
 
     /// What of past sessions is still there, in words.

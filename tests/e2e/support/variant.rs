@@ -2,7 +2,10 @@
 //!
 //! `tests/engines.rs` runs the data path's tests again in each variant. It says so by environment
 //! variables: lines for the `global` and `defaults` sections of every configuration, and what `show
-//! activity` then has to show, without which a run could be about nothing.
+//! activity` then has to show, without which a run could be about nothing; and it is told how many
+//! bytes each balancer has spliced.
+
+use std::io::Write;
 
 use super::stats::Activity;
 
@@ -12,6 +15,8 @@ const GLOBAL: &str = "TIDEGATE_TEST_GLOBAL";
 const DEFAULTS: &str = "TIDEGATE_TEST_DEFAULTS";
 /// Lines of `show activity`.
 const SHOWN: &str = "TIDEGATE_TEST_SHOWN";
+/// A file for the bytes that each balancer has spliced, a line each.
+const SPLICED: &str = "TIDEGATE_TEST_SPLICED";
 
 fn lines(variable: &str) -> Vec<String> {
     let text = std::env::var(variable).unwrap_or_default();
@@ -49,4 +54,15 @@ pub(crate) fn check(activity: &Activity) {
     for line in lines(SHOWN) {
         assert!(activity.has_line(&line), "not '{line}': {activity:?}");
     }
+}
+
+/// Notes what a balancer has spliced, when its test is over.
+pub(crate) fn note(activity: &Activity) {
+    let Some(path) = std::env::var_os(SPLICED) else {
+        return;
+    };
+    let bytes = activity.number("spliced_bytes").expect("spliced bytes");
+    let file = std::fs::File::options().append(true).open(path);
+    let written = file.and_then(|mut file| file.write_all(format!("{bytes}\n").as_bytes()));
+    written.expect("note what was spliced");
 }
