@@ -206,7 +206,10 @@ impl Running {
 
         let world =
             world(plan, shards, &budget, memory.private).map_err(text("make the shards' ports"))?;
-        let shared = Arc::new(Shared::new(world, facts(&budget, memory.limit, caps.clone())));
+        let shared = Arc::new(Shared::new(
+            world,
+            facts(&budget, memory.limit, caps.clone()),
+        ));
         let on_console = !console.is_quiet() && report.is_none() && !settings.silent;
         let log = LogThread::start(Arc::clone(&shared), on_console, report.is_none())
             .map_err(text("start the log thread"))?;
