@@ -1,14 +1,25 @@
 //! When a direction is spliced instead of copied, and when it goes back: a pure policy over what
 //! its reads bring and how busy its shard is.
 //!
-//! Copying is faster while the shard has time left (the kernel receives into cache-hot buffers and
-//! sends large pieces); splicing costs less processor time per byte. So a direction without an
-//! option is spliced only while it reads in bulk on a shard that has no time left.
+//! A stream is faster when it is copied, while the shard has time left (the kernel receives into
+//! cache-hot buffers and sends large pieces); splicing costs less processor time per byte. So a
+//! stream without an option is spliced only while the shard has no time left. Large messages in turn
+//! are better off spliced on any shard: who waits for one waits for every copy of it (64 KiB each
+//! way on one connection: 2.2 times the exchanges of copying).
 
 /// A read of this many bytes is one of a bulk direction.
 pub const BULK_READ: u32 = 16 << 10;
 /// So many reads in bulk in a row, on a busy shard, move a direction without an option to splicing.
 pub const ADAPTIVE_RUN: i8 = 6;
+/// A message of so many bytes between two turns of a conversation is a large one.
+pub const MESSAGE_MIN: u32 = BULK_READ;
+/// One of more bytes is a stream: no pipe holds it at once.
+pub const MESSAGE_MAX: u32 = 1 << 20;
+/// What a message is measured in: two bytes hold one beyond the largest.
+const UNIT: u32 = 64;
+const _: () = assert!(MESSAGE_MAX / UNIT < u16::MAX as u32 / 2);
+/// So many large messages in a row, on any shard, move a direction without an option to splicing.
+pub const MESSAGES_RUN: u8 = 3;
 /// So many move one under `option splice-auto`, on any shard.
 pub const AUTO_RUN: i8 = 3;
 /// So many smaller reads in a row move it back.
@@ -65,6 +76,10 @@ pub struct Splice {
     run: i8,
     /// Reads in a row that found nothing although something was announced.
     vain: u8,
+    /// Large messages in a row.
+    messages: u8,
+    /// Bytes since the other direction's last, in units of [`UNIT`].
+    message: u16,
 }
 
 impl Splice {
@@ -76,6 +91,20 @@ impl Splice {
         } else {
             self.run.min(0).saturating_sub(1)
         };
+        let units = u16::try_from(bytes.div_ceil(UNIT)).unwrap_or(u16::MAX);
+        self.message = self.message.saturating_add(units);
+        if u32::from(self.message) > MESSAGE_MAX / UNIT {
+            self.messages = 0;
+        }
+    }
+
+    /// Notes that the other direction has brought bytes: it is its turn, and a message is over.
+    pub fn answered(&mut self) {
+        match u32::from(std::mem::take(&mut self.message)) * UNIT {
+            0 => {}
+            MESSAGE_MIN..=MESSAGE_MAX => self.messages = self.messages.saturating_add(1),
+            _ => self.messages = 0,
+        }
     }
 
     /// Notes that a read found nothing.
@@ -95,7 +124,7 @@ impl Splice {
     pub fn wants_pipe(&self, load: u32) -> bool {
         match self.splicing {
             Splicing::Never => false,
-            Splicing::Adaptive => self.run >= ADAPTIVE_RUN && load > BUSY,
+            Splicing::Adaptive => self.converses() || (self.run >= ADAPTIVE_RUN && load > BUSY),
             Splicing::Auto => self.run >= AUTO_RUN,
             Splicing::Always => true,
         }
@@ -106,7 +135,7 @@ impl Splice {
         let small = self.run <= -SMALL_RUN || rested_ms >= REST_MS;
         match self.splicing {
             Splicing::Never => true,
-            Splicing::Adaptive => small || load < IDLE,
+            Splicing::Adaptive => small || (load < IDLE && !self.converses()),
             Splicing::Auto => small,
             Splicing::Always => false,
         }
@@ -117,6 +146,14 @@ impl Splice {
         self.engine = engine;
         self.run = 0;
         self.vain = 0;
+        if engine == Engine::Copy {
+            self.messages = 0;
+        }
+    }
+
+    /// Whether it brings large messages in turn with the other direction.
+    fn converses(&self) -> bool {
+        self.messages >= MESSAGES_RUN
     }
 }
 
@@ -205,6 +242,36 @@ mod tests {
         assert!(!direction.wants_copy(BUSY, 0), "in a row");
         read(&mut direction, 100, 1);
         assert!(direction.wants_copy(BUSY, 0));
+    }
+
+    #[test]
+    fn large_messages_in_turn_are_spliced_on_any_shard() {
+        let mut direction = splice(Splicing::Adaptive);
+        let message = |direction: &mut Splice, bytes: u32| {
+            direction.received(bytes / 2);
+            direction.received(bytes - bytes / 2);
+            direction.answered();
+            direction.answered();
+        };
+        for _ in 1..MESSAGES_RUN {
+            message(&mut direction, MESSAGE_MIN);
+        }
+        assert!(!direction.wants_pipe(0));
+        message(&mut direction, MESSAGE_MIN / 2);
+        for _ in 0..MESSAGES_RUN {
+            assert!(!direction.wants_pipe(0), "in a row");
+            message(&mut direction, MESSAGE_MAX);
+        }
+        assert!(direction.wants_pipe(0));
+        direction.switch(Engine::Spliced);
+        assert!(!direction.wants_copy(0, 0));
+        // A stream begins.
+        direction.received(MESSAGE_MAX);
+        direction.received(BULK_READ);
+        assert!(direction.wants_copy(0, 0) && !direction.wants_copy(IDLE, 0));
+        direction.answered();
+        direction.switch(Engine::Copy);
+        assert!(!direction.wants_pipe(0));
     }
 
     #[test]

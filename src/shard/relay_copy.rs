@@ -128,7 +128,8 @@ impl<K: Kernel> Shard<K> {
 
     /// Adds received bytes to the live counters, and notes who is active for the bulk bound.
     pub(super) fn count_received(&mut self, slot: u32, direction: Direction, length: u32) {
-        let session = self.sessions.at(slot).expect("a live session");
+        let session = self.sessions.at_mut(slot).expect("a live session");
+        session.halves[1 - direction as usize].splice.answered();
         let bytes = u64::from(length);
         let (front, server) = match direction {
             Direction::Up => (FrontCounter::BytesIn, ServerCounter::BytesIn),
