@@ -9,6 +9,10 @@
 //! everything else asleep, and tries cost next to nothing: seven looks in 64 to 4,096 sleeps, and
 //! none at all while sleeps are long.
 //!
+//! Where work comes in batches nobody waits for this shard in particular: it would be met awake in
+//! smaller batches, at the same rate and a higher cost (64 connections opened at a time: 4 % more
+//! CPU time for each). Then it doesn't look either.
+//!
 //! Nothing here reads a clock.
 
 use std::time::Duration;
@@ -23,6 +27,9 @@ const REST_MAX: u32 = 4096;
 /// Only sleeps shorter than so many bounds bring the next try nearer: a sleep includes the time to
 /// wake up, on both ends, so work that could have been found in a bound comes this late.
 const BRIEF_BOUNDS: u64 = 4;
+
+/// Completions of a turn, on average, above which work comes in batches.
+const BATCH: u64 = 4;
 
 /// How long a shard that never sleeps looks in one go: what it reports stays fresh.
 const GO: Duration = Duration::from_millis(1);
@@ -46,6 +53,8 @@ pub struct Spinner {
     always: bool,
     /// Average cost of a look.
     cost_ns: u64,
+    /// Average of the completions of a turn, times [`WEIGHT`].
+    batch: u64,
     /// Sleeps left before the next try; 0 = looking pays, or is being tried.
     resting: u32,
     /// The next rest.
@@ -65,6 +74,7 @@ impl Spinner {
             bound_ns: u64::from(bound_us) * 1_000,
             always: spin == Spin::Always,
             cost_ns: 0,
+            batch: 0,
             resting: REST_MIN,
             rest: REST_MIN,
             found: 0,
@@ -81,8 +91,13 @@ impl Spinner {
         if self.always {
             return Some(GO);
         }
-        let looks = self.bound_ns > 0 && self.resting == 0;
+        let looks = self.bound_ns > 0 && self.resting == 0 && self.batch <= BATCH * WEIGHT;
         looks.then_some(Duration::from_nanos(self.bound_ns))
+    }
+
+    /// A turn had so many completions.
+    pub fn gathered(&mut self, completions: u64) {
+        self.batch = self.batch - self.batch / WEIGHT + completions;
     }
 
     /// A look has found work after `time`.
@@ -172,6 +187,20 @@ mod tests {
         let pauses = |turn| if turn % 10 == 0 { 5_000 } else { 15 };
         let (_, sleeps) = live(&mut spinner, 10_000, 50, pauses);
         assert_eq!(sleeps, 1_000);
+    }
+
+    #[test]
+    fn batches_are_waited_for_asleep() {
+        let mut spinner = Spinner::new(Spin::UpTo(BOUND_US));
+        let _ = live(&mut spinner, 1_000, 50, |_| 20);
+        assert!(spinner.bound().is_some());
+        (0..100).for_each(|_| spinner.gathered(2 * BATCH));
+        assert!(spinner.bound().is_none());
+        (0..100).for_each(|_| spinner.gathered(1));
+        assert!(spinner.bound().is_some());
+        let mut always = Spinner::new(Spin::Always);
+        (0..100).for_each(|_| always.gathered(1_000_000));
+        assert!(always.bound().is_some());
     }
 
     #[test]

@@ -304,6 +304,7 @@ impl<K: Kernel> Shard<K> {
     pub fn turn(&mut self) -> io::Result<()> {
         self.sleep()?;
         self.measure_load();
+        let before = self.completions;
         for _ in 0..COMPLETIONS_PER_TURN {
             let Some(completion) = self.kernel.next_completion() else {
                 break;
@@ -311,6 +312,7 @@ impl<K: Kernel> Shard<K> {
             self.completions += 1;
             self.dispatch(completion);
         }
+        self.spinner.gathered(self.completions - before);
         self.expire_timers();
         if self.accept_rest_until <= self.now {
             self.resume_accepting();
