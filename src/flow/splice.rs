@@ -3,9 +3,9 @@
 //!
 //! A stream is faster when it is copied, while the shard has time left (the kernel receives into
 //! cache-hot buffers and sends large pieces); splicing costs less processor time per byte. So a
-//! stream without an option is spliced only while the shard has no time left. Large messages in turn
-//! are better off spliced on any shard: who waits for one waits for every copy of it (64 KiB each
-//! way on one connection: 2.2 times the exchanges of copying).
+//! stream without an option is spliced only while the shard has no time left. Large messages in
+//! turn are better off spliced on any shard: who waits for one waits for every copy of it (64 KiB
+//! each way on one connection: 2.2 times the exchanges of copying).
 
 /// A read of this many bytes is one of a bulk direction.
 pub const BULK_READ: u32 = 16 << 10;
