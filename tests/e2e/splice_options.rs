@@ -70,6 +70,34 @@ fn each_option_splices_its_direction() {
     assert!(both > SHORT, "{both}");
 }
 
+/// Large messages in turn need no option and no busy shard; small ones are copied.
+#[test]
+fn large_messages_in_turn_are_spliced_without_an_option() {
+    if skip("it splices where an option asks for it") {
+        return;
+    }
+    let _turn = turn::shared();
+    let server = MockServer::echo();
+    for (length, rounds) in [(256 << 10, 40), (64, 400)] {
+        let (setup, port) = listen(&server, "");
+        let balancer = setup.start();
+        let client = client::connect_port(port);
+        let mut message = vec![0; length];
+        for byte in (0..=u8::MAX).cycle().take(rounds) {
+            message.fill(byte);
+            // Its end leaves last: the answer begins before, but in turn from then on.
+            std::thread::scope(|scope| {
+                scope.spawn(|| client::write(&client, &message));
+                assert_eq!(client::read_bytes(&client, length), message);
+            });
+        }
+        drop(client);
+        balancer.settle();
+        let bytes = balancer.info("TotalSplicedBytesOut");
+        assert_eq!(bytes > 0, length > 64, "{length}: {bytes}");
+    }
+}
+
 #[test]
 fn a_session_does_what_its_frontend_or_its_backend_asks() {
     let _turn = turn::shared();
