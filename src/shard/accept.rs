@@ -53,7 +53,7 @@ enum Accepting {
 pub(super) struct Acceptor {
     fd: Fd,
     pub(super) frontend: Arc<Frontend>,
-    /// Process, frontend, listener.
+    /// Process, listener, frontend, in the order in which they are taken: see `take_numbers`.
     limits: [LimitId; 3],
     accepting: Accepting,
     parked: VecDeque<Fd>,
@@ -99,11 +99,11 @@ impl<K: Kernel> Shard<K> {
         let listener = LimitKey::Listener(listener_id);
         let limits = [
             self.world.process_limit,
-            frontend.limit,
             self.world
                 .limits
                 .find(listener)
                 .expect("every listener has a limit"),
+            frontend.limit,
         ];
         let ordered = |last: &Acceptor| last.listener_id < listener_id;
         assert!(
@@ -315,6 +315,8 @@ impl<K: Kernel> Shard<K> {
         taken
     }
 
+    /// The frontend's comes last, and is given back first: its peak is shown, so it must never
+    /// count a connection that another limit refuses, or one more than there are.
     fn take_numbers(&mut self, index: usize) -> bool {
         let ids = self.acceptors[index].limits;
         for (taken, id) in ids.iter().enumerate() {
@@ -334,8 +336,8 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn give_limits(&mut self, index: usize) {
         self.load().subtract();
         self.churn.add(self.now);
-        // In the reverse of the order of taking: whoever gets the process's unit must find the
-        // frontend's and the listener's given back before, or those would count one too many.
+        // In the reverse of the order of taking: whoever gets the process's or the listener's unit
+        // must find the frontend's given back before, or that would count one too many.
         for id in self.acceptors[index].limits.into_iter().rev() {
             let woken = self.world.limits.give(id);
             self.wake_shards(woken);
