@@ -67,4 +67,6 @@ fn no_byte_is_lost_and_nothing_leaks() {
     let headers = total.proxied.min(total.refused);
     assert!(seeds < SEEDS || headers > seeds / 4, "{total:?}");
     assert!(seeds < SEEDS || total.handed_over > seeds / 4, "{total:?}");
+    let ports = total.ported.min(4 * total.portless);
+    assert!(seeds < SEEDS || ports > seeds / 4, "{total:?}");
 }

@@ -21,6 +21,8 @@ pub struct Ports {
     count: u64,
     /// A bit for each port that a connection has, or that is nobody's.
     taken: Box<[AtomicU64]>,
+    /// How many of these bits are of ports that nobody gets.
+    left_out: u64,
     /// Where the search begins, counted on from round to round: it never goes back, whichever
     /// thread is late.
     next: AtomicU64,
@@ -41,18 +43,20 @@ impl Ports {
             taken: (0..words)
                 .map(|word| AtomicU64::new(past_the_end(word)))
                 .collect(),
+            left_out: words * BITS - count,
             next: AtomicU64::new(0),
         }
     }
 
     /// The same without some, which nobody gets.
     #[must_use]
-    pub fn without(self, ports: impl IntoIterator<Item = u16>) -> Ports {
+    pub fn without(mut self, ports: impl IntoIterator<Item = u16>) -> Ports {
         for port in ports {
             if let Some((word, bit)) = self.place(port) {
                 word.fetch_or(bit, Relaxed);
             }
         }
+        self.left_out = self.set();
         self
     }
 
@@ -74,6 +78,11 @@ impl Ports {
         if let Some((word, bit)) = self.place(port) {
             word.fetch_and(!bit, Relaxed);
         }
+    }
+
+    /// How many connections have now.
+    pub fn held(&self) -> u64 {
+        self.set().saturating_sub(self.left_out)
     }
 
     /// Bytes it takes.
@@ -102,6 +111,13 @@ impl Ports {
             return u16::try_from(u64::from(self.low) + found).ok();
         }
         None
+    }
+
+    fn set(&self) -> u64 {
+        let words = self.taken.iter();
+        words
+            .map(|word| u64::from(word.load(Relaxed).count_ones()))
+            .sum()
     }
 
     fn place(&self, port: u16) -> Option<(&AtomicU64, u64)> {
@@ -149,8 +165,10 @@ mod tests {
             ports.give(port);
         }
         assert_eq!([next(), next(), next()], [Some(65_405), Some(65_410), None]);
+        assert_eq!(ports.held(), 136);
         ports.give(u16::MAX);
         ports.give(65_400);
+        assert_eq!(ports.held(), 134);
         assert_eq!([next(), next()], [Some(u16::MAX), Some(65_400)]);
     }
 
@@ -190,8 +208,10 @@ mod tests {
     #[test]
     fn nobody_gets_a_port_that_is_left_out() {
         let ports = Ports::new(1000, 1099).without((1000..1098).chain([999, 1100, 0]));
+        assert_eq!(ports.held(), 0);
         let all: Vec<_> = std::iter::from_fn(|| next(&ports)).collect();
         assert_eq!(all, [1098, 1099]);
+        assert_eq!(ports.held(), 2);
         // Nor does giving back what is none of its own change anything.
         for port in [0, 999, 1100, 1127, 1128, u16::MAX] {
             ports.give(port);

@@ -147,6 +147,11 @@ impl Destination {
         self.on.load(Relaxed)
     }
 
+    /// How many of its ports connections have now.
+    pub fn held(&self) -> u64 {
+        self.ports.held()
+    }
+
     /// Bytes it takes.
     pub fn bytes(&self) -> usize {
         size_of_val(self) + self.ports.bytes() - size_of_val(&self.ports)

@@ -205,6 +205,7 @@ mod tests {
             connect_refused: 0,
             connect_never: 0,
             connect_error: 0,
+            port_taken: 0,
             accept_error: 0,
             send_short: 0,
             late: 0,

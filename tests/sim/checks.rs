@@ -316,7 +316,18 @@ impl Simulation {
             let key = tidegate::base::limits::LimitKey::Listener(listener.listener_id);
             let id = limits.find(key).expect("every listener has one");
             assert_eq!(limits.current(id), 0, "listener limit");
+            // Each frontend has one listener.
+            let frontend = &self.world.frontends[usize::from(listener.proxy_id.0)];
+            let peak = limits.peak(frontend.as_ref().expect("a frontend").limit);
+            let most = limits.max(id).min(limits.max(self.world.process_limit));
+            assert!(peak <= most, "a frontend has had {peak} of {most}");
         }
+        let servers = self.world.backends.iter().flatten();
+        let ranges = servers.flat_map(|backend| &backend.servers);
+        let ranges = ranges.filter_map(|server| server.source_ports());
+        let chosen = self.world.destinations.iter().map(|to| to.held());
+        let held: u64 = chosen.chain(ranges.map(|ports| ports.held())).sum();
+        assert_eq!(held, 0, "ports");
         assert_eq!(self.world.log_queue.dropped(), 0);
         self.check_statistics();
     }

@@ -67,6 +67,9 @@ pub(crate) struct Summary {
     pub(crate) demotions: u64,
     pub(crate) unpiped: u64,
     pub(crate) unfit: u64,
+    /// Connects from a port that was chosen, and those that got none.
+    pub(crate) ported: u64,
+    pub(crate) portless: u64,
 }
 
 impl Summary {
@@ -85,6 +88,8 @@ impl Summary {
         self.demotions += other.demotions;
         self.unpiped += other.unpiped;
         self.unfit += other.unfit;
+        self.ported += other.ported;
+        self.portless += other.portless;
     }
 }
 
@@ -156,6 +161,8 @@ pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
                 demotions: gauges(|gauges| &gauges.splice_demotions),
                 unpiped: gauges(|gauges| &gauges.pipes_refused),
                 unfit: gauges(|gauges| &gauges.splice_unfit),
+                ported: gauges(|gauges| &gauges.sources_chosen),
+                portless: gauges(|gauges| &gauges.sources_exhausted),
                 turns: simulation.turns,
                 bytes: peers.iter().map(|peer| peer.received).sum(),
                 sessions: sessions.len() as u64,

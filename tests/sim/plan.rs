@@ -149,6 +149,16 @@ fn configuration(
         " tune.pipesize {}",
         random.pick(&["4k", "64k", "1m"])
     ));
+    // Where connects may fail, so few that they don't suffice.
+    let ports = if connects_fail {
+        "50000-50001"
+    } else {
+        "50000-50999"
+    };
+    if random.chance(300) {
+        let when = random.pick(&["always", "always", "auto"]);
+        line(format!(" tune.source-ports {when} {ports}"));
+    }
     let long = format!("{LONG_MS}ms");
     let long = long.as_str();
     let time = |random: &mut Random| {
@@ -270,6 +280,12 @@ fn configuration(
             if random.chance(backups) {
                 words += " backup";
             }
+            if random.chance(200) {
+                words += " source 10.9.9.9";
+                if random.chance(500) {
+                    write!(words, ":{ports}").expect("a string takes all");
+                }
+            }
             if returns {
                 words += &slow_start(random);
             }
@@ -316,6 +332,8 @@ fn network(random: &mut Random, connects_fail: bool) -> Settings {
     let [connect_refused, connect_never, connect_error] =
         [odds(700, 600), odds(500, 500), odds(500, 200)];
     let pipe_refused = odds(200, 500);
+    // Seldom all that a shard tries for one connection.
+    let port_taken = odds(500, if connects_fail { 950 } else { 300 });
     let if_fails = |odds: u32| if connects_fail { odds } else { 0 };
     let low = random.pick(&[200, 4_000, 60_000]);
     let high = low * random.pick(&[1, 4, 40]);
@@ -329,6 +347,7 @@ fn network(random: &mut Random, connects_fail: bool) -> Settings {
         connect_refused: if_fails(connect_refused),
         connect_never: if_fails(connect_never),
         connect_error: if_fails(connect_error),
+        port_taken,
         accept_error,
         send_short,
         late,

@@ -130,11 +130,13 @@ impl Kernel for Scripted {
         &self.groups[group as usize].buffers
     }
 
-    fn connect(&self, to: &Address, _options: &SocketOptions) -> Result<(Fd, bool), Errno> {
+    fn connect(&self, to: &Address, options: &SocketOptions) -> Result<(Fd, bool), Errno> {
         let Address::Ip(to) = to else {
             panic!("the network has no Unix sockets");
         };
-        let connected = self.network.borrow_mut().connect(*to);
+        let ports = options.source.and_then(|source| source.ports);
+        let port = ports.map(|(port, _)| port);
+        let connected = self.network.borrow_mut().connect(*to, port);
         connected.map(|(fd, done)| (Fd(fd), done)).map_err(Errno)
     }
 

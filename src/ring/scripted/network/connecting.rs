@@ -46,14 +46,26 @@ impl Network {
         self.tell(client);
     }
 
-    /// A shard connects to a server.
-    pub(in super::super) fn connect(&mut self, to: SocketAddr) -> Result<(i32, bool), i32> {
+    /// A shard connects to a server, from a port that it names or one of the system's choice.
+    pub(in super::super) fn connect(
+        &mut self,
+        to: SocketAddr,
+        port: Option<u16>,
+    ) -> Result<(i32, bool), i32> {
         let settings = self.settings.clone();
+        if let Some(port) = port {
+            // Somebody else's, or in TIME_WAIT; those of its own connections a shard knows.
+            let own = self.connects_from(port, to);
+            assert!(!own, "port {port} is taken for two connections to {to}");
+            if self.random.chance(settings.port_taken) {
+                return Err(self.random.pick(&[libc::EADDRINUSE, libc::EADDRNOTAVAIL]));
+            }
+        }
         if self.random.chance(settings.connect_error) {
             let errors = [libc::EMFILE, libc::EADDRNOTAVAIL, libc::ENETUNREACH];
             return Err(self.random.pick(&errors));
         }
-        let from = SocketAddr::from(([10, 9, 9, 9], 1));
+        let from = SocketAddr::from(([10, 9, 9, 9], port.unwrap_or(1)));
         let id = self.make_socket(from, to);
         let Some(fd) = self.open_descriptor(Target::Stream(id)) else {
             return Err(libc::EMFILE);

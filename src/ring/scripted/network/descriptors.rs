@@ -47,6 +47,18 @@ impl Network {
         counts
     }
 
+    /// Whether a shard has a connection from a port to an address.
+    pub(super) fn connects_from(&self, port: u16, to: SocketAddr) -> bool {
+        let mut open = self.descriptors.iter().flatten();
+        open.any(|descriptor| match descriptor.target {
+            Target::Stream(id) => {
+                let socket = self.at(id);
+                socket.connects && socket.local.port() == port && socket.remote == to
+            }
+            Target::Listener(_) => false,
+        })
+    }
+
     pub(super) fn open_descriptor(&mut self, target: Target) -> Option<i32> {
         let open = self.descriptors.iter().flatten().count();
         if open >= self.settings.descriptors_max {

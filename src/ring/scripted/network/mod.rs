@@ -39,6 +39,8 @@ pub struct Settings {
     pub connect_never: u32,
     /// Connects for which there is no descriptor, no port or no route.
     pub connect_error: u32,
+    /// Ports that shards name for a connect and that are somebody else's.
+    pub port_taken: u32,
     /// Accepts that fail.
     pub accept_error: u32,
     /// Sends that take less than there is room for.
