@@ -1,10 +1,11 @@
-//! Sessions per second, kept by the control thread's one-second tick.
+//! Sessions per second and idle time, kept by the control thread's one-second tick.
 //!
 //! Shards only count. A rate is the difference of two readings over the time between them; the
 //! highest is kept beside it. Peaks of a backend's open sessions are sampled here too, since no
 //! limit counts them exactly.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::base::ids::{ProxyId, ServerId};
@@ -41,6 +42,9 @@ struct Table {
     rates: HashMap<Subject, Rate>,
     /// Most sessions a backend was seen with.
     peaks: HashMap<ProxyId, u64>,
+    /// Nanoseconds in which all shards have worked, and percent of the last second.
+    worked_ns: u64,
+    worked_percent: u64,
 }
 
 /// The rates of everything.
@@ -82,6 +86,12 @@ impl Rates {
                 note(Subject::Server(server.id), total);
             }
         }
+        let worked = world.ports.iter().map(|port| &port.gauges.worked_ns);
+        let worked_ns: u64 = worked.map(|worked_ns| worked_ns.load(Relaxed)).sum();
+        let time_ns = elapsed_ms * 1_000_000 * world.ports.len() as u64;
+        let in_it = worked_ns.saturating_sub(table.worked_ns);
+        let percent = (100 * in_it).checked_div(time_ns).unwrap_or(0);
+        (table.worked_ns, table.worked_percent) = (worked_ns, percent.min(100));
         for backend in world.backends.iter().flatten() {
             let id = backend.proxy.proxy_id;
             let active = backend_active(world, id);
@@ -97,6 +107,11 @@ impl Rates {
             .get(&subject)
             .copied()
             .unwrap_or_default()
+    }
+
+    /// Percent of the last second in which the shards had nothing to do.
+    pub fn idle_percent(&self) -> u64 {
+        100 - self.table().worked_percent
     }
 
     /// Most sessions a backend was seen with.

@@ -497,7 +497,7 @@ impl<K: Kernel> Shard<K> {
         set(&gauges.buffers_total, total);
         set(&gauges.pipes_used, pipes_used);
         set(&gauges.pipes_free, pipes_free);
-        set(&gauges.load_permille, u64::from(self.load.permille()));
+        set(&gauges.busy_permille, u64::from(self.load.permille()));
         set(&gauges.timers, self.wheel.len() as u64);
         set(&gauges.operations, operations);
         set(&gauges.parked, self.parked as u64);

@@ -116,8 +116,11 @@ pub struct Gauges {
     pub splice_demotions: AtomicU64,
     /// Directions that can't be spliced, and are copied for good.
     pub splice_unfit: AtomicU64,
+    /// Nanoseconds in which the shard has worked since its start, as it looks every few
+    /// milliseconds.
+    pub worked_ns: AtomicU64,
     /// Share of time in which the shard works, thousandths: a recent average.
-    pub load_permille: AtomicU64,
+    pub busy_permille: AtomicU64,
     /// Errors that no table names.
     pub errors_unexpected: AtomicU64,
     /// Looks before a sleep that found work.

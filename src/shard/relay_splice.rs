@@ -45,7 +45,9 @@ impl<K: Kernel> Shard<K> {
     /// Ends a window of the shard's load when it is over.
     pub(super) fn measure_load(&mut self) {
         if self.load.window_is_over(self.now.0) {
-            self.load.end_window(self.now.0, self.kernel.worked_ns());
+            let worked_ns = self.kernel.worked_ns();
+            self.gauges().worked_ns.store(worked_ns, Relaxed);
+            self.load.end_window(self.now.0, worked_ns);
         }
     }
 

@@ -1,5 +1,6 @@
 //! The runtime socket: framing, levels, and the table of `show stat`.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -71,6 +72,33 @@ fn a_client_that_half_closes_gets_its_answer() {
         answer.starts_with("# pxname,svname,") && answer.ends_with("\n\n"),
         "{answer}"
     );
+    balancer.settle();
+}
+
+/// The page has every line of the answer, and no other.
+#[test]
+fn every_line_of_show_activity_is_documented() {
+    let _turn = turn::shared();
+    if skip("its lines are its own") {
+        return;
+    }
+    let (balancer, _servers, _port) = three();
+    let text = balancer.stats("show activity");
+    let shown: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.split_once(": "))
+        .map(|(name, _)| name)
+        .collect();
+    let page = include_str!("../../docs/activity.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `"));
+    let names = rows.map(|row| row.split(" |").next().expect("a cell"));
+    let documented: BTreeSet<&str> = names
+        .flat_map(|cell| cell.split("`, `"))
+        .map(|name| name.trim_end_matches('`'))
+        .collect();
+    assert!(shown.len() > 60, "{text}");
+    let differences: Vec<_> = shown.symmetric_difference(&documented).collect();
+    assert!(differences.is_empty(), "{differences:?}");
     balancer.settle();
 }
 

@@ -333,6 +333,7 @@ fn without_a_port_the_session_goes_to_another_server_at_once() {
     let number = |name| balancer.activity().number(name).unwrap();
     assert_eq!(number("sources_exhausted"), 4);
     assert_eq!((number("sources_chosen"), number("sources_in_use")), (8, 0));
+    assert_eq!(number("sources_held"), 8);
     let stat = balancer.stat();
     assert_eq!(stat.number("l", "a", "wredis"), 4);
     assert_eq!(stat.number("l", "a", "wretr"), 0);

@@ -7,7 +7,7 @@ use crate::support::balancer::{is_tidegate, skip};
 use crate::support::client::{self, End, connect_port, read_bytes, read_end, write};
 use crate::support::port::{free_port, free_ports};
 use crate::support::server::listen;
-use crate::support::{Balancer, MockServer, eventually, turn, wait_for};
+use crate::support::{Balancer, MockServer, Syslog, eventually, turn, wait_for};
 
 /// Addresses of this machine that nothing else uses.
 const OURS: [&str; 2] = ["127.0.5.1", "127.0.5.2"];
@@ -87,13 +87,16 @@ fn a_source_whose_ports_are_all_in_use_is_a_failure_with_a_name() {
     let _turn = turn::shared();
     let server = MockServer::hold();
     let own = format!("source 127.0.5.4:{}", free_port());
-    let (balancer, port) = start(&server, "", &own);
+    let syslog = Syslog::start();
+    let logs = format!("option tcplog\n    log {} local0", syslog.address());
+    let (balancer, port) = start(&server, &logs, &own);
     let first = connect_port(port);
     write(&first, b"x");
     let taken = server.next();
     read_bytes(&taken, 1);
     let second = connect_port(port);
     assert!(read_end(&second).0.is_empty());
+    assert_eq!(syslog.take_session().end, "RC");
     let activity = balancer.activity();
     assert_eq!(activity.number("sources_exhausted"), Some(1));
     assert_eq!(balancer.stat().number("l", "s", "econ"), 1);
@@ -133,6 +136,7 @@ fn a_range_in_use_is_free_again_when_its_connections_are() {
         let mut ports: Vec<u16> = held.iter().map(|s| s.peer_addr().unwrap().port()).collect();
         ports.sort_unstable();
         assert_eq!(ports, (low..=high).collect::<Vec<_>>());
+        assert_eq!(balancer.activity().number("sources_held"), Some(4));
         assert!(read_end(&connect_port(port)).0.is_empty());
         // By resets: TIME_WAIT would keep the ports from their next use.
         held.into_iter().for_each(client::reset);

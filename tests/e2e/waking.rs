@@ -1,5 +1,7 @@
 //! How shards wait: asleep when nothing happens, awake where they are told or where it pays.
 
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -7,7 +9,9 @@ use nix::sys::signal::Signal;
 use crate::support::balancer::{Setup, skip};
 use crate::support::client::{connect_port, echo, exchange, local, read_end};
 use crate::support::port::free_port;
-use crate::support::{Balancer, MockServer, Stopwatch, is_tidegate, turn, wait_for};
+use crate::support::{
+    Balancer, MockServer, StopOnDrop, Stopwatch, eventually, is_tidegate, turn, wait_for,
+};
 
 /// Time that anything that doesn't depend on a rate may take.
 const BOUND: Duration = Duration::from_secs(20);
@@ -61,6 +65,7 @@ fn busy_polling_carries_bytes_and_is_busy() {
         (balancer.cpu_ticks() >= before + 30).then_some(())
     });
     assert!(busy.is_some(), "it has slept");
+    assert_eq!(balancer.info("BusyPolling"), 1);
     if is_tidegate() {
         assert_eq!(balancer.activity().number("sleeps"), Some(0));
     }
@@ -116,6 +121,35 @@ fn quick_exchanges_find_the_shard_awake() {
     assert!(ticks <= 3, "{ticks} ticks of 10 ms in a second at rest");
     drop(client);
     balancer.settle();
+}
+
+/// Looking for work is no work, and a process at rest shows none of what it had.
+#[test]
+fn idle_time_is_what_is_left_of_work() {
+    let _turn = turn::alone();
+    let server = MockServer::exchange();
+    for globals in [&[][..], &["busy-polling"]] {
+        let (balancer, port) = start(&server, globals, "");
+        let idle = |most: RangeInclusive<u64>| {
+            eventually(&format!("{most:?} % idle"), || {
+                most.contains(&balancer.info("Idle_pct"))
+            });
+        };
+        idle(99..=100);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let load = || {
+                while !done.load(Relaxed) {
+                    exchange(local(port), 3_000_000, 3_000_000, 7).unwrap();
+                }
+            };
+            scope.spawn(load);
+            let _stop = StopOnDrop(&done);
+            idle(0..=97);
+        });
+        idle(99..=100);
+        balancer.settle();
+    }
 }
 
 #[test]

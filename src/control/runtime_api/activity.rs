@@ -1,14 +1,16 @@
 //! `show activity`: what shards and process hold and do, one `name: total [ shard0 shard1 ]` per
 //! line.
 //!
-//! The format is ours. A gauge of the shards has its sum and each shard's part; maxima have the
-//! largest in place of the sum. Lines about the process have the one value: `accept_queued` and
-//! `accept_dropped` are what `show listeners` has of each socket.
+//! The format is ours; docs/activity.md says what each line means, and a test that it has them all.
+//! A gauge of the shards has its sum and each shard's part; maxima have the largest in place of the
+//! sum. Lines about the process have the one value: `accept_queued` and `accept_dropped` are what
+//! `show listeners` has of each socket.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::listening;
+use crate::base::ports::Ports;
 use crate::control::Shared;
 use crate::shard::Gauges;
 use crate::sys::process;
@@ -55,8 +57,8 @@ const GAUGES: &[(&str, Gauge)] = &[
     ("spliced_bytes", |g| &g.spliced_bytes),
     ("splice_promotions", |g| &g.splice_promotions),
     ("splice_demotions", |g| &g.splice_demotions),
-    ("load_permille", |g| &g.load_permille),
     ("splice_unfit", |g| &g.splice_unfit),
+    ("busy_permille", |g| &g.busy_permille),
     ("errors_unexpected", |g| &g.errors_unexpected),
     ("spins_found", |g| &g.spins_found),
     ("spins_vain", |g| &g.spins_vain),
@@ -107,6 +109,11 @@ pub(super) fn show(shared: &Shared) -> String {
     let destinations = &world.destinations;
     let choosing = destinations.iter().filter(|to| to.is_on()).count();
     line("sources_destinations", count(choosing));
+    let ranges = backends().flat_map(|b| &b.servers);
+    let ranges = ranges.filter_map(|server| server.source_ports());
+    let held = destinations.iter().map(|to| to.held());
+    let held = held.chain(ranges.map(Ports::held)).sum();
+    line("sources_held", held);
     let bytes = destinations.iter().map(|to| to.bytes()).sum();
     line("sources_bytes", count(bytes));
     let [waiting, dropped] = listening::totals(shared);

@@ -155,7 +155,7 @@ impl Activity {
             "pipes_used",
             "parked",
             "load",
-            "pipes_used",
+            "sources_held",
             "timers",
             "server_active_total",
             "limits_taken",
