@@ -11,7 +11,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::server::Service;
-use crate::target::{Kind, Target};
+use crate::target::{Kind, Splicing, Target};
 
 /// Accept queue of every listener.
 const BACKLOG: u32 = 4096;
@@ -50,14 +50,16 @@ pub(crate) fn write(
 
 fn haproxy_text(target: &Target, routes: &[Route], connections: u64) -> String {
     let threads = target.threads;
+    let (global, defaults) = match target.splicing {
+        Splicing::Unsaid => ("", ""),
+        Splicing::Auto => ("", "    option splice-auto\n"),
+        Splicing::Never => ("    nosplice\n", ""),
+    };
     let mut text = format!(
-        "global\n    nbthread {threads}\n    maxconn {connections}\n\n\
-         defaults\n    mode tcp\n    maxconn {connections}\n    backlog {BACKLOG}\n    \
+        "global\n    nbthread {threads}\n    maxconn {connections}\n{global}\n\
+         defaults\n{defaults}    mode tcp\n    maxconn {connections}\n    backlog {BACKLOG}\n    \
          timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n"
     );
-    if target.splice {
-        text.push_str("    option splice-auto\n");
-    }
     for route in routes {
         let (name, listen, server) = (route.service.name(), route.listen_port, route.server_port);
         let _ = write!(

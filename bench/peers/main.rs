@@ -82,8 +82,8 @@ struct Arguments {
     /// Play only these workloads or groups of workloads (may be given several times).
     #[arg(long, value_delimiter = ',', value_parser = Pick::parse)]
     only: Vec<Pick>,
-    /// Compare only these (may be given several times): BASE[-splice][-THREADS], the base being
-    /// direct, tidegate, haproxy, nginx or the name of a --peer.
+    /// Compare only these (may be given several times): BASE[-splice|-copy][-THREADS], the base
+    /// being direct, tidegate, haproxy, nginx or the name of a --peer.
     #[arg(long, value_delimiter = ',')]
     target: Vec<TargetName>,
     /// A further peer, NAME=KIND:PATH, with KIND one of tidegate, haproxy, nginx, envoy (may be

@@ -9,7 +9,7 @@ use crate::balancer::{Balancer, Cpus, EndPoints};
 use crate::sample::{Context, Sample, Void};
 use crate::server::Service;
 use crate::sys;
-use crate::target::{self, Target};
+use crate::target::{self, Splicing, Target};
 use crate::tools::{Server, Tool};
 use crate::usage::{self, CpuTime, HostTime};
 use crate::workload::Workload;
@@ -73,7 +73,7 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
         let range = format!("{PORT_FIRST} {}", PORT_FIRST + ports - 1);
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", range).context("port range")?;
     }
-    let connections_max = make_room(target.splice)?;
+    let connections_max = make_room(target.splicing == Splicing::Auto)?;
     let cpus = Cpus::divide(target.threads)?;
     // On a CPU of the balancer, realtime ends would keep it from running.
     let realtime = workload == Workload::Mixed && !cpus.shared && sys::set_realtime(true).is_ok();

@@ -1,8 +1,8 @@
 //! What is compared: targets by name, their programs and versions.
 //!
-//! A target's name is `BASE[-splice][-THREADS]`: a program, whether it splices, how many threads or
-//! workers it has (one, if nothing is said). The base is one of the programs known here or the name
-//! of a `--peer`.
+//! A target's name is `BASE[-splice|-copy][-THREADS]`: a program, what it is told of splicing, how
+//! many threads or workers it has (one, if nothing is said). The base is one of the programs known
+//! here or the name of a `--peer`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -46,6 +46,28 @@ impl Kind {
         match self {
             Kind::Nginx => Signal::SIGTERM,
             Kind::Direct | Kind::Tidegate | Kind::Haproxy | Kind::Envoy => Signal::SIGKILL,
+        }
+    }
+}
+
+/// What a program is told of splicing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Splicing {
+    /// Nothing: haproxy copies then, and Tidegate does as it finds better.
+    #[default]
+    Unsaid,
+    /// `option splice-auto`.
+    Auto,
+    /// `nosplice`.
+    Never,
+}
+
+impl Splicing {
+    fn suffix(self) -> &'static str {
+        match self {
+            Splicing::Unsaid => "",
+            Splicing::Auto => "-splice",
+            Splicing::Never => "-copy",
         }
     }
 }
@@ -94,7 +116,7 @@ impl fmt::Display for Peer {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetName {
     base: String,
-    splice: bool,
+    splicing: Splicing,
     /// None if not said.
     threads: Option<usize>,
 }
@@ -105,15 +127,22 @@ impl FromStr for TargetName {
     fn from_str(text: &str) -> Result<TargetName, String> {
         let mut parts = text.split('-').peekable();
         let base = parts.next().unwrap_or_default().to_owned();
-        let splice = parts.next_if_eq(&"splice").is_some();
+        let splicing = match parts.peek() {
+            Some(&"splice") => Splicing::Auto,
+            Some(&"copy") => Splicing::Never,
+            _ => Splicing::Unsaid,
+        };
+        if splicing != Splicing::Unsaid {
+            parts.next();
+        }
         let threads = parts.next().map(parse_threads).transpose()?;
         match parts.next() {
             None => Ok(TargetName {
                 base,
-                splice,
+                splicing,
                 threads,
             }),
-            Some(_) => Err("not BASE[-splice][-THREADS]".to_owned()),
+            Some(_) => Err("not BASE[-splice|-copy][-THREADS]".to_owned()),
         }
     }
 }
@@ -131,7 +160,7 @@ pub(crate) fn parse_threads(text: &str) -> Result<usize, String> {
 pub(crate) struct Target {
     base: String,
     pub(crate) kind: Kind,
-    pub(crate) splice: bool,
+    pub(crate) splicing: Splicing,
     pub(crate) threads: usize,
     /// None without a balancer.
     pub(crate) program: Option<PathBuf>,
@@ -148,8 +177,7 @@ impl Target {
 
     /// The name without the number of threads.
     pub(crate) fn single_name(&self) -> String {
-        let splice = if self.splice { "-splice" } else { "" };
-        format!("{}{splice}", self.base)
+        format!("{}{}", self.base, self.splicing.suffix())
     }
 
     /// Whether it is one of those that Tidegate is compared with.
@@ -159,7 +187,7 @@ impl Target {
 
     /// Whether it is what ratios refer to.
     pub(crate) fn is_reference(&self) -> bool {
-        self.base == "haproxy" && !self.splice
+        self.base == "haproxy" && self.splicing == Splicing::Unsaid
     }
 
     /// The line that the program prints about its version; None if it cannot be started.
@@ -227,11 +255,16 @@ pub(crate) fn chosen(arguments: &Arguments) -> Result<Vec<Target>, String> {
 fn all_names(arguments: &Arguments) -> Vec<TargetName> {
     let mut names = Vec::new();
     let mut add = |base: &str, kind: Kind| {
-        for splice in [false, true] {
-            if !splice || (kind.can_splice() && !arguments.quick) {
+        for splicing in [Splicing::Unsaid, Splicing::Auto, Splicing::Never] {
+            let differs = match splicing {
+                Splicing::Unsaid => true,
+                Splicing::Auto => kind.can_splice() && !arguments.quick,
+                Splicing::Never => kind == Kind::Tidegate && !arguments.quick,
+            };
+            if differs {
                 names.push(TargetName {
                     base: base.to_owned(),
-                    splice,
+                    splicing,
                     threads: None,
                 });
             }
@@ -259,7 +292,7 @@ fn resolve(arguments: &Arguments, name: &TargetName, threads: usize) -> Result<T
             None => return Err(format!("no target {base:?}, and no --peer of that name")),
         },
     };
-    if name.splice && !kind.can_splice() {
+    if name.splicing != Splicing::Unsaid && !kind.can_splice() {
         return Err(format!("{base} does not splice"));
     }
     if kind == Kind::Direct && threads > 1 {
@@ -268,7 +301,7 @@ fn resolve(arguments: &Arguments, name: &TargetName, threads: usize) -> Result<T
     Ok(Target {
         base: base.to_owned(),
         kind,
-        splice: name.splice,
+        splicing: name.splicing,
         threads,
         program: program.cloned(),
     })
