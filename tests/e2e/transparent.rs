@@ -5,16 +5,18 @@
 //! The recipe of `docs/transparent.md` is what the networks here are made by: a client's, the
 //! balancer's and a server's, one behind the other.
 
-use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 
+use socket2::{Domain, Socket, Type};
+
 use crate::support::balancer::{Setup, TempDir, program, skip};
-use crate::support::client::{self, connect, connect_from, read_bytes, read_end, write};
+use crate::support::client::{self, End, connect, connect_from, read_bytes, read_end, write};
 use crate::support::networks::{Network, may_have_networks};
 use crate::support::port::free_port;
 use crate::support::proxy_header;
-use crate::support::{Balancer, MockServer, server, turn};
+use crate::support::{Balancer, MockServer, Stopwatch, Syslog, eventually, server, turn};
 
 /// Addresses of both families: the client's, the balancer's on its two sides, the server's.
 const CLIENT: [&str; 2] = ["10.78.1.2", "fd78:1::2"];
@@ -340,6 +342,68 @@ fn a_client_without_a_fitting_address_is_a_failure_with_a_name() {
     assert_eq!(local.balancer.stat().number("l", "s", "econ"), 2);
     assert_eq!(local.server.accepted(), 0);
     local.balancer.settle();
+}
+
+/// Two connections of a client from one port of its own can't both go to one server: the second
+/// goes to another at once, and one that finds none is a failure of this side.
+#[test]
+fn where_the_clients_port_is_taken_the_session_goes_to_another_server() {
+    let _turn = turn::shared();
+    if skip("HAProxy may try the same server again") || !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let servers = [MockServer::hold(), MockServer::hold()];
+    let [a, b] = [&servers[0], &servers[1]].map(|server| server.address());
+    let fronts = [(); 3].map(|()| free_port());
+    let bind = |port: &u16| format!("    bind 127.0.0.1:{port}\n");
+    let binds: String = fronts.iter().map(bind).collect();
+    let syslog = Syslog::start();
+    let balancer = Balancer::start(format!(
+        "listen l\n{binds}    balance first\n    timeout connect 30s\n    retries 3\n    \
+         option tcplog\n    log {} local0\n    source 0.0.0.0 usesrc client\n    \
+         server a {a}\n    server b {b}\n",
+        syslog.address()
+    ));
+    let from = address("127.0.7.6", free_port());
+    let client = |port: u16| {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&from.into()).unwrap();
+        client::connect_socket(socket, client::local(port)).unwrap()
+    };
+    let mut opened = Vec::new();
+    for (front, server) in fronts.iter().zip(&servers) {
+        let client = client(*front);
+        let held = server.next();
+        assert_eq!(held.peer_addr().unwrap(), from);
+        opened.push((client, held));
+    }
+    let number = |name| balancer.activity().number(name);
+    assert_eq!(number("sources_exhausted"), Some(1));
+    let stat = balancer.stat();
+    assert_eq!(stat.number("l", "a", "wredis"), 1);
+    let watch = Stopwatch::start();
+    assert!(read_end(&client(fronts[2])).0.is_empty());
+    let line = syslog.take_session();
+    assert_eq!(line.end, "RC");
+    assert!(watch.ms() < 900, "{} ms", watch.ms());
+    assert_eq!(number("sources_exhausted"), Some(5));
+    // A connection that has ended is not in the way, though this side has closed it first.
+    let (first, held) = opened.remove(0);
+    first.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_end(&held).1, End::Fin);
+    drop(held);
+    assert_eq!(read_end(&first).1, End::Fin);
+    drop(first);
+    eventually("the first has ended", || {
+        balancer.stat().number("l", "a", "scur") == 0
+    });
+    let again = client(fronts[0]);
+    let held = servers[0].next();
+    assert_eq!(held.peer_addr().unwrap(), from);
+    assert_eq!(number("sources_exhausted"), Some(5));
+    drop((again, held, opened));
+    balancer.settle();
 }
 
 /// What every connection would fail with is said at the start.
