@@ -71,8 +71,8 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("10s"),
     works("strict-limits", Global, 0, "", "A limit that can't be set, or is too low for 'maxconn', is an error; 'no strict-limits' makes it a warning.", process::flag)
         .default("on"),
-    works("tune.source-ports", Global, 2, "auto|always|off [<low>-<high>]", "Ours: the balancer chooses the ports of its connections to servers itself: where a 'source' is set or ended connections make the system search, always, or never.", source_ports::source_ports)
-        .default("auto, the upper half of the system's ports"),
+    works("tune.source-ports", Global, 2, "auto|always|off [<low>-<high>]", "The balancer chooses the ports of its connections to servers itself: where a 'source' is set or ended connections make the system search, always, or never. docs/source-ports.md has more.", source_ports::source_ports)
+        .default("auto, the upper half of the system's ports").ours(),
     works("tune.rcvbuf.client", Global, 1, "<bytes>", "Receive buffer of client sockets; 0 leaves it to the kernel.", global::buffers)
         .default("0"),
     works("tune.rcvbuf.server", Global, 1, "<bytes>", "Receive buffer of server sockets; 0 leaves it to the kernel.", global::buffers)

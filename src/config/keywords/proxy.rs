@@ -25,7 +25,7 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off"),
     works("option independent-streams", Both, 0, "", "What is sent to a side doesn't show that it is alive.", proxy::option)
         .default("off"),
-    works("option splice-auto", Both, 0, "", "Moves bytes by splice(2) in either direction where that costs less than copying them; docs/memory.md says what it takes.", proxy::option)
+    works("option splice-auto", Both, 0, "", "Moves bytes by splice(2) in either direction where that costs less than copying them; docs/relaying.md has more.", proxy::option)
         .default("off"),
     works("option splice-request", Both, 0, "", "Moves clients' bytes by splice(2) wherever that is possible.", proxy::option)
         .default("off"),
