@@ -105,7 +105,13 @@ impl Asked<'_> {
                 mebibytes(self.least())
             ));
         };
-        let pipes_most = u32::try_from(rest / 2 / pipe_size).unwrap_or(u32::MAX);
+        // The bound is the sum of what is asked for.
+        let is_sum = global.memory_limit.is_none() && global.memory_bytes.is_some();
+        let pipes_most = if is_sum {
+            pipes
+        } else {
+            u32::try_from(rest / 2 / pipe_size).unwrap_or(u32::MAX)
+        };
         if pipes > pipes_most && matches!(wanted, Wanted::Configured(_)) {
             let text = format!(
                 "maxpipes {pipes} takes {} of the bound of memory, {}, of which {} can be for pipes",
@@ -124,11 +130,7 @@ impl Asked<'_> {
         let fit = u32::try_from(rest / 4 * 3 / each)
             .unwrap_or(u32::MAX)
             .max(1);
-        let fitting = if global.memory_limit.is_none() && global.memory_bytes.is_some() {
-            maxconn
-        } else {
-            maxconn.min(fit)
-        };
+        let fitting = if is_sum { maxconn } else { maxconn.min(fit) };
         if fitting < maxconn && is_asked {
             warnings.push(format!(
                 "maxconn {maxconn} needs {} of memory and the bound is {}: {fitting} connections \
@@ -260,6 +262,11 @@ mod tests {
         let shares = asked.share(9_000, true, NONE).unwrap();
         assert_eq!((shares.maxconn, shares.warnings.len()), (9_000, 0));
         assert!(shares.private >= 9_000 * 8_192);
+        assert!(most(asked, &shares) <= shares.limit);
+        // Pipes that are asked for come on top of it too.
+        let pipes = (64, Wanted::Configured(64), 1 << 20);
+        let shares = asked.share(100, true, pipes).unwrap();
+        assert_eq!((shares.pipes, shares.warnings.len()), (64, 0));
         assert!(most(asked, &shares) <= shares.limit);
     }
 

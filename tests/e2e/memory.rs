@@ -7,7 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::support::balancer::{TempDir, program, run};
-use crate::support::client::local;
+use crate::support::client::{self, local};
 use crate::support::port::free_port;
 use crate::support::{MockServer, balancer::Setup, eventually, skip, stream, turn};
 
@@ -177,6 +177,47 @@ fn a_maxconn_that_does_not_fit_into_memory_is_lowered_with_a_warning() {
     assert!(balancer.info("Maxconn") < 4_000);
     let errors = balancer.stderr();
     assert!(errors.contains("maxconn 9000 needs"), "{errors}");
-    crate::support::client::echo(&crate::support::client::connect_port(port), b"served");
+    client::echo(&client::connect_port(port), b"served");
+    balancer.settle();
+}
+
+#[test]
+fn pipes_are_within_the_bound() {
+    const LIMIT_MIB: u64 = 64;
+    let _turn = turn::shared();
+    if skip("it bounds no pipes") {
+        return;
+    }
+    let server = MockServer::exchange();
+    let setup = |lines: &str| {
+        let port = free_port();
+        let body = format!(
+            "listen l\n    bind 127.0.0.1:{port}\n    option splice-response\n    server s {}\n",
+            server.address()
+        );
+        let setup = Setup::new(body).shards(1).global("maxconn 100");
+        let setup = setup.global(format!("memory-limit {LIMIT_MIB}m"));
+        (setup.global(lines), port)
+    };
+    for (size, kib) in [("tune.pipesize 256k", 256), ("tune.pipesize 64k", 64)] {
+        let (setup, port) = setup(size);
+        let balancer = setup.start();
+        let pipes = balancer.info("Maxpipes");
+        assert!(pipes > 0 && pipes <= 25, "a quarter of maxconn: {pipes}");
+        assert!(pipes * kib <= (LIMIT_MIB << 10) / 8, "{pipes} of {kib} KiB");
+        client::exchange(local(port), 1, 8 << 20, 3).unwrap();
+        assert!(balancer.info("TotalSplicedBytesOut") > 0);
+        balancer.settle();
+    }
+    let dir = TempDir::new();
+    let file = dir.write("a.cfg", &setup("maxpipes 100").0.text(dir.path()));
+    let (code, _, errors) = run(&["-f", file.to_str().unwrap()]);
+    assert_eq!(code, Some(1));
+    assert!(errors.contains("maxpipes 100 takes"), "{errors}");
+    let (setup, port) = setup("maxpipes 100\n    no strict-limits");
+    let balancer = setup.start();
+    let pipes = balancer.info("Maxpipes");
+    assert!((1..=LIMIT_MIB / 2).contains(&pipes), "{pipes}");
+    client::exchange(local(port), 1, 8 << 20, 3).unwrap();
     balancer.settle();
 }
