@@ -61,6 +61,7 @@ fn no_byte_is_lost_and_nothing_leaks() {
     let spliced = of_step.values().all(|own| own.spliced > own.bytes / 100);
     assert!(seeds < SEEDS || spliced, "{of_step:?}");
     let engines = [total.promotions, total.demotions, total.spliced / 1_000];
+    assert!(seeds < SEEDS || total.adaptive > seeds / 16, "{total:?}");
     let refusals = [total.unpiped, total.unfit].map(|count| 16 * count);
     let least = engines.into_iter().chain(refusals).min();
     assert!(seeds < SEEDS || least > Some(seeds), "{total:?}");

@@ -23,8 +23,9 @@ pub struct Limits {
     pub held_max: u32,
 }
 
-/// A read of this many bytes makes a direction bulk: a full 16 KiB TLS record or a large segment
-/// train (measured: reference figures separate messages from bulk here).
+/// So many bytes at once make a direction bulk: a full 16 KiB TLS record or a large segment train
+/// (measured: reference figures separate messages from bulk here). A receive may have taken a part
+/// of them only: where memory is scarce or buffers are small it takes no more than a page.
 const BULK_READ: u32 = 16 << 10;
 /// Reads below this many bytes count towards unmaking it.
 const SMALL_READ: u32 = 4 << 10;
@@ -124,6 +125,8 @@ pub struct Half {
     /// It moves data in bulk.
     pub bulk: bool,
     small_run: u8,
+    /// Bytes of reads in a row that left something, as far as they matter.
+    at_once: u16,
     /// A send to the source has failed: an end of stream read afterwards is its reset (the failed
     /// send took the socket's error with it).
     pub source_failed: bool,
@@ -153,6 +156,7 @@ impl Half {
             blocked,
             bulk: false,
             small_run: 0,
+            at_once: 0,
             source_failed: false,
             splice: Splice::default(),
             held: 0,
@@ -164,8 +168,8 @@ impl Half {
         }
     }
 
-    /// Notes received bytes; `more` = the receive goes on.
-    pub fn received(&mut self, bytes: u32) {
+    /// Notes received bytes; `left` = there was more.
+    pub fn received(&mut self, bytes: u32, left: bool) {
         self.bytes_in += u64::from(bytes);
         self.splice.received(bytes);
         self.arm = match self.arm {
@@ -173,7 +177,12 @@ impl Half {
             Arm::Small(left) => Arm::Small(left.saturating_sub(bytes)),
             Arm::Bulk(left) => Arm::Bulk(left.saturating_sub(bytes)),
         };
-        if bytes >= BULK_READ {
+        let at_once = bytes.min(BULK_READ) + u32::from(self.at_once);
+        self.at_once = match left {
+            true => u16::try_from(at_once).unwrap_or(u16::MAX),
+            false => 0,
+        };
+        if at_once >= BULK_READ {
             self.bulk = true;
             self.small_run = 0;
         } else if bytes < SMALL_READ && self.bulk {
@@ -325,28 +334,47 @@ mod tests {
     #[test]
     fn big_reads_make_bulk_and_sixteen_small_ones_unmake_it() {
         let mut half = Half::new(false);
-        half.received(BULK_READ);
+        half.received(BULK_READ, false);
         assert!(half.bulk);
         for _ in 0..15 {
-            half.received(64);
+            half.received(64, false);
         }
-        half.received(BULK_READ);
+        half.received(BULK_READ, false);
         for _ in 0..15 {
-            half.received(64);
+            half.received(64, false);
         }
         assert!(half.bulk);
-        half.received(64);
+        half.received(64, false);
         assert!(!half.bulk);
+    }
+
+    #[test]
+    fn small_receives_of_much_at_once_make_bulk_too() {
+        let page = 4 << 10;
+        let mut half = Half::new(false);
+        for _ in 0..100 {
+            // Messages of a page, or of two.
+            half.received(page, true);
+            half.received(page, false);
+            half.received(page, false);
+        }
+        assert!(!half.bulk);
+        for _ in 0..3 {
+            half.received(page, true);
+            assert!(!half.bulk);
+        }
+        half.received(page, false);
+        assert!(half.bulk);
     }
 
     #[test]
     fn a_rest_unmakes_bulk_and_the_next_big_read_makes_it_again() {
         let mut half = Half::new(false);
-        half.received(BULK_READ);
+        half.received(BULK_READ, false);
         half.idled();
-        half.received(64);
+        half.received(64, false);
         assert!(!half.bulk);
-        half.received(BULK_READ);
+        half.received(BULK_READ, false);
         assert!(half.bulk);
     }
 
@@ -371,7 +399,7 @@ mod tests {
         half.reserved = above;
         half.arm = Arm::Bulk(LIMITS.bulk);
         assert_eq!(half.surplus(&LIMITS), 0);
-        half.received(LIMITS.bulk);
+        half.received(LIMITS.bulk, false);
         half.arm = Arm::None;
         assert_eq!(half.surplus(&LIMITS), above);
         (half.held, half.taken) = (LIMITS.bulk, taken_at_most(LIMITS.bulk));

@@ -100,6 +100,8 @@ pub struct Completion {
     pub more: bool,
     /// The buffer it filled, for receives.
     pub buffer: Option<BufferUse>,
+    /// There was more to receive than it took.
+    pub left: bool,
 }
 
 /// Which buffer a receive filled.
@@ -207,6 +209,9 @@ pub trait Kernel {
 
     /// Bytes sent but not yet acknowledged by the peer (SIOCOUTQ).
     fn unacknowledged(&self, fd: Fd) -> usize;
+
+    /// Bytes of a full segment to the peer; 0 where there are none (Unix sockets).
+    fn segment(&self, fd: Fd) -> u32;
 
     /// Closes a descriptor.
     fn close(&self, fd: Fd);

@@ -260,6 +260,7 @@ impl Uring {
                 result: entry.result(),
                 more,
                 buffer,
+                left: cqueue::sock_nonempty(flags),
             });
         }
     }
@@ -346,12 +347,7 @@ impl Kernel for Uring {
     }
 
     fn spin(&mut self, time: Duration) -> io::Result<Spun> {
-        let began = self.now();
-        let spun = self.spin_for(time)?;
-        if spun != Spun::Interrupted {
-            self.spun_ns += self.now().0.saturating_sub(began.0);
-        }
-        Ok(spun)
+        self.spin_for(time)
     }
 
     fn next_completion(&mut self) -> Option<Completion> {
@@ -408,6 +404,10 @@ impl Kernel for Uring {
 
     fn unacknowledged(&self, fd: Fd) -> usize {
         stream::unacknowledged(fd.0)
+    }
+
+    fn segment(&self, fd: Fd) -> u32 {
+        stream::segment(fd.0)
     }
 
     fn close(&self, fd: Fd) {

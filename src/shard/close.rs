@@ -17,6 +17,9 @@ use crate::ring::{Errno, Fd, Kernel, Op, Token};
 /// How long the bytes before a client's reset may rest on their way to the server: it has lost whom
 /// to answer, and a client's end has to show within a second.
 const STALL_SERVER_MS: u64 = 500;
+/// A server that reads nothing is still sent something: where its window has room for less than a
+/// segment, the kernel fills it by window probes, one in such a time at the most (TCP_RTO_MIN).
+const PROBE_MS: u64 = 200;
 /// How long the bytes before a server's reset may rest on their way to the client, which may still
 /// want the whole answer.
 const STALL_CLIENT_MS: u64 = 10_000;
@@ -155,11 +158,20 @@ impl<K: Kernel> Shard<K> {
             return self.begin_close(slot, close);
         }
         debug_assert!(session.pieces[into].is_empty(), "flushed before");
-        let left = u64::from(half.unsent()) + self.kernel.unacknowledged(session.fd(side)) as u64;
-        let moved_at = if left < left_before { now } else { moved_at };
-        let stall_ms = match side {
-            Side::Server => STALL_SERVER_MS,
-            Side::Client => STALL_CLIENT_MS,
+        let fd = session.fd(side);
+        let left = u64::from(half.unsent()) + self.kernel.unacknowledged(fd) as u64;
+        let rested_ms = now.ms_since(moved_at);
+        let (stall_ms, probed) = match side {
+            Side::Server => {
+                let probes = 1 + rested_ms / PROBE_MS;
+                (STALL_SERVER_MS, probes * u64::from(self.kernel.segment(fd)))
+            }
+            Side::Client => (STALL_CLIENT_MS, 0),
+        };
+        let (left, moved_at) = if left.saturating_add(probed) < left_before || left == 0 {
+            (left, now)
+        } else {
+            (left_before, moved_at)
         };
         if left == 0 || now >= moved_at.after_ms(stall_ms) {
             session.resets[side as usize] = true;

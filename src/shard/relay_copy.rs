@@ -74,7 +74,7 @@ impl<K: Kernel> Shard<K> {
             if half.bulk && self.idle_timer_ms > 0 && rested_ms >= u64::from(self.idle_timer_ms) {
                 half.idled();
             }
-            half.received(length);
+            half.received(length, completion.left);
             session.active_at[direction.source() as usize] = self.now;
             self.count_received(slot, direction, length);
         }

@@ -247,7 +247,7 @@ impl<K: Kernel> Shard<K> {
             }
         };
         let half = &mut session.halves[d];
-        half.received(count);
+        half.received(count, false);
         half.piped = count;
         session.pipes[d] = number;
         session.active_at[direction.source() as usize] = now;

@@ -52,9 +52,9 @@ pub(super) enum State {
     Flushing {
         /// Who is reset at the end.
         side: Side,
-        /// Bytes that had not arrived at the last look.
+        /// Bytes that had not arrived when they moved for the last time.
         left: u64,
-        /// When that became less for the last time.
+        /// When that was.
         moved_at: Moment,
         /// When to look next.
         check_at: Moment,

@@ -301,6 +301,12 @@ pub fn unacknowledged(fd: RawFd) -> usize {
     }
 }
 
+/// Bytes of a full segment to the peer (TCP_MAXSEG, tcp(7)); 0 where the kernel can't say.
+pub fn segment(fd: RawFd) -> u32 {
+    let fd = borrow(fd);
+    SockRef::from(&fd).tcp_mss().unwrap_or(0)
+}
+
 /// Closes a descriptor.
 pub fn close(fd: RawFd) {
     // SAFETY: the shard owns `fd` and forgets it here.

@@ -198,6 +198,36 @@ fn a_reset_behind_a_full_pipe_is_no_clean_end() {
     stage.settle();
 }
 
+/// What moves is waited for: a server that reads, though slowly, gets all that was received.
+#[test]
+fn what_came_before_a_reset_arrives_at_a_slow_server() {
+    let _turn = turn::shared();
+    if skip("it passes a reset on as a FIN") {
+        return;
+    }
+    let stage = Stage::new(ALWAYS);
+    let (client, server) = stage.open();
+    pass(&client, &server, 1, 1);
+    stage.fill(&client, 4);
+    client::reset(client);
+    let mut checker = stream::Checker::new(4);
+    let mut buffer = vec![0; 64 << 10];
+    let end = loop {
+        match (&server).read(&mut buffer) {
+            Ok(0) => break End::Fin,
+            Ok(count) => checker.take(&buffer[..count]).unwrap(),
+            Err(_) => break End::Reset,
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    };
+    assert_eq!(end, End::Reset);
+    drop(server);
+    stage.balancer.settle();
+    let received = stage.balancer.stat().number("l", "FRONTEND", "bin");
+    assert_eq!(checker.position + 1, received);
+    stage.settle();
+}
+
 #[test]
 fn a_sink_that_goes_while_bytes_are_in_a_pipe_ends_the_session() {
     let _turn = turn::shared();

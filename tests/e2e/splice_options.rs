@@ -98,6 +98,23 @@ fn large_messages_in_turn_are_spliced_without_an_option() {
     }
 }
 
+/// On the plain step a small receive takes one buffer of 4 KiB, and where memory is scarce it takes
+/// no more on any step: bulk is what is there at once, not what one receive takes of it.
+#[test]
+fn bulk_is_found_by_small_receives_too() {
+    let _turn = turn::shared();
+    if skip("its receives are others") {
+        return;
+    }
+    let server = MockServer::exchange();
+    let scarce = "maxconn 9000\n    memory-limit 128m";
+    for line in [scarce, "tune.ring.receive plain"] {
+        let (setup, port) = listen(&server, "    option splice-auto\n");
+        let bytes = spliced(setup.global(line), port, BULK, BULK);
+        assert!(bytes > BULK / 2, "{line}: {bytes}");
+    }
+}
+
 #[test]
 fn a_session_does_what_its_frontend_or_its_backend_asks() {
     let _turn = turn::shared();

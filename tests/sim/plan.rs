@@ -44,18 +44,22 @@ pub(crate) struct Scenario {
 }
 
 impl Scenario {
-    /// The scenario of a seed, on a receive step.
-    pub(crate) fn new(random: &mut Random, step: ReceiveStep) -> Scenario {
+    /// The scenario of a seed, on a receive step. `busy` = much is sent at once, shards have no
+    /// time left, and nobody asks for splicing.
+    pub(crate) fn new(random: &mut Random, step: ReceiveStep, busy: bool) -> Scenario {
         let connects_fail = random.chance(350);
         let times_out = random.chance(150);
         let shards = random.pick(&[1, 1, 1, 1, 1, 2, 2, 3]);
         let maxconn = random.pick(&[2, 4, 8, 40, 40, 5_000]);
         let returns = random.chance(200);
         let (text, listeners, proxied) =
-            configuration(random, maxconn, connects_fail, times_out, returns);
+            configuration(random, maxconn, connects_fail, times_out, returns, !busy);
         let plan = config::load_text("sim.cfg", &text, &Nothing).0;
         let plan = plan.unwrap_or_else(|| panic!("not a configuration:\n{text}"));
-        let layouts = rings(random, step);
+        let layouts = match busy {
+            true => Scripted::layouts(step, 8),
+            false => rings(random, step),
+        };
         let entries_max = random.pick(&[8, 8, 64, 2048]);
         let floor = u64::from(maxconn) * 16 * 1024;
         let memory_max = floor + random.pick(&[0, 256 << 10, 2 << 20, 64 << 20]);
@@ -63,11 +67,18 @@ impl Scenario {
         if returns || random.chance(200) {
             admin_us.extend((0..random.between(1, 12)).map(|_| random.below(5_000_000)));
         }
-        let settings = network(random, connects_fail);
+        let mut settings = network(random, connects_fail);
         // A header that can't leave whole is a failed attempt, and so is one that a server's
         // reset has overtaken.
         let sends_fail = settings.send_short > 0 || settings.connect_immediate > 0;
         let connects_fail = connects_fail || (sends_fail && text.contains("send-proxy"));
+        let mut bytes_max = random.pick(&[2_000, 60_000, 300_000, 1_000_000]);
+        if busy {
+            settings.queue = [60_000, 200_000];
+            settings.load_max = 1_000;
+            settings.pipe_refused = 0;
+            bytes_max = 3_000_000;
+        }
         let ending = random.below(10);
         let ends_us = random.below(3_000_000);
         Scenario {
@@ -85,7 +96,7 @@ impl Scenario {
             proxied,
             clients: u32::try_from(random.between(1, 24)).expect("few"),
             arrivals_us: random.pick(&[0, 100_000, 2_000_000]),
-            bytes_max: random.pick(&[2_000, 60_000, 300_000, 1_000_000]),
+            bytes_max,
             connects_fail,
             times_out,
             admin_us,
@@ -131,6 +142,7 @@ fn configuration(
     connects_fail: bool,
     times_out: bool,
     returns: bool,
+    splices: bool,
 ) -> (String, Vec<SocketAddr>, Vec<Proxied>) {
     let mut text = String::new();
     let mut line = |words: String| writeln!(text, "{words}").expect("a string takes all");
@@ -252,7 +264,7 @@ fn configuration(
             line(format!(" fullconn {}", random.between(1, 12)));
         }
         for splice in ["splice-auto", "splice-request", "splice-response"] {
-            if random.chance(300) {
+            if splices && random.chance(300) {
                 line(format!(" option {splice}"));
             }
         }

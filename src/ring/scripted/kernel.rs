@@ -191,6 +191,11 @@ impl Kernel for Scripted {
         network.unacknowledged(id)
     }
 
+    /// The network has no probes: what doesn't fit waits until it does.
+    fn segment(&self, _fd: Fd) -> u32 {
+        0
+    }
+
     fn close(&self, fd: Fd) {
         self.promised.borrow_mut().remove(&fd.0);
         let mut network = self.network.borrow_mut();
@@ -266,7 +271,7 @@ impl Kernel for Scripted {
         let (worked, until) = self.worked.get();
         let now = network.now();
         let most = network.settings.load_max;
-        let busy = network.random.chance(900);
+        let busy = network.random.chance(980);
         let permille = if busy {
             most
         } else {

@@ -330,6 +330,14 @@ impl Scripted {
             }
             _ => Lane::Operation(token.0),
         };
+        let left = match operation.kind {
+            Kind::Receive { .. } if result > 0 => {
+                let mut network = self.network.borrow_mut();
+                let id = network.stream(operation.fd.0);
+                !network.at(id).incoming.is_empty()
+            }
+            _ => false,
+        };
         if !more {
             operation.kind = Kind::Poll {
                 interest: Interest::Write,
@@ -349,6 +357,7 @@ impl Scripted {
                 result,
                 more,
                 buffer,
+                left,
             },
         ));
     }

@@ -34,30 +34,39 @@ impl Uring {
     pub(super) fn spin_for(&mut self, time: Duration) -> io::Result<Spun> {
         self.publish();
         if self.completions.is_empty() && self.unsubmitted > 0 {
+            // Receives of what is there already are done here: work, unlike the look.
             self.enter(0, None)?;
             self.gather();
         }
         if !self.completions.is_empty() || self.has_work() {
             return Ok(Spun::Ready);
         }
+        let (spun, looked) = self.look(time);
+        self.spun_ns += u64::try_from(looked.as_nanos()).unwrap_or(0);
+        if spun == Spun::InVain && time >= YIELD_AFTER {
+            std::thread::yield_now();
+        }
+        Ok(spun)
+    }
+
+    /// What is found within `time`, and how long this thread has looked for it.
+    fn look(&mut self, time: Duration) -> (Spun, Duration) {
         let began = self.now();
         let mut last = began;
         loop {
             for _ in 0..LOOKS_PER_READING {
                 std::hint::spin_loop();
                 if self.has_work() {
-                    return Ok(Spun::Found(self.now() - began));
+                    let looked = self.now() - began;
+                    return (Spun::Found(looked), looked);
                 }
             }
             let now = self.now();
             if now - last > INTERRUPTED {
-                return Ok(Spun::Interrupted);
+                return (Spun::Interrupted, last - began);
             }
             if now - began >= time {
-                if time >= YIELD_AFTER {
-                    std::thread::yield_now();
-                }
-                return Ok(Spun::InVain);
+                return (Spun::InVain, now - began);
             }
             last = now;
         }
@@ -72,6 +81,7 @@ mod tests {
 
     use super::*;
     use crate::ring::{Caps, Fd, Group, Interest, Op, Token, Wait};
+    use crate::sys::clock;
 
     fn ring() -> Uring {
         let caps = Caps {
@@ -99,6 +109,29 @@ mod tests {
         let completion = kernel.next_completion().expect("the receive");
         assert_eq!((completion.token, completion.result), (token, 3));
         assert!(!kernel.has_work());
+    }
+
+    #[test]
+    fn a_look_is_no_work_and_what_it_finds_is() {
+        let mut kernel = ring();
+        let time = Duration::from_millis(20);
+        // On a busy machine another thread may take this one's CPU.
+        while kernel.spin(time).unwrap() != Spun::InVain {}
+        assert!(kernel.spun_ns >= 20_000_000, "{}", kernel.spun_ns);
+        let worked_ns = kernel.worked_ns();
+        let used_ns = clock::thread_ns();
+        assert!(
+            worked_ns == 0 || worked_ns + kernel.spun_ns <= used_ns,
+            "{worked_ns} of {used_ns} are called work"
+        );
+        // What a submission brings at once.
+        let (mut near, far) = UnixStream::pair().unwrap();
+        near.write_all(&[7; 64]).unwrap();
+        let spun_ns = kernel.spun_ns;
+        let token = Token::plain(Op::Wake, 1);
+        kernel.receive(Fd(far.as_raw_fd()), Group::Small, 64, token);
+        assert_eq!(kernel.spin(time).unwrap(), Spun::Ready);
+        assert_eq!(kernel.spun_ns, spun_ns, "the receive is called a look");
     }
 
     #[test]
