@@ -51,13 +51,15 @@ impl<K: Kernel> Shard<K> {
                 return Err(Errno(libc::EADDRINUSE));
             }
         }
-        if destination.is_on() {
+        // Another shard may switch it on during the connect.
+        let was_on = destination.is_on();
+        if was_on {
             self.gauges().sources_left.fetch_add(1, Relaxed);
         }
         // What the system chooses now may be chosen here as soon as the connection has ended.
         options.reuse_address = true;
         let result = self.kernel.connect(to, &options);
-        if destination.is_on() || !is_taken(&result) {
+        if was_on || !is_taken(&result) {
             return result;
         }
         destination.switch_on();

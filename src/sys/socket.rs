@@ -331,7 +331,10 @@ pub fn send_descriptors(
     let attached = [ControlMessage::ScmRights(&numbers)];
     let pieces = [IoSlice::new(bytes)];
     let flags = MsgFlags::MSG_NOSIGNAL;
-    let sent = sendmsg::<UnixAddr>(socket.as_raw_fd(), &pieces, &attached, flags, None)?;
+    let number = socket.as_raw_fd();
+    let sent = uninterrupted(|| {
+        sendmsg::<UnixAddr>(number, &pieces, &attached, flags, None).map_err(io::Error::from)
+    })?;
     if sent == bytes.len() {
         Ok(())
     } else {
@@ -341,6 +344,26 @@ pub fn send_descriptors(
 
 /// Receives bytes, and the descriptors that are attached to them.
 pub fn receive_descriptors(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> io::Result<usize> {
+    uninterrupted(|| receive_descriptors_once(socket, bytes, descriptors))
+}
+
+/// Makes a call again that was interrupted. Calls with a timeout of the socket's are not restarted
+/// by the kernel (signal(7)), and what interrupts need not be a signal: the end of a ring that this
+/// thread had does, too.
+fn uninterrupted<R>(mut call: impl FnMut() -> io::Result<R>) -> io::Result<R> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
+fn receive_descriptors_once(
     socket: BorrowedFd<'_>,
     bytes: &mut [u8],
     descriptors: &mut Vec<OwnedFd>,

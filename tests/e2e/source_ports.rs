@@ -202,12 +202,14 @@ fn none_is_chosen_when_that_is_off() {
     }
     let row = Row::new(0);
     let balancer = row.start("tune.source-ports off");
-    // A port of the system's for each, and none after them.
-    assert_eq!(row.visits(1_010), 1_000);
+    // A port of the system's for each, and none after them. Where the server's end is the first
+    // after all, a port is free again.
+    let visits = row.visits(1_010);
+    assert!((1_000..1_010).contains(&visits), "{visits}");
     let activity = balancer.activity();
     assert_eq!(activity.number("sources_chosen"), Some(0));
     assert_eq!(activity.number("sources_bytes"), Some(0));
-    assert_eq!(activity.number("sources_exhausted"), Some(10));
+    assert_eq!(activity.number("sources_exhausted"), Some(1_010 - visits));
     balancer.settle();
 }
 
