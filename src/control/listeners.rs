@@ -163,6 +163,9 @@ impl Registry {
                 };
                 add(self, 0, socket);
             }
+            Endpoint::Datagram(_) => {
+                return Err("not yet".to_owned());
+            }
             Endpoint::Descriptor(number) => {
                 let adopted_before = self
                     .entries
@@ -315,10 +318,13 @@ fn bind_error(plan: &Plan, listener: &Listener, refused: &ListenError) -> String
         Endpoint::Address(Address::Unix(path)) => path.display().to_string(),
         Endpoint::Address(Address::Abstract(name)) => name.to_string(),
         Endpoint::Descriptor(number) => format!("fd@{number}"),
+        Endpoint::Datagram(address) => address.to_string(),
     };
     let verb = match (&listener.endpoint, &refused.parameter) {
         (_, Some(parameter)) => format!("cannot set '{parameter}'"),
-        (Endpoint::Address(Address::Ip(_)), None) => "cannot bind socket".to_owned(),
+        (Endpoint::Address(Address::Ip(_)) | Endpoint::Datagram(_), None) => {
+            "cannot bind socket".to_owned()
+        }
         (Endpoint::Address(_), None) => "cannot bind UNIX socket".to_owned(),
         (Endpoint::Descriptor(_), None) => "cannot use inherited socket".to_owned(),
     };

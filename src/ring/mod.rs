@@ -11,6 +11,7 @@
 
 mod buffers;
 mod caps;
+mod datagram;
 mod errno;
 mod memory;
 pub mod scripted;
@@ -20,6 +21,10 @@ mod uring;
 
 pub use buffers::{BufferGroup, BufferLayout, Piece};
 pub use caps::{Caps, SetupError, Wanted, rings_allowed};
+pub use datagram::{
+    Arrival, DatagramKernel, DatagramOptions, INBOXES, Inbox, Outgoing, Payload, Undelivered,
+    UndeliveredReason,
+};
 pub use errno::{AcceptError, ConnectError, Errno, ReceiveError, SendError};
 pub use token::{Op, Token};
 pub use uring::Uring;
@@ -144,7 +149,7 @@ pub enum Spun {
 /// `limit` bytes in all its completions together, then ends: that is the whole back-pressure
 /// contract, whatever the kernel. (The bundle step, for Linux 6.10 and 6.11, may exceed it by what
 /// its ring holds.)
-pub trait Kernel {
+pub trait Kernel: DatagramKernel {
     /// The monotonic clock.
     fn now(&self) -> Moment;
 

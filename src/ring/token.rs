@@ -24,10 +24,14 @@ pub enum Op {
     Connect = 7,
     /// Poll of the client's socket for what comes before its session.
     Prelude = 8,
+    /// Datagrams of clients; the slot is the shard's UDP listener index.
+    DatagramsOfClients = 9,
+    /// Datagrams of servers; slot and generation are the pool socket's.
+    DatagramsOfServers = 10,
 }
 
 impl Op {
-    const ALL: [Op; 9] = [
+    const ALL: [Op; 11] = [
         Op::Cancel,
         Op::Wake,
         Op::Accept,
@@ -37,6 +41,8 @@ impl Op {
         Op::PollServer,
         Op::Connect,
         Op::Prelude,
+        Op::DatagramsOfClients,
+        Op::DatagramsOfServers,
     ];
 }
 

@@ -5,6 +5,7 @@
 //! submits, runs the deferred work and waits. Descriptors are plain, not registered: shutdown(2)
 //! and splice(2) need them.
 
+mod datagram;
 mod spin;
 
 use std::collections::VecDeque;

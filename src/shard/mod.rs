@@ -30,6 +30,7 @@ mod sleep;
 mod source_port;
 mod spread;
 mod timers;
+mod udp;
 mod world;
 
 pub use control_port::{ControlPort, Observation};
@@ -58,7 +59,8 @@ use crate::flow::transform::Transform;
 use crate::flow::{Cause, Close, Direction, Limits, Phase, Side, Who};
 use crate::lb::{Backend, Grant};
 use crate::ring::{
-    Caps, Completion, Errno, Fd, GROUPS, Group, Interest, Kernel, Op, Piece, Token, Uring, Wait,
+    Caps, Completion, Errno, Fd, GROUPS, Group, Inbox, Interest, Kernel, Op, Piece, Token, Uring,
+    Wait,
 };
 use accept::Acceptor;
 use pieces::Pieces;
@@ -378,6 +380,8 @@ impl<K: Kernel> Shard<K> {
             Op::Cancel => return,
             Op::Wake => return self.on_wake(completion),
             Op::Accept => return self.on_accept(completion),
+            Op::DatagramsOfClients => return self.on_datagrams(Inbox::Clients, completion),
+            Op::DatagramsOfServers => return self.on_datagrams(Inbox::Servers, completion),
             Op::ReceiveClient
             | Op::ReceiveServer
             | Op::PollClient
@@ -398,7 +402,11 @@ impl<K: Kernel> Shard<K> {
             Op::PollServer => self.on_poll(key.slot, Side::Server, completion),
             Op::Connect => self.on_connect(key.slot, completion),
             Op::Prelude => self.on_prelude(key.slot, completion),
-            Op::Cancel | Op::Wake | Op::Accept => {}
+            Op::Cancel
+            | Op::Wake
+            | Op::Accept
+            | Op::DatagramsOfClients
+            | Op::DatagramsOfServers => {}
         }
     }
 

@@ -10,6 +10,7 @@ fn endpoints(bind: &str) -> Vec<String> {
     let text = |endpoint: &Endpoint| match endpoint {
         Endpoint::Address(address) => address.to_string(),
         Endpoint::Descriptor(number) => format!("fd@{number}"),
+        Endpoint::Datagram(address) => format!("udp@{address}"),
     };
     plan.listeners
         .iter()

@@ -1,5 +1,7 @@
 //! Listening addresses.
 
+use std::net::SocketAddr;
+
 use super::Global;
 use crate::base::address::Address;
 use crate::base::ids::{ListenerId, ProxyId};
@@ -65,7 +67,11 @@ impl Listener {
     pub fn spread(&self, shards: u16, global: &Global) -> (ThreadSet, u16) {
         let threads = self.threads.and(ThreadSet::first(shards));
         // Only an address that is ours to bind can have several sockets.
-        let one = global.noreuseport || !matches!(self.endpoint, Endpoint::Address(Address::Ip(_)));
+        let own = matches!(
+            self.endpoint,
+            Endpoint::Address(Address::Ip(_)) | Endpoint::Datagram(_)
+        );
+        let one = global.noreuseport || !own;
         let sockets = match self.sockets {
             _ if one => 1,
             Sockets::ByThread => threads.len(),
@@ -91,6 +97,8 @@ pub enum Endpoint {
     Address(Address),
     /// A listening socket inherited as a descriptor (`fd@N`).
     Descriptor(i32),
+    /// An address to bind for datagrams (`mode udp`).
+    Datagram(SocketAddr),
 }
 
 impl Endpoint {
@@ -99,7 +107,7 @@ impl Endpoint {
     pub fn is_handed_over(&self) -> bool {
         matches!(
             self,
-            Endpoint::Address(Address::Ip(_) | Address::Abstract(_))
+            Endpoint::Address(Address::Ip(_) | Address::Abstract(_)) | Endpoint::Datagram(_)
         )
     }
 }
@@ -109,6 +117,7 @@ impl std::fmt::Display for Endpoint {
         match self {
             Endpoint::Address(address) => address.fmt(f),
             Endpoint::Descriptor(number) => write!(f, "fd@{number}"),
+            Endpoint::Datagram(address) => write!(f, "udp@{address}"),
         }
     }
 }

@@ -16,6 +16,7 @@ mod proxy;
 mod server;
 mod slow_start;
 mod source_ports;
+mod udp;
 
 use std::sync::Arc;
 
@@ -37,6 +38,7 @@ pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind, SpliceOptions};
 pub use server::{PortRule, Server, Target};
 pub use slow_start::SlowStart;
 pub use source_ports::{LocalPorts, PortChoice, PortReuse, SourcePorts};
+pub use udp::{UdpBack, UdpFront, UdpHeader, UdpSockets};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]

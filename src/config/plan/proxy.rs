@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Balance, LogTarget, Server, SourceCondition};
+use super::{Balance, LogTarget, Server, SourceCondition, UdpBack, UdpFront};
 use crate::base::ids::{ListenerId, ProxyId};
 
 /// A frontend, a backend, or a listen (both).
@@ -103,6 +103,8 @@ pub struct Front {
     pub nolinger: bool,
     /// `option independent-streams`: what is sent to a client does not show that it is alive.
     pub independent_streams: bool,
+    /// What `mode udp` adds; `None` = `mode tcp`.
+    pub udp: Option<UdpFront>,
 }
 
 /// TCP keep-alive settings; `None` = the kernel's own value.
@@ -155,4 +157,6 @@ pub struct Back {
     pub abortonclose: bool,
     /// `option tcp-smart-connect`: the handshake's last ACK leaves with the first data.
     pub smart_connect: bool,
+    /// What `mode udp` adds; `None` = `mode tcp`.
+    pub udp: Option<UdpBack>,
 }

@@ -147,6 +147,7 @@ impl Listening {
                 let what = match endpoint {
                     Endpoint::Address(address) => format!("address '{address}'"),
                     Endpoint::Descriptor(number) => format!("descriptor 'fd@{number}'"),
+                    Endpoint::Datagram(address) => format!("address 'udp@{address}'"),
                 };
                 let text = format!("'bind' : {what} is already used by the 'bind' at {other}.");
                 report.alert(&bind.place, None, text);

@@ -315,6 +315,7 @@ impl Builder<'_, '_> {
             log_separate_errors: settings.log_separate_errors,
             nolinger: settings.nolinger,
             independent_streams: settings.independent_streams,
+            udp: None,
         }
     }
 
@@ -414,6 +415,7 @@ impl Builder<'_, '_> {
             independent_streams: settings.independent_streams,
             abortonclose: settings.abortonclose,
             smart_connect: settings.smart_connect,
+            udp: None,
         }
     }
 

@@ -13,6 +13,7 @@
 //! A turn that would sleep returns `WouldBlock` instead and says until when; the simulation calls
 //! again when the shard can go on. So a lost wake-up shows as a shard that sleeps for ever.
 
+mod datagram;
 mod kernel;
 mod network;
 mod random;
