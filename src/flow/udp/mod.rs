@@ -1,1 +1,36 @@
 //! The pure part of relaying datagrams: which flow one belongs to, and from which socket it goes on.
+//!
+//! No descriptor, no clock, no ring: addresses and moments come in as values; listeners, servers
+//! ("upstreams") and sockets are plain indices of whoever calls. Everything here belongs to one
+//! shard; what is counted over all shards is in `base`.
+//!
+//! A flow costs at most about 300 bytes, of which the caller's own `D` are whatever it puts there:
+//! the entry in the slab is 168 (`Flow<()>` and its generation), its timer 24, its place in the
+//! index 12 to 24 and its pair 8; a pair that remembers a client has 96 for that.
+
+mod expiry;
+mod index;
+mod key;
+mod lists;
+mod mappings;
+mod pairs;
+mod pool;
+mod table;
+
+pub use key::{FlowKey, normalised};
+pub use pool::{Pool, PoolLimits, Refusal, Reply, Rest, Take};
+pub use table::{After, Closed, EXPIRED_PER_TURN, Flow, FlowTable, Opening, Reason, Rules};
+
+/// A flow: its slot and generation, so that a stale one never reaches a newer flow.
+pub type FlowId = crate::base::ids::SessionKey;
+
+/// The pair of a pool's socket and a server's address, which has at most one flow at a time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PairAt {
+    /// The pool, as its owner numbers them.
+    pub pool: u16,
+    /// The socket in that pool.
+    pub socket: u16,
+    /// The address, as the pool numbers them.
+    pub column: u16,
+}

@@ -1,0 +1,437 @@
+//! The flows of one shard: found by key, kept in numbered slots, listed by server and by age.
+//!
+//! A touch stores a moment and nothing else. The timer of a flow stands where it was put, and is
+//! moved on when it comes up for a flow that was active meanwhile (`expiry`).
+//!
+//! The table decides nothing that others see: whoever has it asks, carries out and closes.
+
+use super::index::Index;
+use super::lists::{Links, List};
+use super::{FlowId, FlowKey, PairAt};
+use crate::base::slab::Slab;
+use crate::base::time::Moment;
+use crate::base::wheel::Wheel;
+
+pub use super::expiry::EXPIRED_PER_TURN;
+
+/// What a flow keeps to, from its frontend and its backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// Time without a datagram after which a flow ends.
+    pub idle_ms: u32,
+    /// The same while no reply has come, if that is less.
+    pub unconfirmed_ms: u32,
+    /// Datagrams of the client that a flow takes; the next one begins a new flow.
+    pub requests_max: Option<u32>,
+    /// Replies to each datagram of the client: with the last one that is due the flow ends. Counted
+    /// for each, or of two questions that a resolver asks at once the second would stay without an
+    /// answer. 0 = the flow ends with its first datagram.
+    pub responses_max: Option<u32>,
+}
+
+/// What a flow begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Opening {
+    /// Its server, as the caller numbers them.
+    pub upstream: u32,
+    /// From where the server is spoken to; `None` = from a socket of its own.
+    pub pair: Option<PairAt>,
+    /// What it keeps to.
+    pub rules: Rules,
+}
+
+/// What is left of a flow after a datagram.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[must_use]
+pub enum After {
+    /// It goes on.
+    Stays,
+    /// It goes on for its replies; the client's next datagram begins a new one.
+    Spent,
+    /// It is to be closed, for this reason, when what was received has been sent.
+    Ends(Reason),
+}
+
+/// Why a flow ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Reason {
+    /// Nothing came for its idle time.
+    Idle,
+    /// The same, before any reply.
+    Unconfirmed,
+    /// All replies that were due have come, or none is expected.
+    Responses,
+    /// It took as many datagrams as it may, and nothing came for its idle time since.
+    Requests,
+    /// It made room for another, before any reply.
+    Evicted,
+    /// Its server is down, or gone.
+    ServerDown,
+    /// Its socket is lost.
+    SocketLost,
+    /// The shard stops.
+    Shutdown,
+    /// It could not begin.
+    Refused,
+}
+
+/// A flow.
+#[derive(Debug)]
+pub struct Flow<D> {
+    key: FlowKey,
+    confirmed: bool,
+    /// The key does not lead to it (any more): it is there for replies.
+    pub(super) spent: bool,
+    /// Whether a PROXY header has gone to its present server.
+    pub header_sent: bool,
+    upstream: u32,
+    pair: Option<PairAt>,
+    requests_left: u32,
+    responses_max: u32,
+    pub(super) idle_ms: u32,
+    pub(super) unconfirmed_ms: u32,
+    started: Moment,
+    pub(super) last: Moment,
+    requests: u64,
+    replies: u64,
+    request_bytes: u64,
+    reply_bytes: u64,
+    by_upstream: Links,
+    by_age: Links,
+    /// What the caller keeps with it.
+    pub data: D,
+}
+
+impl<D> Flow<D> {
+    /// Its key.
+    pub fn key(&self) -> &FlowKey {
+        &self.key
+    }
+    /// Its server.
+    pub fn upstream(&self) -> u32 {
+        self.upstream
+    }
+    /// From where its server is spoken to.
+    pub fn pair(&self) -> Option<PairAt> {
+        self.pair
+    }
+    /// Whether a reply has come.
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed
+    }
+    /// Whether it is there for replies only.
+    pub fn is_spent(&self) -> bool {
+        self.spent
+    }
+    /// When it began.
+    pub fn started(&self) -> Moment {
+        self.started
+    }
+    /// When the last datagram came, either way.
+    pub fn last(&self) -> Moment {
+        self.last
+    }
+    /// Datagrams of the client, and their bytes.
+    pub fn requests(&self) -> (u64, u64) {
+        (self.requests, self.request_bytes)
+    }
+    /// Datagrams of its servers, and their bytes.
+    pub fn replies(&self) -> (u64, u64) {
+        (self.replies, self.reply_bytes)
+    }
+    /// How many more datagrams of the client it takes.
+    pub fn requests_left(&self) -> u32 {
+        if self.spent { 0 } else { self.requests_left }
+    }
+    /// How many more replies it takes.
+    pub fn responses_left(&self) -> u64 {
+        if self.responses_max == UNLIMITED {
+            return u64::MAX;
+        }
+        let due = self.requests.saturating_mul(self.responses_max.into());
+        due.saturating_sub(self.replies)
+    }
+}
+
+/// As many as come.
+const UNLIMITED: u32 = u32::MAX;
+
+/// A flow that has ended: what has to be given back, and what is told of it.
+#[derive(Debug)]
+pub struct Closed<D> {
+    /// The flow as it was.
+    pub flow: Flow<D>,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The flows of one shard.
+#[derive(Debug)]
+pub struct FlowTable<D> {
+    pub(super) flows: Slab<Flow<D>>,
+    index: Index,
+    pub(super) wheel: Wheel,
+    /// Scratch of `expire`.
+    pub(super) due: Vec<u32>,
+    /// By server.
+    upstreams: Vec<List>,
+    /// Unconfirmed ones by listener, the oldest first.
+    unconfirmed: Vec<List>,
+}
+
+impl<D> FlowTable<D> {
+    /// A table of at most `capacity` flows.
+    pub fn new(capacity: u32, now: Moment) -> FlowTable<D> {
+        FlowTable {
+            flows: Slab::new(capacity),
+            index: Index::new(),
+            wheel: Wheel::new(now),
+            due: Vec::with_capacity(EXPIRED_PER_TURN),
+            upstreams: Vec::new(),
+            unconfirmed: Vec::new(),
+        }
+    }
+
+    /// The flow that a datagram with this key belongs to.
+    #[inline]
+    pub fn find(&self, key: &FlowKey) -> Option<FlowId> {
+        let slot = self.find_slot(self.index.hash(key.bytes()), key)?;
+        self.flows.key_at(slot)
+    }
+
+    /// The name of the flow that is opened next; `None` if there is no room.
+    pub fn vacant(&self) -> Option<FlowId> {
+        self.flows.vacant_key()
+    }
+
+    /// Begins a flow, or gives `data` back if there is no room. Where another flow has the key
+    /// already, the new one is for replies only (of a server that speaks first).
+    pub fn open(
+        &mut self,
+        key: FlowKey,
+        opening: Opening,
+        data: D,
+        now: Moment,
+    ) -> Result<FlowId, D> {
+        let Some(id) = self.flows.vacant_key() else {
+            return Err(data);
+        };
+        let hash = self.index.hash(key.bytes());
+        let spent = self.find_slot(hash, &key).is_some();
+        let rules = opening.rules;
+        let flow = Flow {
+            key,
+            confirmed: false,
+            spent,
+            header_sent: false,
+            upstream: opening.upstream,
+            pair: opening.pair,
+            requests_left: rules.requests_max.unwrap_or(UNLIMITED),
+            responses_max: rules.responses_max.unwrap_or(UNLIMITED),
+            idle_ms: rules.idle_ms,
+            unconfirmed_ms: rules.unconfirmed_ms.min(rules.idle_ms),
+            started: now,
+            last: now,
+            requests: 0,
+            replies: 0,
+            request_bytes: 0,
+            reply_bytes: 0,
+            by_upstream: Links::UNLINKED,
+            by_age: Links::UNLINKED,
+            data,
+        };
+        let deadline = flow.deadline();
+        self.flows.insert(flow).map_err(|flow| flow.data)?;
+        if !spent {
+            self.index.insert(hash, id.slot);
+        }
+        at(&mut self.upstreams, opening.upstream).push(&mut self.flows, id.slot, upstream_links);
+        let listener = u32::from(key.listener());
+        at(&mut self.unconfirmed, listener).push(&mut self.flows, id.slot, age_links);
+        self.wheel.arm(id.slot, deadline);
+        Ok(id)
+    }
+
+    /// A flow, unless it has ended.
+    #[inline]
+    pub fn get(&self, id: FlowId) -> Option<&Flow<D>> {
+        self.flows.get(id)
+    }
+
+    /// A flow, unless it has ended.
+    #[inline]
+    pub fn get_mut(&mut self, id: FlowId) -> Option<&mut Flow<D>> {
+        self.flows.get_mut(id)
+    }
+
+    /// The flow in a slot now.
+    #[inline]
+    pub fn id_at(&self, slot: u32) -> Option<FlowId> {
+        self.flows.key_at(slot)
+    }
+
+    /// Notes datagrams of the client that go on. No more than `requests_left` may: of several that
+    /// came at once the others begin a new flow.
+    pub fn on_request(&mut self, id: FlowId, datagrams: u32, bytes: u64, now: Moment) -> After {
+        let Some(flow) = self.flows.get_mut(id) else {
+            return After::Stays;
+        };
+        flow.last = flow.last.max(now);
+        flow.requests += u64::from(datagrams);
+        flow.request_bytes += bytes;
+        if flow.responses_max == 0 {
+            return After::Ends(Reason::Responses);
+        }
+        if flow.requests_left == UNLIMITED || flow.spent {
+            return After::Stays;
+        }
+        flow.requests_left = flow.requests_left.saturating_sub(datagrams);
+        if flow.requests_left > 0 {
+            return After::Stays;
+        }
+        self.detach(id.slot);
+        After::Spent
+    }
+
+    /// Notes replies that go on. No more than `responses_left` may.
+    pub fn on_reply(&mut self, id: FlowId, datagrams: u32, bytes: u64, now: Moment) -> After {
+        let Some(flow) = self.flows.get_mut(id) else {
+            return After::Stays;
+        };
+        flow.last = flow.last.max(now);
+        flow.replies += u64::from(datagrams);
+        flow.reply_bytes += bytes;
+        let ends = flow.responses_left() == 0;
+        if !std::mem::replace(&mut flow.confirmed, true) {
+            let listener = u32::from(flow.key.listener());
+            at(&mut self.unconfirmed, listener).unlink(&mut self.flows, id.slot, age_links);
+        }
+        if ends {
+            After::Ends(Reason::Responses)
+        } else {
+            After::Stays
+        }
+    }
+
+    /// Gives a flow another server, whose first datagram may need a header again. What it had
+    /// before is returned.
+    pub fn move_to(
+        &mut self,
+        id: FlowId,
+        upstream: u32,
+        pair: Option<PairAt>,
+    ) -> Option<(u32, Option<PairAt>)> {
+        let flow = self.flows.get_mut(id)?;
+        let before = (flow.upstream, flow.pair);
+        flow.upstream = upstream;
+        flow.pair = pair;
+        flow.header_sent = false;
+        at(&mut self.upstreams, before.0).unlink(&mut self.flows, id.slot, upstream_links);
+        at(&mut self.upstreams, upstream).push(&mut self.flows, id.slot, upstream_links);
+        Some(before)
+    }
+
+    /// Ends a flow; `None` if it has ended already.
+    pub fn close(&mut self, id: FlowId, reason: Reason) -> Option<Closed<D>> {
+        self.detach(self.flows.get(id).map(|_| id.slot)?);
+        let flow = self.flows.get(id)?;
+        let (upstream, listener) = (flow.upstream, u32::from(flow.key.listener()));
+        if !flow.confirmed {
+            at(&mut self.unconfirmed, listener).unlink(&mut self.flows, id.slot, age_links);
+        }
+        at(&mut self.upstreams, upstream).unlink(&mut self.flows, id.slot, upstream_links);
+        self.wheel.disarm(id.slot);
+        let flow = self.flows.remove(id)?;
+        Some(Closed { flow, reason })
+    }
+
+    /// Whoever makes room at a limit: the oldest flow without a reply among those of the listeners
+    /// that the limit counts (`of_limit`). A flow with a reply never does.
+    pub fn oldest_unconfirmed(&self, of_limit: impl Fn(u16) -> bool) -> Option<FlowId> {
+        let listeners = (0..=u16::MAX).zip(&self.unconfirmed);
+        let heads = listeners
+            .filter(|(listener, list)| list.len() > 0 && of_limit(*listener))
+            .filter_map(|(_, list)| Some((self.flows.at(list.head)?.started, list.head)));
+        let (_, oldest) = heads.min()?;
+        self.flows.key_at(oldest)
+    }
+
+    /// The first flow of a server, the one it has had longest.
+    pub fn first_of(&self, upstream: u32) -> Option<FlowId> {
+        let list = self.upstreams.get(upstream as usize)?;
+        self.flows.key_at(list.head)
+    }
+
+    /// The flow of the same server behind another one.
+    pub fn next_of(&self, id: FlowId) -> Option<FlowId> {
+        self.flows.key_at(self.flows.get(id)?.by_upstream.next)
+    }
+
+    /// All flows of a server.
+    pub fn of_upstream(&self, upstream: u32) -> impl Iterator<Item = FlowId> {
+        std::iter::successors(self.first_of(upstream), |id| self.next_of(*id))
+    }
+
+    /// How many flows a server has.
+    pub fn count_of(&self, upstream: u32) -> u32 {
+        let list = self.upstreams.get(upstream as usize);
+        list.map_or(0, List::len)
+    }
+
+    /// All flows, by slot.
+    pub fn iter(&self) -> impl Iterator<Item = (FlowId, &Flow<D>)> {
+        self.flows.iter()
+    }
+
+    /// Flows there are.
+    pub fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// Whether there is no room.
+    pub fn is_full(&self) -> bool {
+        self.flows.is_full()
+    }
+
+    /// Flows without a reply.
+    pub fn unconfirmed(&self) -> u32 {
+        self.unconfirmed.iter().map(List::len).sum()
+    }
+
+    fn find_slot(&self, hash: u32, key: &FlowKey) -> Option<u32> {
+        let is_it = |slot| self.flows.at(slot).is_some_and(|flow| flow.key == *key);
+        self.index.find(hash, is_it)
+    }
+
+    /// The key does not lead to the flow any more.
+    fn detach(&mut self, slot: u32) {
+        if let Some(flow) = self.flows.at_mut(slot)
+            && !std::mem::replace(&mut flow.spent, true)
+        {
+            let hash = self.index.hash(flow.key.bytes());
+            self.index.remove(hash, slot);
+        }
+    }
+}
+
+fn upstream_links<D>(flows: &mut Slab<Flow<D>>, slot: u32) -> Option<&mut Links> {
+    Some(&mut flows.at_mut(slot)?.by_upstream)
+}
+
+fn age_links<D>(flows: &mut Slab<Flow<D>>, slot: u32) -> Option<&mut Links> {
+    Some(&mut flows.at_mut(slot)?.by_age)
+}
+
+/// The list with a number; the first use makes it.
+fn at(lists: &mut Vec<List>, number: u32) -> &mut List {
+    let index = number as usize;
+    if lists.len() <= index {
+        lists.resize(index + 1, List::EMPTY);
+    }
+    &mut lists[index]
+}
