@@ -17,6 +17,9 @@ mod pairs;
 mod pool;
 mod table;
 
+#[cfg(test)]
+mod simulation;
+
 pub use key::{FlowKey, normalised};
 pub use pool::{Pool, PoolLimits, Refusal, Reply, Rest, Take};
 pub use table::{After, Closed, EXPIRED_PER_TURN, Flow, FlowTable, Opening, Reason, Rules};
