@@ -6,7 +6,8 @@
 //! for the usual one), so a shard with 100,000 flows is not woken for each.
 
 use super::FlowId;
-use super::table::{Flow, FlowTable, Reason};
+use super::flow::{Flow, Reason};
+use super::table::FlowTable;
 use crate::base::time::Moment;
 
 /// Timers looked at in one call, about 25 us.

@@ -4,11 +4,13 @@
 //! ("upstreams") and sockets are plain indices of whoever calls. Everything here belongs to one
 //! shard; what is counted over all shards is in `base`.
 //!
-//! A flow costs at most about 300 bytes, of which the caller's own `D` are whatever it puts there:
-//! the entry in the slab is 168 (`Flow<()>` and its generation), its timer 24, its place in the
-//! index 12 to 24 and its pair 8; a pair that remembers a client has 96 for that.
+//! A flow costs at most about 300 bytes, the caller's own `D` included if that is up to 64: its
+//! entry in the slab is 168 (`Flow<()>` and its generation), its timer 24, its place in the index 12
+//! to 24, and its pair 8. A pair that remembers a client has about 100 for that.
 
+mod answers;
 mod expiry;
+mod flow;
 mod index;
 mod key;
 mod lists;
@@ -19,10 +21,15 @@ mod table;
 
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 
+pub use answers::{PoolLimits, Refusal, Reply, Rest, Take};
+pub use expiry::EXPIRED_PER_TURN;
+pub use flow::{After, Closed, Flow, Opening, Reason, Rules};
 pub use key::{FlowKey, normalised};
-pub use pool::{Pool, PoolLimits, Refusal, Reply, Rest, Take};
-pub use table::{After, Closed, EXPIRED_PER_TURN, Flow, FlowTable, Opening, Reason, Rules};
+pub use pool::Pool;
+pub use table::FlowTable;
 
 /// A flow: its slot and generation, so that a stale one never reaches a newer flow.
 pub type FlowId = crate::base::ids::SessionKey;
