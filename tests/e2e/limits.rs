@@ -133,7 +133,8 @@ fn limits_hold_where_connections_are_handed_over() {
         let most = balancer.stat().number("l", "FRONTEND", "smax");
         assert_eq!(most, limit, "{words}");
         let handed = balancer.activity().number("handed_over");
-        assert!(handed.is_none_or(|handed| handed > limit), "{handed:?}");
+        // How many is chance: each stays where it was accepted with probability 1/4.
+        assert!(handed.is_none_or(|handed| handed > 0), "{handed:?}");
     }
 }
 

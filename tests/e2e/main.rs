@@ -47,6 +47,7 @@ mod sources;
 mod splice;
 mod splice_ends;
 mod splice_options;
+mod splice_under_load;
 mod spread;
 mod supervision;
 mod support;

@@ -117,8 +117,11 @@ fn slow_readers(count: usize, buffers: u32) {
     });
     exchange_fast(stage.echo_port);
     let grown_kib = stage.balancer.resident_kib().saturating_sub(before_kib);
+    // A bundle may bring more than was asked for (docs/memory.md).
+    let bundles = stage.balancer.activity().has_line("receive_step: bundle");
+    let budget_kib = BUDGET_KIB * if bundles { 2 } else { 1 };
     assert!(
-        grown_kib <= BUDGET_KIB + REST_KIB,
+        grown_kib <= budget_kib + REST_KIB,
         "grew by {grown_kib} KiB with {count} slow readers"
     );
     // Now everybody reads: nothing may be missing.
