@@ -2,7 +2,8 @@
 //!
 //! `pick/ALGORITHM/SERVERS` is one pick and its release; `publish/...` builds the table anew, as
 //! the control thread does whenever a server comes, goes or changes its weight. `wheel/STEP/TIMERS`
-//! are the timers of a shard, `flow/STEP/FLOWS` the flows of datagrams, `config/TEXT` is a configuration from its text to the plan.
+//! are the timers of a shard, `flow/STEP/FLOWS` the flows of datagrams with their sockets,
+//! `config/TEXT` is a configuration from its text to the plan.
 
 // Of what `criterion_group!` makes.
 #![allow(missing_docs)]

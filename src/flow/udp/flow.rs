@@ -138,7 +138,12 @@ impl<D> Flow<D> {
         if self.responses_max == UNLIMITED {
             return u64::MAX;
         }
-        let due = self.requests.saturating_mul(self.responses_max.into());
+        let each = u64::from(self.responses_max);
+        // Of a flow that its server began one passes in any case.
+        let due = match self.requests {
+            0 => each.max(1),
+            requests => requests.saturating_mul(each),
+        };
         due.saturating_sub(self.replies)
     }
 }

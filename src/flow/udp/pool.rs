@@ -222,7 +222,8 @@ impl Pool {
     }
 
     /// A socket is of no use any more and will be closed. The slots of flows that were on it are
-    /// appended to `flows`: they have no pair any more.
+    /// appended to `flows`: they have no pair any more, and have to be closed or moved before
+    /// another socket is added.
     pub fn lose_socket(&mut self, socket: u16, flows: &mut Vec<u32>) {
         match self.sockets.get_mut(usize::from(socket)) {
             Some(present @ Some(_)) => *present = None,

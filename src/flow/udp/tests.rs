@@ -90,6 +90,13 @@ fn a_flow_ends_with_the_last_reply_that_is_due() {
     );
     let id = open(&mut table, client(3), RULES, START);
     assert_eq!(table.on_reply(id, 64, 0, START), After::Stays);
+    // What a server says first passes, even where no reply is expected.
+    let id = open(&mut table, client(4), rules(0), START);
+    assert_eq!(table.get(id).unwrap().responses_left(), 1);
+    assert_eq!(
+        table.on_reply(id, 1, 9, START),
+        After::Ends(Reason::Responses)
+    );
 }
 
 #[test]

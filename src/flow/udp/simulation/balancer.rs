@@ -163,7 +163,11 @@ impl Balancer {
                 let client = owner.client;
                 let again = Some((upstream, pair));
                 match self.open(client, &key, again, &mut Random::new(1), now) {
-                    Some(id) => id,
+                    Some(id) => {
+                        let flow = self.table.get(id).expect("live");
+                        assert!(flow.responses_left() > 0, "a server could not speak");
+                        id
+                    }
                     None => return,
                 }
             }
