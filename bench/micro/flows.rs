@@ -1,5 +1,5 @@
-//! Flows of datagrams as a shard has them: found for each datagram, opened and closed with a pair of
-//! the pool, and ended by time.
+//! Flows of datagrams as a shard has them: found for each datagram, opened and closed with a pair
+//! of the pool, and ended by time.
 
 use std::hint::black_box;
 

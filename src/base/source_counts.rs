@@ -4,11 +4,11 @@
 //! words (a cache line each), and a new one goes to the emptier row, so that rows practically never
 //! run full while half of the words are free. Rows and mark come from hashes with a secret key:
 //! nobody can choose addresses that meet. Two addresses that do meet in a row with equal marks of
-//! 44 bits (a chance of one in 10^12 for a new address) count together.
+//! 44 bits (one new address in 10^12) count together.
 //!
 //! **A full place**: both rows full of other addresses. The address is then refused
-//! ([`Taken::NoRoom`]); counting it nowhere would break the bound. With twice as many words as there
-//! can be addresses at once this is not to be expected, however large the table.
+//! ([`Taken::NoRoom`]); counting it nowhere would break the bound. With twice as many words as
+//! there can be addresses at once this is not to be expected, however large the table.
 //!
 //! **Races**: two threads that see a new address at once may each give it a word. What counts is
 //! therefore the sum of its words, looked at once more after an addition: the bound is never

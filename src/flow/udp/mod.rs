@@ -1,12 +1,12 @@
-//! The pure part of relaying datagrams: which flow one belongs to, and from which socket it goes on.
+//! The pure part of relaying datagrams: whose flow one is, and from which socket it goes on.
 //!
 //! No descriptor, no clock, no ring: addresses and moments come in as values; listeners, servers
 //! ("upstreams") and sockets are plain indices of whoever calls. Everything here belongs to one
 //! shard; what is counted over all shards is in `base`.
 //!
 //! A flow costs at most about 300 bytes, the caller's own `D` included if that is up to 64: its
-//! entry in the slab is 168 (`Flow<()>` and its generation), its timer 24, its place in the index 12
-//! to 24, and its pair 8. A pair that remembers a client has about 100 for that.
+//! entry in the slab is 168 (`Flow<()>` and its generation), its timer 24, its place in the index
+//! 12 to 24, and its pair 8. A pair that remembers a client has about 100 for that.
 
 mod answers;
 mod expiry;

@@ -1,8 +1,8 @@
 //! The pairs of one server's address with the sockets of a pool, in eight bytes each.
 //!
 //! A column has a place for each socket up to the highest that it ever used, so a server with few
-//! flows beside a busy one costs little. Pairs without a flow stand in one of two lists in the order
-//! of their release: those that rest, and those that remember a client.
+//! flows beside a busy one costs little. Pairs without a flow stand in one of two lists, in the
+//! order of their release: those that rest, and those that remember a client.
 
 use std::net::SocketAddr;
 

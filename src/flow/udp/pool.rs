@@ -96,8 +96,8 @@ impl Pool {
     }
 
     /// A pair for a new flow, in this order: the one that the server knows this client by, the one
-    /// that has rested longest, one that was never used, one of a new socket, and, where there can be
-    /// none, one that still rests.
+    /// that has rested longest, one that was never used, one of a new socket, and, where there can
+    /// be none, one that still rests.
     pub fn take(
         &mut self,
         upstream: u32,
