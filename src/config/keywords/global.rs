@@ -109,11 +109,11 @@ pub(super) static GLOBAL: &[Keyword] = &[
         "What to leave out though the kernel has it, to debug: 'limit', 'incremental', 'bundle', 'plain', 'deferred-work', 'registered-ring', 'multishot-accept'.", global::ring_without)
         .default("nothing").ours(),
     works("tune.udp.maxflows", Global, 1, "<number>", "Most flows of datagrams of the process. docs/udp.md has more.", udp::most)
-        .default("an eighth of 'memory-limit', at 256 bytes each").ours(),
+        .default("what an eighth of the memory holds at 512 bytes each, at most 1048576").ours(),
     works("tune.udp.rcvbuf", Global, 1, "<size>", "Receive buffer of each socket of a listener of datagrams, where the kernel allows it (net.core.rmem_max, or CAP_NET_ADMIN).", udp::receive_buffer)
         .default("4m").ours(),
     works("tune.udp.sockets", Global, 1, "<number>", "Most sockets that servers of datagrams are spoken to from.", udp::most)
-        .default("what 'maxconn' and the rest leave of the descriptors, at most 65536").ours(),
+        .default("a quarter of the descriptors that are left, or half of what 'maxconn' leaves; at most 65536").ours(),
     works("uid", Global, 1, "<number>", "The user the process becomes once everything is bound.", process::user)
         .default("the starter"),
     works("ulimit-n", Global, 1, "<number>", "Descriptors of the process.", process::descriptors)

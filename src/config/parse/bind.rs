@@ -34,7 +34,6 @@ const STREAMS_ONLY: &[(&str, &str)] = &[
     ("defer-accept", ""),
     ("gid", ""),
     ("group", ""),
-    ("maxconn", "'maxconn' of the proxy bounds its flows"),
     ("mode", ""),
     ("mss", ""),
     ("nice", ""),

@@ -60,6 +60,14 @@ impl Plan {
         !self.listeners.is_empty() || !self.global.stats_sockets.is_empty()
     }
 
+    /// Whether anything would listen for datagrams.
+    pub fn has_datagrams(&self) -> bool {
+        let is_datagram = |endpoint: &Endpoint| matches!(endpoint, Endpoint::Datagram(_));
+        self.listeners
+            .iter()
+            .any(|listener| is_datagram(&listener.endpoint))
+    }
+
     /// The first server that is connected to from an address that need not be the machine's.
     pub fn first_foreign(&self) -> Option<(&Proxy, &Server)> {
         let mut servers = self.proxies.iter().flat_map(|proxy| {
