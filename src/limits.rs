@@ -127,6 +127,26 @@ pub const MEMORY_PER_MESSAGE: u64 = 64;
 /// What a direction may hold without asking, at the least: a page.
 pub const MEMORY_PER_DIRECTION_MIN: u64 = 4096;
 
+/// A flow of datagrams: its slot, its places in the index, the timer and the lists, its part of a
+/// pair and of what counts by client address, all of which double when they grow.
+pub const MEMORY_PER_FLOW: u64 = 512;
+
+/// What a shard has for datagrams: two inboxes of 128 buffers, each of which holds the longest
+/// datagram with what the kernel says of it (68 KiB).
+pub const MEMORY_OF_DATAGRAMS: u64 = 2 * 128 * (68 << 10);
+
+/// The part of the memory that a computed number of flows may take.
+pub const FLOWS_MEMORY_DIVISOR: u64 = 8;
+
+/// Most flows where nobody says how many: half a gigabyte.
+pub const FLOWS_COMPUTED_MAX: u32 = 1 << 20;
+
+/// Sockets towards servers of datagrams that are counted on in any case.
+pub const FLOW_SOCKETS_MIN: u32 = 64;
+
+/// Most of them where nobody says how many: each serves as many flows as there are servers.
+pub const FLOW_SOCKETS_COMPUTED_MAX: u32 = 1 << 16;
+
 /// Descriptors of a pipe.
 pub const DESCRIPTORS_PER_PIPE: u64 = 2;
 

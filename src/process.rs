@@ -443,7 +443,7 @@ fn world(plan: Plan, shards: u16, budget: &Budget, memory_max: u64) -> io::Resul
 }
 
 /// What descriptors and memory let the process have. The size of pipes becomes what this user can
-/// have, too.
+/// have, and the numbers of flows and their sockets what there is room for.
 fn bounds(
     plan: &mut Plan,
     shards: u16,
@@ -469,6 +469,8 @@ fn bounds(
     }
     budget.maxconn = shares.maxconn;
     budget.pipes_max = shares.pipes;
+    plan.global.udp_flows_max = Some(shares.flows);
+    plan.global.udp_sockets_max = Some(budget.flow_sockets_max);
     Ok((budget, shares))
 }
 

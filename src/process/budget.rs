@@ -16,6 +16,8 @@ pub struct Budget {
     pub maxconn: u32,
     /// Pipes of the process.
     pub pipes_max: u32,
+    /// Sockets towards servers of datagrams.
+    pub flow_sockets_max: u32,
     /// Limit of open descriptors.
     pub descriptors_max: u64,
     /// Descriptors for everything but sessions.
@@ -77,13 +79,17 @@ pub fn descriptors(
                 explained().trim_start_matches(" + ")
             ));
         }
-        let maxconn = computed(room(limit), pipes);
-        let spare = (room(limit) - u64::from(maxconn)) * limits::DESCRIPTORS_PER_SESSION;
+        // A quarter of what sessions and flows have together.
+        let more = more_flow_sockets(plan, room(limit) * limits::DESCRIPTORS_PER_SESSION / 4);
+        let room = room(limit - u64::from(more));
+        let maxconn = computed(room, pipes);
+        let spare = (room - u64::from(maxconn)) * limits::DESCRIPTORS_PER_SESSION;
         return Ok(Budget {
             maxconn,
             pipes_max: pipes.number(maxconn, spare / limits::DESCRIPTORS_PER_PIPE),
+            flow_sockets_max: flow_sockets_min(plan) + more,
             descriptors_max,
-            descriptors_fixed: fixed,
+            descriptors_fixed: fixed + u64::from(more),
         });
     };
     let needed = needed(plan, shards, wanted, pipes.configured());
@@ -97,11 +103,14 @@ pub fn descriptors(
             room(descriptors_max),
         ));
     };
+    let more = more_flow_sockets(plan, spare / 2);
+    let spare = spare - u64::from(more);
     Ok(Budget {
         maxconn: wanted,
         pipes_max: pipes.number(wanted, spare / limits::DESCRIPTORS_PER_PIPE),
+        flow_sockets_max: flow_sockets_min(plan) + more,
         descriptors_max,
-        descriptors_fixed: fixed,
+        descriptors_fixed: fixed + u64::from(more),
     })
 }
 
@@ -115,7 +124,25 @@ fn computed(room: u64, pipes: Wanted) -> u32 {
     u32::try_from(connections).unwrap_or(u32::MAX)
 }
 
-fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 9] {
+/// Sockets towards servers of datagrams that are counted on: those that are asked for.
+fn flow_sockets_min(plan: &Plan) -> u32 {
+    match plan.global.udp_sockets_max {
+        _ if !plan.has_datagrams() => 0,
+        Some(asked) => asked,
+        None => limits::FLOW_SOCKETS_MIN,
+    }
+}
+
+/// How many more may be made of `descriptors` that are left, where nobody says.
+fn more_flow_sockets(plan: &Plan, descriptors: u64) -> u32 {
+    if !plan.has_datagrams() || plan.global.udp_sockets_max.is_some() {
+        return 0;
+    }
+    let most = limits::FLOW_SOCKETS_COMPUTED_MAX - limits::FLOW_SOCKETS_MIN;
+    u32::try_from(descriptors).unwrap_or(most).min(most)
+}
+
+fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 10] {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     // The registry's own descriptor of each socket, and one for each shard that accepts from it.
     let listening = plan.listeners.iter().map(|listener| {
@@ -151,6 +178,7 @@ fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 9]
     };
     [
         ("for listening sockets", listening.sum()),
+        ("for flows of datagrams", flow_sockets_min(plan).into()),
         ("for pipes", u64::from(pipes) * limits::DESCRIPTORS_PER_PIPE),
         ("for probes in flight", probes.sum()),
         ("for log targets", count(sinks.len()) + 1),
@@ -166,7 +194,7 @@ fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 9]
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::base::address::Address;
     use crate::base::ids::{ListenerId, ProxyId};
@@ -205,6 +233,14 @@ mod tests {
             listeners: vec![Arc::new(listener)],
             ..Plan::default()
         }
+    }
+
+    /// The same for datagrams.
+    pub(in crate::process) fn datagrams() -> Plan {
+        let mut plan = plan();
+        let listener = Arc::make_mut(&mut plan.listeners[0]);
+        listener.endpoint = Endpoint::Datagram("127.0.0.1:53".parse().unwrap());
+        plan
     }
 
     #[test]
@@ -261,6 +297,31 @@ mod tests {
             "{error}"
         );
         assert!(with(None, Wanted::Configured(9_999)).is_err());
+    }
+
+    #[test]
+    fn flows_of_datagrams_have_their_sockets() {
+        let with = |sockets: Option<u32>, maxconn| {
+            let mut plan = datagrams();
+            plan.global.udp_sockets_max = sockets;
+            let budget = descriptors(&plan, 2, maxconn, Wanted::None, 20_000);
+            budget.map(|budget| (budget.maxconn, budget.flow_sockets_max))
+        };
+        // 19,909 are left: 64 in any case, and a quarter of the rest.
+        let rest = 19_909 - 64;
+        let more = rest / 2 * 2 / 4;
+        assert_eq!(with(None, None), Ok(((rest - more) / 2, 64 + more)));
+        // Of what sessions leave the half.
+        assert_eq!(
+            with(None, Some(9_000)),
+            Ok((9_000, 64 + (rest - 18_000) / 2))
+        );
+        assert_eq!(with(Some(1_909), Some(9_000)), Ok((9_000, 1_909)));
+        let error = with(Some(1_910), Some(9_000)).unwrap_err();
+        assert!(error.contains("1910 for flows of datagrams"), "{error}");
+        // Streams alone leave them nothing, and lose nothing.
+        let budget = descriptors(&plan(), 2, Some(9_000), Wanted::None, 20_000);
+        assert_eq!(budget.unwrap().flow_sockets_max, 0);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub(super) struct Shares {
     pub(super) private: u64,
     /// Pipes that fit.
     pub(super) pipes: u32,
+    /// Flows of datagrams that fit.
+    pub(super) flows: u32,
     /// Why there are fewer connections or pipes than were asked for.
     pub(super) warnings: Vec<String>,
 }
@@ -40,7 +42,12 @@ impl Asked<'_> {
     /// What the process takes without a single session.
     fn fixed(&self) -> u64 {
         let rings = u64::from(self.global().ring_buffers) * limits::MEMORY_PER_RING_BUFFER;
-        let each = limits::MEMORY_PER_SHARD + rings;
+        let datagrams = if self.plan.has_datagrams() {
+            limits::MEMORY_OF_DATAGRAMS
+        } else {
+            0
+        };
+        let each = limits::MEMORY_PER_SHARD + rings + datagrams;
         limits::MEMORY_OF_PROCESS + u64::from(self.shards) * each
     }
 
@@ -67,6 +74,39 @@ impl Asked<'_> {
         limit.saturating_sub(self.fixed()) / 8
     }
 
+    /// Memory of flows on top of a sum of everything else.
+    fn flows_beside(&self, sum: u64) -> u64 {
+        match self.global().udp_flows_max {
+            _ if !self.plan.has_datagrams() => 0,
+            Some(asked) => u64::from(asked) * limits::MEMORY_PER_FLOW,
+            None => sum / (limits::FLOWS_MEMORY_DIVISOR - 1),
+        }
+    }
+
+    /// Flows of datagrams within `rest`, which sessions share with them: those that are asked for
+    /// as far as they fit into half of it.
+    fn flows(&self, rest: u64, is_sum: bool, warnings: &mut Vec<String>) -> u32 {
+        if !self.plan.has_datagrams() {
+            return 0;
+        }
+        let of = |bytes: u64| u32::try_from(bytes / limits::MEMORY_PER_FLOW).unwrap_or(u32::MAX);
+        let Some(asked) = self.global().udp_flows_max else {
+            let computed = of(rest / limits::FLOWS_MEMORY_DIVISOR);
+            return computed.clamp(1, limits::FLOWS_COMPUTED_MAX);
+        };
+        // The bound is the sum of what is asked for.
+        let most = if is_sum { asked } else { of(rest / 2).max(1) };
+        if asked > most {
+            warnings.push(format!(
+                "tune.udp.maxflows {asked} takes {} of the {} of memory that are left, of which \
+                 half can be for flows. Lowered to {most}.",
+                mebibytes(u64::from(asked) * limits::MEMORY_PER_FLOW),
+                mebibytes(rest)
+            ));
+        }
+        asked.min(most)
+    }
+
     /// Shares it. `maxconn` is what descriptors allow; `is_asked` = the configuration says so.
     pub(super) fn share(
         &self,
@@ -88,7 +128,8 @@ impl Asked<'_> {
             (None, Some(private)) => {
                 let sessions = u64::from(maxconn) * self.per_session();
                 let private = private.max(self.private_min(maxconn));
-                self.fixed() + sessions + private + for_pipes(pipes)
+                let sum = self.fixed() + sessions + private + for_pipes(pipes);
+                sum + self.flows_beside(sum)
             }
             // Who asks for so many connections gets them as long as they fit into the machine.
             (None, None) if is_asked || wanted.configured() > 0 => {
@@ -127,6 +168,8 @@ impl Asked<'_> {
         }
         let pipes = pipes.min(pipes_most);
         let rest = rest - for_pipes(pipes);
+        let flows = self.flows(rest, is_sum, &mut warnings);
+        let rest = rest.saturating_sub(u64::from(flows) * limits::MEMORY_PER_FLOW);
         let fit = u32::try_from(rest / 4 * 3 / each)
             .unwrap_or(u32::MAX)
             .max(1);
@@ -150,6 +193,7 @@ impl Asked<'_> {
             // Chunks have names of their own, which are not in them.
             private: private / 64 * 63,
             pipes,
+            flows,
             warnings,
         })
     }
@@ -197,6 +241,7 @@ mod tests {
             + u64::from(shares.maxconn) * asked.per_session()
             + shares.private / 63 * 64
             + u64::from(shares.pipes) * MIB
+            + u64::from(shares.flows) * limits::MEMORY_PER_FLOW
     }
 
     #[test]
@@ -215,6 +260,35 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn flows_have_their_part_and_no_more() {
+        let of = |limit: Option<u64>, bytes, flows| {
+            let mut plan = crate::process::budget::tests::datagrams();
+            plan.global.memory_limit = limit;
+            plan.global.memory_bytes = bytes;
+            plan.global.udp_flows_max = flows;
+            let asked = asked(&plan, 1 << 40);
+            let shares = asked.share(1_000, true, NONE).unwrap();
+            assert!(most(asked, &shares) <= shares.limit, "{shares:?}");
+            (shares.flows, shares.maxconn, shares.warnings.len())
+        };
+        let limit = Some(1_024 * MIB);
+        let (computed, maxconn, warnings) = of(limit, None, None);
+        // An eighth of what is left beside the shards.
+        assert!((200_000..250_000).contains(&computed), "{computed}");
+        assert_eq!((maxconn, warnings), (1_000, 0));
+        assert_eq!(of(limit, None, Some(5_000)), (5_000, 1_000, 0));
+        let (lowered, _, warnings) = of(limit, None, Some(2_000_000));
+        assert!(lowered < 1_000_000 && warnings == 1, "{lowered}");
+        assert_eq!(of(Some(1 << 36), None, None).0, limits::FLOWS_COMPUTED_MAX);
+        // On top of a budget of private memory.
+        let (flows, maxconn, warnings) = of(None, Some(16 * MIB), Some(50_000));
+        assert_eq!((flows, maxconn, warnings), (50_000, 1_000, 0));
+        let streams = plan(limit, None);
+        let shares = asked(&streams, 1 << 40).share(1_000, true, NONE).unwrap();
+        assert_eq!(shares.flows, 0);
     }
 
     #[test]

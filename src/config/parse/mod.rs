@@ -26,6 +26,8 @@ pub(super) mod source_ports;
 pub(super) mod tcp_check;
 pub(super) mod tcp_request;
 pub(super) mod threads;
+pub(super) mod udp;
+pub(super) mod udp_check;
 
 use super::diagnostics::{Place, Report};
 use super::draft::{Draft, Mode, ProxyDraft, Settings};
@@ -107,6 +109,8 @@ pub(in crate::config) struct Parser<'a> {
     pub(in crate::config) current: ProxyDraft,
     /// The kind of the section being read.
     pub(in crate::config) kind: SectionKind,
+    /// What it carries, wherever its `mode` line stands.
+    pub(in crate::config) mode: Mode,
     /// Listeners of all `bind` lines so far.
     pub(in crate::config) listeners_count: usize,
     /// What a section may begin from.
@@ -126,6 +130,7 @@ impl<'a> Parser<'a> {
             draft: Draft::default(),
             current: blank(place),
             kind: SectionKind::Global,
+            mode: Mode::Tcp,
             listeners_count: 0,
             origins: Origins::default(),
         }
@@ -144,7 +149,8 @@ impl<'a> Parser<'a> {
             if let Err(complaint) = self.origins.header(section.kind, header, current, report) {
                 self.complain(header, complaint);
             }
-            if self.mode_of(section) == Mode::Http {
+            self.mode = self.mode_of(section);
+            if self.mode == Mode::Http {
                 self.http_proxy(section);
             } else {
                 for line in &section.lines {
@@ -242,18 +248,7 @@ impl<'a> Parser<'a> {
             SectionKind::Global => {}
             SectionKind::Defaults => self.origins.add(finished),
             SectionKind::Frontend | SectionKind::Backend | SectionKind::Listen => {
-                let mut proxy = finished;
-                if proxy.settings.mode == Mode::Udp && !proxy.settings.disabled {
-                    let text = format!(
-                        "{} '{}' : 'mode udp' is not implemented in Tidegate yet: it is not \
-                         started.",
-                        self.kind.name(),
-                        proxy.name
-                    );
-                    self.report.warning(&proxy.place, None, text);
-                    proxy.settings.disabled = true;
-                }
-                self.draft.proxies.push(proxy);
+                self.draft.proxies.push(finished);
             }
         }
     }
@@ -337,15 +332,21 @@ impl<'a> Parser<'a> {
             self.report.alert(&line.place, word, text);
             return false;
         }
-        let (section, missing) = match (self.kind, keyword.side) {
-            (SectionKind::Frontend, Side::Back) => ("frontend", "backend"),
-            (SectionKind::Backend, Side::Front) => ("backend", "frontend"),
+        let (section, proxy) = (self.kind.name(), &self.current.name);
+        let because = match (self.kind, keyword.side, keyword.only) {
+            (SectionKind::Frontend, Side::Back, _) => {
+                format!("because {section} '{proxy}' has no backend capability")
+            }
+            (SectionKind::Backend, Side::Front, _) => {
+                format!("because {section} '{proxy}' has no frontend capability")
+            }
+            (SectionKind::Global | SectionKind::Defaults, ..) => return true,
+            (_, _, Some(only)) if only != self.mode => {
+                let mode = self.mode.name();
+                format!("because {section} '{proxy}' is in 'mode {mode}'")
+            }
             _ => return true,
         };
-        let because = format!(
-            "because {section} '{}' has no {missing} capability",
-            self.current.name
-        );
         if matches!(name, "server" | "server-template") {
             // Traffic would be lost, so HAProxy makes this one an error.
             self.report.alert(

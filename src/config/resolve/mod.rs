@@ -10,15 +10,17 @@ mod loops;
 mod passive;
 mod server;
 mod track;
+mod udp;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::diagnostics::{Place, Report, Severity};
-use super::draft::{BalanceWord, Draft, LogEntry, ProxyDraft, Settings};
+use super::draft::{BalanceWord, Draft, LogEntry, Mode, ProxyDraft, Settings};
 use super::environment::Environment;
 use super::plan::{
     Back, Balance, Front, Hash, HashKey, HashKind, KeepAlive, LogTarget, Plan, Proxy, ProxyKind,
+    SpliceOptions,
 };
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 
@@ -232,7 +234,10 @@ impl Builder<'_, '_> {
                 .clone()
                 .map_or_else(String::new, |(guid, _)| guid),
             logs,
-            splice: draft.settings.splice,
+            splice: match draft.settings.mode {
+                Mode::Udp => SpliceOptions::default(),
+                Mode::Tcp | Mode::Http => draft.settings.splice,
+            },
         }));
     }
 
@@ -247,16 +252,19 @@ impl Builder<'_, '_> {
             ));
         }
         if draft.kind == ProxyKind::Frontend && leads_to(&draft.settings).is_none() {
-            warning(format!(
-                "{kind} '{name}' has no 'default_backend': its connections will be closed."
-            ));
+            let end = match draft.settings.mode {
+                Mode::Udp => "its datagrams will be dropped",
+                Mode::Tcp | Mode::Http => "its connections will be closed",
+            };
+            warning(format!("{kind} '{name}' has no 'default_backend': {end}."));
         }
         let timeouts = draft.settings.timeouts;
         let unset = |timeout: Option<u32>| timeout.unwrap_or(0) == 0;
         let front = draft.kind != ProxyKind::Backend && unset(timeouts.client);
         let silent = unset(timeouts.server) && unset(timeouts.tunnel);
         let back = !draft.servers.is_empty() && (unset(timeouts.connect) || silent);
-        if front || back {
+        // Flows have an idle time in any case.
+        if (front || back) && draft.settings.mode != Mode::Udp {
             warning(format!(
                 "missing timeouts for {kind} '{name}'.\n   \
                  | While not properly invalid, you will certainly encounter various problems\n   \
@@ -291,6 +299,8 @@ impl Builder<'_, '_> {
         // A `listen` that names no other is its own backend.
         let own = draft.kind == ProxyKind::Listen && leads_to(settings).is_none();
         let built = listeners::build(proxy_id, draft, self.draft, self.report);
+        let leads_to = backend_of(&self.names, self.draft, usize::from(proxy_id.0))
+            .and_then(|index| self.draft.proxies.get(index));
         let mut listeners = Vec::new();
         for mut listener in built {
             // As many as fit were let through when the lines were read.
@@ -307,7 +317,10 @@ impl Builder<'_, '_> {
             timeout_client_ms: settings.timeouts.client.unwrap_or(0),
             timeout_client_fin_ms: settings.timeouts.client_fin.unwrap_or(0),
             timeout_client_hs_ms: settings.timeouts.client_hs.unwrap_or(0),
-            expect_proxy: settings.expect_proxy.clone(),
+            expect_proxy: match settings.mode {
+                Mode::Udp => Vec::new(),
+                Mode::Tcp | Mode::Http => settings.expect_proxy.clone(),
+            },
             keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
             tcplog: settings.tcplog || settings.http_log,
             dontlognull: settings.dontlognull,
@@ -315,7 +328,7 @@ impl Builder<'_, '_> {
             log_separate_errors: settings.log_separate_errors,
             nolinger: settings.nolinger,
             independent_streams: settings.independent_streams,
-            udp: None,
+            udp: self.udp_front(draft, leads_to),
         }
     }
 
@@ -381,7 +394,9 @@ impl Builder<'_, '_> {
             let server_id = ServerId(self.plan.servers_count);
             self.plan.servers_count = self.plan.servers_count.saturating_add(1);
             let mut server = self.server(server_id, sid, server, draft);
-            if let (Some(check), Some(script)) = (&mut server.check, &script) {
+            if let (Some(check), Some(script)) = (&mut server.check, &script)
+                && check.datagram.is_none()
+            {
                 let scripted =
                     check::scripted(script, check.timeout_ms, timeouts, server.send_proxy);
                 check.scripted = Some(scripted);
@@ -397,8 +412,11 @@ impl Builder<'_, '_> {
                 Some(BalanceWord::PeakEwma) => Balance::PeakEwma,
                 Some(BalanceWord::Random(draws)) => Balance::Random { draws },
                 Some(BalanceWord::Source) => hash(HashKey::Source),
-                Some(BalanceWord::Hash(expression)) => hash(HashKey::Expression(expression)),
+                Some(BalanceWord::Hash(expression)) => {
+                    hash(HashKey::Expression(udp::with_cid_length(expression, draft)))
+                }
             },
+            quic_lb: settings.udp.quic_lb,
             servers,
             timeout_connect_ms: timeouts.connect.unwrap_or(0),
             timeout_server_ms: timeouts.server.unwrap_or(0),
@@ -415,7 +433,7 @@ impl Builder<'_, '_> {
             independent_streams: settings.independent_streams,
             abortonclose: settings.abortonclose,
             smart_connect: settings.smart_connect,
-            udp: None,
+            udp: self.udp_back(draft),
         }
     }
 
@@ -447,5 +465,6 @@ fn keepalive(own: bool, settings: &Settings, side: Side) -> Option<KeepAlive> {
         Side::Client => settings.keepalive_client_values,
         Side::Server => settings.keepalive_server_values,
     };
-    (own || settings.keepalive_both).then_some(values)
+    let wanted = (own || settings.keepalive_both) && settings.mode != Mode::Udp;
+    wanted.then_some(values)
 }
