@@ -266,6 +266,23 @@ mod tests {
         }
     }
 
+    /// What two threads may leave that see a new address at once.
+    #[test]
+    fn an_address_with_two_words_has_the_sum_of_them() {
+        let counts = SourceCounts::new(1);
+        let place = counts.place(address(1));
+        place.rows[0].0[3].store(place.mark | 1, SeqCst);
+        place.rows[1].0[5].store(place.mark | 1, SeqCst);
+        assert_eq!(counts.count(address(1)), 2);
+        assert_eq!(counts.take(address(1), 2), Taken::Limit);
+        assert_eq!(counts.take(address(1), 3), Taken::Taken);
+        for left in [2, 1, 0] {
+            counts.give(address(1));
+            assert_eq!(counts.count(address(1)), left);
+        }
+        assert_eq!(counts.addresses(), 0);
+    }
+
     #[test]
     fn without_room_an_address_is_refused_and_the_others_stay() {
         let counts = SourceCounts::new(1);

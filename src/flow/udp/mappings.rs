@@ -75,3 +75,36 @@ impl Mappings {
             .wrapping_add(u32::from(column).wrapping_mul(0x9e37_79b1))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of so many keys some twenty pairs have the same hash of 32 bits.
+    #[test]
+    fn mappings_with_equal_hashes_are_told_apart() {
+        const MAPPINGS: u32 = 400_000;
+        let mapping = |number: u32| {
+            let ip = std::net::Ipv4Addr::from_bits(number);
+            Mapping {
+                key: FlowKey::new(0, (ip, 53).into(), None, None),
+                socket: 0,
+                column: (number % 3) as u16,
+                upstream: 0,
+                until: Moment(0),
+            }
+        };
+        let mut mappings = Mappings::new();
+        for number in 0..MAPPINGS {
+            let new = mapping(number);
+            assert_eq!(mappings.find(new.column, &new.key), None);
+            assert_eq!(mappings.insert(new), Some(number));
+        }
+        for number in 0..MAPPINGS {
+            let key = mapping(number).key;
+            let found = [0, 1, 2].map(|column| mappings.find(column, &key));
+            let own = |column| (u32::from(column) == number % 3).then_some(number);
+            assert_eq!(found, [0u16, 1, 2].map(own));
+        }
+    }
+}

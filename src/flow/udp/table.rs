@@ -283,3 +283,42 @@ fn at(lists: &mut Vec<List>, number: u32) -> &mut List {
     }
     &mut lists[index]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::udp::{Opening, Rules};
+
+    /// Of so many keys some twenty pairs have the same hash of 32 bits.
+    #[test]
+    fn flows_with_equal_hashes_are_told_apart() {
+        const FLOWS: u32 = 400_000;
+        let key = |number: u32| {
+            let ip = std::net::Ipv4Addr::from_bits(number);
+            FlowKey::new(0, (ip, 53).into(), None, None)
+        };
+        let opening = Opening {
+            upstream: 0,
+            pair: None,
+            rules: Rules {
+                idle_ms: 1000,
+                unconfirmed_ms: 1000,
+                requests_max: None,
+                responses_max: None,
+            },
+        };
+        let mut table = FlowTable::new(FLOWS, Moment(0));
+        let mut ids = Vec::new();
+        for number in 0..FLOWS {
+            assert_eq!(table.find(&key(number)), None);
+            ids.push(table.open(key(number), opening, (), Moment(0)).unwrap());
+        }
+        for (number, id) in (0..).zip(&ids) {
+            assert_eq!(table.find(&key(number)), Some(*id));
+        }
+        for (number, id) in (0..).zip(&ids) {
+            assert!(table.close(*id, Reason::Shutdown).is_some());
+            assert_eq!(table.find(&key(number)), None);
+        }
+    }
+}
