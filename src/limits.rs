@@ -92,6 +92,10 @@ pub const API_BACKLOG: i32 = 64;
 /// the probe thread itself was not running.
 pub const PROBE_LATE_MS: u64 = 25;
 
+/// How long a check that waits for no answer waits for the network to refuse its datagram: longer
+/// than any path takes there and back.
+pub const PROBE_SILENCE_MS: u32 = 300;
+
 /// How long a check that takes leave waits for the server to close.
 pub const PROBE_FAREWELL_MS: u64 = 200;
 

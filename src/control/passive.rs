@@ -124,7 +124,14 @@ impl Passive {
                 opened.and(plan.breaker.as_ref()).map(|breaker| {
                     let (fails, within_ms) = (breaker.max_fails, breaker.fail_timeout_ms);
                     let s = if fails == 1 { "" } else { "s" };
-                    format!("{fails} failed connection{s} in {within_ms} ms")
+                    // Datagrams fail by what the network says of them.
+                    let is_udp = backend.proxy.back.as_ref().is_some_and(|b| b.udp.is_some());
+                    let what = if is_udp {
+                        "refusal"
+                    } else {
+                        "failed connection"
+                    };
+                    format!("{fails} {what}{s} in {within_ms} ms")
                 })
             }
             Observation::ErrorLimit { .. } => {

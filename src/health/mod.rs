@@ -6,6 +6,7 @@
 mod agent;
 mod answer;
 mod circuit;
+mod datagram;
 mod rules;
 mod schedule;
 mod script;
@@ -13,6 +14,7 @@ mod verdicts;
 
 pub use agent::{AgentWeight, Answer};
 pub use circuit::Circuit;
+pub use datagram::{DatagramRun, NextDatagram};
 pub use rules::{Outcome, Rules, Transition};
 pub use schedule::{first_after, interval_ms, spread_ms};
 pub use script::{ANSWER_BYTES_MAX, Finding, Next, Problem, Run};

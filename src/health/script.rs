@@ -176,7 +176,7 @@ impl<'a> Run<'a> {
             Problem::Failed(text) => (failure, text),
         };
         let text = match self.script.manner {
-            Manner::Steps => format!("{text} at {}", place(step)),
+            Manner::Steps => format!("{text} at {}", place("tcp-check", step)),
             Manner::Http | Manner::Protocol => text,
         };
         finding(status, None, text)
@@ -202,31 +202,42 @@ impl<'a> Run<'a> {
 
     /// A text with the step that it is about.
     fn told_of(&self, text: &str, step: &Step, quoted: bool) -> String {
-        let mut text = text.to_owned();
-        if self.script.manner == Manner::Steps {
-            // Writing to a string can't fail.
-            let _ = write!(text, " at step {}", step.number);
-            let comment = &step.comment;
-            let _ = match (comment.is_empty(), quoted) {
-                (true, _) => Ok(()),
-                (false, true) => write!(text, " comment: '{comment}'"),
-                (false, false) => write!(text, " comment: {comment}"),
-            };
+        match self.script.manner {
+            Manner::Steps => at_step(text, step, quoted),
+            Manner::Http | Manner::Protocol => text.to_owned(),
         }
-        text
     }
 
     fn failure(&self, expect: &Expect, step: &Step, text: String) -> String {
-        match &expect.on_error {
-            None => self.told_of(&text, step, false),
-            Some(own) if step.comment.is_empty() => own.clone(),
-            Some(own) => format!("{own} comment: {}", step.comment),
-        }
+        let of_own = own_failure(expect, step);
+        of_own.unwrap_or_else(|| self.told_of(&text, step, false))
     }
 }
 
+/// A text with the step of a script that it is about.
+pub(super) fn at_step(text: &str, step: &Step, quoted: bool) -> String {
+    let mut text = format!("{text} at step {}", step.number);
+    let comment = &step.comment;
+    // Writing to a string can't fail.
+    let _ = match (comment.is_empty(), quoted) {
+        (true, _) => Ok(()),
+        (false, true) => write!(text, " comment: '{comment}'"),
+        (false, false) => write!(text, " comment: {comment}"),
+    };
+    text
+}
+
+/// What a step says itself of another answer than the one it waits for.
+pub(super) fn own_failure(expect: &Expect, step: &Step) -> Option<String> {
+    let own = expect.on_error.as_ref()?;
+    Some(match step.comment.is_empty() {
+        true => own.clone(),
+        false => format!("{own} comment: {}", step.comment),
+    })
+}
+
 /// The status of an answer that isn't wanted: the step's own word, else what the answer is.
-fn status_of(expect: &Expect, answer: Option<CheckStatus>) -> CheckStatus {
+pub(super) fn status_of(expect: &Expect, answer: Option<CheckStatus>) -> CheckStatus {
     expect.error.or(answer).unwrap_or(CheckStatus::L7Response)
 }
 
@@ -235,7 +246,7 @@ fn reset(finding: Finding) -> Next<'static> {
 }
 
 /// A finding; only the statuses that speak of an answer have a code.
-fn finding(status: CheckStatus, code: Option<u16>, text: String) -> Finding {
+pub(super) fn finding(status: CheckStatus, code: Option<u16>, text: String) -> Finding {
     let code = match status {
         CheckStatus::L7Ok | CheckStatus::L7Status => Some(code.unwrap_or(0)),
         _ => None,
@@ -244,9 +255,9 @@ fn finding(status: CheckStatus, code: Option<u16>, text: String) -> Finding {
 }
 
 /// Where a step is and what it does, in HAProxy's words.
-fn place(step: &Step) -> String {
+pub(super) fn place(keyword: &str, step: &Step) -> String {
     if step.number == 0 {
-        return "initial connection step of tcp-check".to_owned();
+        return format!("initial connection step of {keyword}");
     }
     let what = match &step.action {
         Action::Connect(connect) => match connect.port {
@@ -264,7 +275,7 @@ fn place(step: &Step) -> String {
             _ => "expect".to_owned(),
         },
     };
-    let mut text = format!("step {} of tcp-check ({what})", step.number);
+    let mut text = format!("step {} of {keyword} ({what})", step.number);
     if !step.comment.is_empty() {
         let _ = write!(text, " comment: '{}'", step.comment);
     }

@@ -128,7 +128,7 @@ fn set_buffers(socket: &Socket, options: &StreamOptions) {
 
 /// Binds to a source. Unlike an option, what this can't do costs the connection: from elsewhere it
 /// might be allowed something else.
-fn bind_source(socket: &Socket, source: &Source, to: &SocketAddr) -> Result<(), i32> {
+pub(super) fn bind_source(socket: &Socket, source: &Source, to: &SocketAddr) -> Result<(), i32> {
     let fault = |error: io::Error| number(&error);
     if let Some(interface) = &source.interface {
         socket

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use tidegate::config::plan::{Action, Answer, Check, Ending, Plan};
+use tidegate::config::plan::{Action, Answer, Check, Ending, Plan, UdpHeader};
 
 use crate::world::plan;
 
@@ -191,4 +191,23 @@ fn steps_with_ports_of_their_own_need_none_of_the_server() {
     let scripted = check.scripted.as_ref().expect("a script");
     assert_eq!(scripted.timeout_connect_ms, 700);
     assert_eq!(scripted.timeout_check_ms, Some(3000));
+}
+
+/// There is no connect whose bound could count: the time of the answer is that of the whole.
+#[test]
+fn a_check_by_datagrams_has_one_bound() {
+    let bound = |lines: &str, words: &str| {
+        let plan = plan(&format!(
+            "listen l\n{TIMES}  mode udp\n  bind :80\n{lines}  server s 1.1.1.1:81 check {words}\n"
+        ));
+        let check = check(&plan, "l");
+        (check.timeout_ms, check.header, check.datagram.is_some())
+    };
+    let (first, every) = (UdpHeader::First, UdpHeader::Every);
+    assert_eq!(bound("", "inter 3s"), (3000, first, true));
+    assert_eq!(bound("  timeout check 5s\n", ""), (5000, first, true));
+    let header = "  timeout check 1s\n  udp-proxy-header every\n";
+    assert_eq!(bound(header, "send-proxy-v2"), (1000, every, true));
+    // Over TCP it is that of the connect.
+    assert_eq!(bound("", "port 82 inter 3s"), (3000, first, false));
 }

@@ -55,5 +55,6 @@ mod take_over;
 mod timeouts;
 mod toml;
 mod transparent;
+mod udp_checks;
 mod unavailable;
 mod waking;

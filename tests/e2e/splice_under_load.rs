@@ -53,7 +53,7 @@ fn send(mut to: TcpStream, seed: u64, orders: &Orders, stays: bool) -> u64 {
         let piece = slice(seed, position, 100);
         to.write_all(piece).unwrap();
         position += piece.len() as u64;
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::park_timeout(Duration::from_millis(2));
     }
     to.shutdown(Shutdown::Write).unwrap();
     position

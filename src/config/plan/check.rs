@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::check_script::Scripted;
-use super::udp::DatagramCheck;
+use super::udp::{DatagramCheck, UdpHeader};
 use crate::base::address::Address;
 use crate::base::ids::{ProxyId, ServerId};
 use crate::base::send_proxy::SendProxy;
@@ -26,7 +26,8 @@ pub struct Check {
     /// `rise`, 2 by default.
     pub rise: u16,
     /// Bound of one connect: `inter`, and where there is a `timeout check` the lower one of `inter`
-    /// and `timeout connect`, as HAProxy has it.
+    /// and `timeout connect`, as HAProxy has it. Of a check by datagrams it bounds the whole:
+    /// `timeout check`, else `inter`.
     pub timeout_ms: u32,
     /// The server's `source`.
     pub source: Option<Source>,
@@ -38,6 +39,8 @@ pub struct Check {
     pub scripted: Option<Scripted>,
     /// Of a server of datagrams that is asked by datagrams: how. `None` = over TCP.
     pub datagram: Option<DatagramCheck>,
+    /// Which of its datagrams begin with that PROXY header.
+    pub header: UdpHeader,
 }
 
 impl Check {
@@ -56,6 +59,7 @@ impl Check {
             send_proxy: None,
             scripted: None,
             datagram: None,
+            header: UdpHeader::First,
         }
     }
 }

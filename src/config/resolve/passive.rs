@@ -77,6 +77,7 @@ impl Builder<'_, '_> {
                 source,
                 send_proxy,
                 datagram: is_udp.then_some(DatagramCheck::Probe),
+                header: proxy.settings.udp.header,
                 ..Check::of(address.clone())
             },
         };

@@ -106,6 +106,12 @@ impl Builder<'_, '_> {
         }
         let (minconn, maxconn) = limits(settings);
         let timeout_ms = check_timeout_ms(settings.inter_ms, &proxy.settings);
+        let datagram = datagram_check(draft, proxy);
+        // A datagram has no connect before it: there is one time, that of the answer.
+        let check_ms = match (&datagram, set(proxy.settings.timeouts.check)) {
+            (Some(_), whole_ms) => whole_ms.unwrap_or(settings.inter_ms),
+            (None, _) => timeout_ms,
+        };
         let check = address.flatten().map(|address| Check {
             address,
             inter_ms: settings.inter_ms,
@@ -113,12 +119,13 @@ impl Builder<'_, '_> {
             down_inter_ms: settings.down_inter_ms.unwrap_or(settings.inter_ms),
             fall: settings.fall,
             rise: settings.rise,
-            timeout_ms,
+            timeout_ms: check_ms,
             source: source.map(Source::own),
             send_proxy: checks_send(settings, send_proxy),
             init_state: settings.init_state,
             scripted: None,
-            datagram: datagram_check(draft, proxy),
+            datagram,
+            header: proxy.settings.udp.header,
         });
         // A probe in a client's stead has the bound of a client's connect.
         let connect_ms = set(proxy.settings.timeouts.connect);

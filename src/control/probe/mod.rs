@@ -12,6 +12,7 @@
 mod agent;
 mod announce;
 mod attempt;
+mod datagram;
 mod recovery;
 mod result;
 mod script;
@@ -211,9 +212,10 @@ async fn attempt<'a>(
     check: &Check,
     ports: Option<&'a Ports>,
 ) -> (Outcome, Option<script::Farewell<'a>>) {
-    match &check.scripted {
-        None => (probe(check, ports).await, None),
-        Some(scripted) => script::run(check, scripted, ports).await,
+    match (&check.datagram, &check.scripted) {
+        (Some(how), _) => (datagram::run(check, how).await, None),
+        (None, None) => (probe(check, ports).await, None),
+        (None, Some(scripted)) => script::run(check, scripted, ports).await,
     }
 }
 

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender};
 
-use super::attempt::{Outcome, probe};
-use super::{ProbeResult, in_words};
+use super::attempt::Outcome;
+use super::{ProbeResult, attempt, in_words};
 use crate::base::ids::ServerId;
 use crate::base::time::Moment;
 use crate::lb::{Admin, Backend, Server};
@@ -68,10 +68,10 @@ async fn carry_out(order: Order) -> Option<ProbeResult> {
             due = began.after_ms(u64::from(breaker.fail_timeout_ms));
             continue;
         }
-        match probe(&breaker.probe, server.source_ports()).await {
+        match attempt(&breaker.probe, server.source_ports()).await {
             // At once, but through the scheduler: whoever else is late gets its turn first.
-            Outcome::Late => tokio::task::yield_now().await,
-            outcome => break (outcome, began),
+            (Outcome::Late, _) => tokio::task::yield_now().await,
+            (outcome, _) => break (outcome, began),
         }
     };
     let duration_ms = clock::now().ms_since(began);

@@ -58,7 +58,7 @@ pub(super) async fn run<'a>(
 }
 
 /// Why a step was not carried out.
-enum Stop {
+pub(super) enum Stop {
     TimedOut,
     Late,
     Failed(io::Error),
@@ -146,25 +146,33 @@ fn not_connected() -> io::Error {
 
 /// Until when something must be done.
 #[derive(Clone, Copy)]
-struct Bound {
+pub(super) struct Bound {
     began: Moment,
     timeout_ms: u32,
 }
 
 impl Bound {
-    fn new(timeout_ms: u32) -> Bound {
+    pub(super) fn new(timeout_ms: u32) -> Bound {
         Bound {
             began: clock::now(),
             timeout_ms: timeout_ms.max(1),
         }
     }
 
-    fn left_ms(self) -> u32 {
+    pub(super) fn until(end: Moment) -> Bound {
+        let rest_ms = end.ms_since(clock::now());
+        Bound::new(u32::try_from(rest_ms).unwrap_or(u32::MAX))
+    }
+
+    pub(super) fn left_ms(self) -> u32 {
         let took_ms = u32::try_from(clock::now().ms_since(self.began)).unwrap_or(u32::MAX);
         self.timeout_ms.saturating_sub(took_ms)
     }
 
-    async fn hold<T>(self, future: impl Future<Output = io::Result<T>>) -> Result<T, Stop> {
+    pub(super) async fn hold<T>(
+        self,
+        future: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, Stop> {
         let end = self.began.after_ms(u64::from(self.timeout_ms));
         match tokio::time::timeout(end - clock::now(), future).await {
             Ok(result) => result.map_err(Stop::Failed),

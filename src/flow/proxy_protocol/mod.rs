@@ -4,6 +4,7 @@
 //! Pure: bytes to [`Header`] and back. Who waits for them, and how long, is the shard's business.
 
 mod checksum;
+pub mod datagram;
 pub mod parse;
 pub mod tlv;
 mod unique_id;
@@ -32,6 +33,12 @@ pub const TCP4: u8 = 0x11;
 pub const TCP6: u8 = 0x21;
 /// A Unix stream socket: two paths of 108 bytes.
 pub const UNIX_STREAM: u8 = 0x31;
+/// UDP over IPv4, with the addresses of [`TCP4`].
+pub const UDP4: u8 = 0x12;
+/// UDP over IPv6, with those of [`TCP6`].
+pub const UDP6: u8 = 0x22;
+/// A Unix datagram socket, with those of [`UNIX_STREAM`].
+pub const UNIX_DATAGRAM: u8 = 0x32;
 /// Longest header of version 1, its final CRLF included.
 pub const TEXT_LENGTH_MAX: usize = 107;
 

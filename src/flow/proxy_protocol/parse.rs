@@ -16,8 +16,11 @@ use super::{
 
 /// What version 1 begins with.
 const TEXT: &[u8] = b"PROXY ";
-/// Bytes of a Unix path.
-const UNIX_PATH: usize = 108;
+/// Bytes of a pair of addresses with their ports, over IPv4 and over IPv6.
+pub(super) const PAIR_V4: usize = 12;
+pub(super) const PAIR_V6: usize = 36;
+/// Bytes of a pair of Unix paths.
+pub(super) const PAIR_UNIX: usize = 2 * 108;
 
 /// What bytes turn out to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,12 +132,7 @@ fn binary(bytes: &[u8], length_max: usize) -> Read {
     let Some(command) = bytes.get(SIGNATURE.len()).copied() else {
         return Ok(None);
     };
-    match command {
-        LOCAL | PROXY => {}
-        _ if command & 0xf0 == LOCAL => return Err(Fault::Invalid),
-        // Another version is another protocol.
-        _ => return Err(Fault::NotProxy),
-    }
+    known(command)?;
     let Some([_, family, high, low]) = bytes.get(SIGNATURE.len()..FIXED_LENGTH) else {
         return Ok(None);
     };
@@ -142,9 +140,9 @@ fn binary(bytes: &[u8], length_max: usize) -> Read {
     let addresses_length = match (command, *family) {
         // What is behind is ignored, whatever it is.
         (LOCAL, _) | (_, UNSPECIFIED) => None,
-        (_, TCP4) => Some(12),
-        (_, TCP6) => Some(36),
-        (_, UNIX_STREAM) => Some(2 * UNIX_PATH),
+        (_, TCP4) => Some(PAIR_V4),
+        (_, TCP6) => Some(PAIR_V6),
+        (_, UNIX_STREAM) => Some(PAIR_UNIX),
         // Datagrams don't come as a stream.
         _ => return Err(Fault::Invalid),
     };
@@ -159,22 +157,33 @@ fn binary(bytes: &[u8], length_max: usize) -> Read {
         return Ok(Some((Header::default(), length)));
     };
     let (addresses, extra) = whole[FIXED_LENGTH..].split_at(addresses_length);
+    check(whole, extra)?;
     let header = Header {
         addresses: binary_pair(addresses),
-        tlvs: kept(whole, extra)?,
+        tlvs: kept(extra),
     };
     Ok(Some((header, length)))
 }
 
+/// Whether there is such a version and command.
+pub(super) fn known(command: u8) -> Result<(), Fault> {
+    match command {
+        LOCAL | PROXY => Ok(()),
+        _ if command & 0xf0 == LOCAL => Err(Fault::Invalid),
+        // Another version is another protocol.
+        _ => Err(Fault::NotProxy),
+    }
+}
+
 /// The addresses of a family that has some for us.
-fn binary_pair(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
+pub(super) fn binary_pair(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     let (source, destination, ports): (IpAddr, IpAddr, &[u8]) = match bytes.len() {
-        12 => {
+        PAIR_V4 => {
             let (source, rest) = bytes.split_first_chunk::<4>()?;
             let (destination, ports) = rest.split_first_chunk::<4>()?;
             ((*source).into(), (*destination).into(), ports)
         }
-        36 => {
+        PAIR_V6 => {
             let (source, rest) = bytes.split_first_chunk::<16>()?;
             let (destination, ports) = rest.split_first_chunk::<16>()?;
             ((*source).into(), (*destination).into(), ports)
@@ -188,10 +197,9 @@ fn binary_pair(bytes: &[u8]) -> Option<(SocketAddr, SocketAddr)> {
     ))
 }
 
-/// Checks the fields of a whole header and keeps those that mean something beyond it.
-fn kept(whole: &[u8], extra: &[u8]) -> Result<Option<Box<[u8]>>, Fault> {
+/// Checks the fields at the end of a whole header.
+pub(super) fn check(whole: &[u8], extra: &[u8]) -> Result<(), Fault> {
     let mut at = whole.len() - extra.len();
-    let mut kept_length = 0;
     for field in fields(extra) {
         let Tlv { kind, value } = field.map_err(|_| Fault::Invalid)?;
         let value_at = at + tlv::HEAD;
@@ -205,14 +213,22 @@ fn kept(whole: &[u8], extra: &[u8]) -> Result<Option<Box<[u8]>>, Fault> {
             return Err(Fault::Invalid);
         }
         at = value_at + value.len();
-        if !is_of_hop(kind) {
-            kept_length += tlv::HEAD + value.len();
-        }
     }
-    if kept_length == 0 {
-        return Ok(None);
+    Ok(())
+}
+
+/// Those of checked fields that mean something beyond their header.
+pub(super) fn kept(extra: &[u8]) -> Option<Box<[u8]>> {
+    let lasting = || {
+        fields(extra)
+            .flatten()
+            .filter(|field| !is_of_hop(field.kind))
+    };
+    let length: usize = lasting().map(|field| tlv::HEAD + field.value.len()).sum();
+    if length == 0 {
+        return None;
     }
-    let mut kept = Vec::with_capacity(kept_length);
+    let mut kept = Vec::with_capacity(length);
     let mut rest = extra;
     for Tlv { kind, value } in fields(extra).flatten() {
         let (field, after) = rest.split_at(tlv::HEAD + value.len());
@@ -221,7 +237,7 @@ fn kept(whole: &[u8], extra: &[u8]) -> Result<Option<Box<[u8]>>, Fault> {
             kept.extend_from_slice(field);
         }
     }
-    Ok(Some(kept.into_boxed_slice()))
+    Some(kept.into_boxed_slice())
 }
 
 fn is_of_hop(kind: u8) -> bool {

@@ -95,12 +95,12 @@ pub fn header(wanted: SendProxy, addresses: Addresses, fields: Fields<'_>) -> He
     let addresses = addresses.map(of_one_family);
     match wanted.version {
         Version::One => line(addresses),
-        Version::Two => binary(wanted, addresses, fields),
+        Version::Two => binary(wanted, addresses, [TCP4, TCP6], fields),
     }
 }
 
 /// Both addresses as those of one family: IPv4 where both can be.
-fn of_one_family((from, to): (SocketAddr, SocketAddr)) -> (SocketAddr, SocketAddr) {
+pub(super) fn of_one_family((from, to): (SocketAddr, SocketAddr)) -> (SocketAddr, SocketAddr) {
     let (from_ip, to_ip) = (from.ip().to_canonical(), to.ip().to_canonical());
     let widened = |ip: IpAddr| match ip {
         IpAddr::V4(ip) => IpAddr::V6(ip.to_ipv6_mapped()),
@@ -126,13 +126,19 @@ fn line(addresses: Addresses) -> HeaderBytes {
     line
 }
 
-fn binary(wanted: SendProxy, addresses: Addresses, fields: Fields<'_>) -> HeaderBytes {
+/// A header of version 2 about addresses of one family, which has these names.
+pub(super) fn binary(
+    wanted: SendProxy,
+    addresses: Addresses,
+    [family_v4, family_v6]: [u8; 2],
+    fields: Fields<'_>,
+) -> HeaderBytes {
     let mut header = HeaderBytes::EMPTY;
     header.push(&SIGNATURE);
     let (command, family) = match addresses {
         None => (LOCAL, UNSPECIFIED),
-        Some((from, _)) if from.is_ipv4() => (PROXY, TCP4),
-        Some(_) => (PROXY, TCP6),
+        Some((from, _)) if from.is_ipv4() => (PROXY, family_v4),
+        Some(_) => (PROXY, family_v6),
     };
     header.push(&[command, family]);
     let length_at = header.length;

@@ -7,7 +7,8 @@ use memchr::memmem;
 use super::{Failed, Judgement, Passed};
 use crate::config::plan::{Content, Pattern};
 
-pub(super) fn judge(wanted: &Content, bytes: &[u8], last: bool) -> Judgement {
+/// Judges the bytes so far; `who` says in HAProxy's manner what kind of check it is.
+pub(super) fn judge(who: &str, wanted: &Content, bytes: &[u8], last: bool) -> Judgement {
     // What is shorter than what it must hold is not complete.
     let least = match &wanted.pattern {
         Pattern::Text(text) => text.len(),
@@ -43,7 +44,7 @@ pub(super) fn judge(wanted: &Content, bytes: &[u8], last: bool) -> Judgement {
         "did not match content"
     };
     Judgement::Failed(Failed {
-        text: format!("TCPCHK {verb} {what}"),
+        text: format!("{who} {verb} {what}"),
         ..Failed::default()
     })
 }

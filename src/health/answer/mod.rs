@@ -5,7 +5,9 @@
 //! Nothing that a server sends may panic, and nothing is looked at beyond `ANSWER_BYTES_MAX`.
 
 mod content;
+pub(super) mod dns;
 mod http;
+pub(super) mod krpc;
 mod ldap;
 mod mysql;
 mod pgsql;
@@ -86,7 +88,7 @@ impl Judgement {
 /// Judges the bytes so far; `last` = no more will come.
 pub(super) fn judge(answer: &Answer, bytes: &[u8], last: bool) -> Judgement {
     match answer {
-        Answer::Content(wanted) => content::judge(wanted, bytes, last),
+        Answer::Content(wanted) => content::judge("TCPCHK", wanted, bytes, last),
         Answer::Http(wanted) => http::judge(wanted, bytes, last),
         Answer::Redis => redis::judge(bytes, last),
         Answer::Smtp => smtp::judge(bytes, last),
@@ -95,6 +97,14 @@ pub(super) fn judge(answer: &Answer, bytes: &[u8], last: bool) -> Judgement {
         Answer::Pgsql => pgsql::judge(bytes),
         Answer::Ldap => ldap::judge(bytes),
         Answer::Tls => tls::judge(bytes),
+    }
+}
+
+/// Judges a datagram, to which nothing is added any more.
+pub(super) fn judge_datagram(answer: &Answer, bytes: &[u8]) -> Judgement {
+    match answer {
+        Answer::Content(wanted) => content::judge("UDPCHK", wanted, bytes, true),
+        other => judge(other, bytes, true),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Any bytes as the beginning of a stream with a PROXY header: what a part of them says holds for
-//! the whole, what is kept is well formed, and what is written is read back.
+//! the whole, what is kept is well formed, and what is written is read back. The same bytes as a
+//! datagram: what it has within its bounds, and no header of a stream is one of a datagram.
 
 #![no_main]
 
@@ -9,7 +10,7 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::base::send_proxy::{SendProxy, Version};
 use tidegate::flow::proxy_protocol::parse::{Parsed, parse};
 use tidegate::flow::proxy_protocol::tlv::{self, Tlv, fields};
-use tidegate::flow::proxy_protocol::{Addresses, Fields, SIGNATURE, header};
+use tidegate::flow::proxy_protocol::{Addresses, Fields, SIGNATURE, datagram, header};
 use tidegate::limits::PROXY_HEADER_MAX;
 
 /// Bytes that say what is written: options, families and two addresses with their ports.
@@ -28,6 +29,7 @@ fn read(bytes: &[u8]) {
         _ => [&SIGNATURE[..], rest].concat(),
     };
     let whole = parse(&bytes, PROXY_HEADER_MAX);
+    read_datagram(&bytes, &whole);
     if let Parsed::Header(header, length) = &whole {
         assert!(*length <= bytes.len() && *length <= PROXY_HEADER_MAX);
         assert_eq!(parse(&bytes[..*length], PROXY_HEADER_MAX), whole);
@@ -43,6 +45,25 @@ fn read(bytes: &[u8]) {
             part == Parsed::More || part == whole,
             "{length} of {bytes:?}"
         );
+    }
+}
+
+fn read_datagram(bytes: &[u8], as_stream: &Parsed) {
+    let Ok(header) = datagram::read(bytes, PROXY_HEADER_MAX) else {
+        return;
+    };
+    assert!((16..=bytes.len().min(PROXY_HEADER_MAX)).contains(&header.payload_at));
+    assert!(fields(header.tlvs).all(|field| field.is_ok()));
+    let kept = header.kept_tlvs().unwrap_or_default();
+    assert!(kept.len() <= header.tlvs.len() && fields(&kept).all(|field| field.is_ok()));
+    // Alone it is the same; cut anywhere it is none.
+    let alone = datagram::read(&bytes[..header.payload_at], PROXY_HEADER_MAX);
+    assert_eq!(alone, Ok(header));
+    assert!(datagram::read(&bytes[..header.payload_at - 1], PROXY_HEADER_MAX).is_err());
+    // Only what speaks of nobody is a header of both.
+    if let Parsed::Header(stream, length) = as_stream {
+        assert_eq!((stream.addresses, header.addresses), (None, None));
+        assert_eq!(*length, header.payload_at);
     }
 }
 
@@ -74,6 +95,11 @@ fn write(bytes: &[u8]) {
         unique_id,
         authority,
     };
+    let before = datagram::header(wanted, addresses, known);
+    let sent = [before.as_bytes(), rest].concat();
+    let read = datagram::read(&sent, PROXY_HEADER_MAX).expect("what was written");
+    assert_eq!(read.payload_at, before.as_bytes().len());
+    assert_eq!(read.addresses, addresses.map(canonical));
     let written = header(wanted, addresses, known);
     let stream = [written.as_bytes(), rest].concat();
     let Parsed::Header(read, length) = parse(&stream, PROXY_HEADER_MAX) else {
