@@ -1,0 +1,87 @@
+//! What lies in a buffer that a multishot RECVMSG has filled (`struct io_uring_recvmsg_out`,
+//! io_uring_prep_recvmsg_multishot(3)): four numbers, room for the sender's address, room for
+//! control messages, then the datagram. Read as plain bytes, each access within its bounds.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::sys::datagram::address;
+use crate::sys::datagram::control::{self, Message};
+
+/// Bytes of the four numbers: lengths of name, control messages and datagram, and flags.
+const HEADER: usize = 16;
+/// Room for the sender's address: 28 bytes for IPv6, in whole words.
+pub(super) const NAME: usize = 32;
+/// Room for control messages: segment size, destination and traffic class take 88 bytes.
+pub(super) const CONTROL: usize = 128;
+/// Where the datagram begins.
+pub(super) const PAYLOAD: usize = HEADER + NAME + CONTROL;
+
+/// What was received.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Received {
+    /// Who sent it, an IPv4 address never as an IPv6 one.
+    pub from: SocketAddr,
+    /// The address it was sent to, where the socket tells and replies can come from it.
+    pub to: Option<IpAddr>,
+    /// Length of each datagram but the last, if they are several.
+    pub segment: Option<u16>,
+    /// The TOS byte of IPv4, the traffic class of IPv6.
+    pub traffic_class: u8,
+    /// It did not fit, or its control messages didn't.
+    pub truncated: bool,
+    /// Where it begins; it reaches to the end.
+    pub offset: u32,
+    /// Its length.
+    pub length: u32,
+}
+
+/// Reads the filled part of a buffer; `None` if it is not what the kernel writes.
+pub fn received(bytes: &[u8]) -> Option<Received> {
+    let number = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let (named, controls) = (number(0)? as usize, number(4)? as usize);
+    let (length, flags) = (number(8)? as usize, number(12)?.cast_signed());
+    let payload = bytes.get(PAYLOAD..)?;
+    let name = bytes.get(HEADER..HEADER + NAME)?;
+    let from = address(name.get(..named.min(NAME))?)?;
+    let area = bytes.get(HEADER + NAME..PAYLOAD)?;
+    let cut = flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0;
+    let mut received = Received {
+        from,
+        to: None,
+        segment: None,
+        traffic_class: 0,
+        truncated: cut || length > payload.len() || controls > CONTROL,
+        offset: u32::try_from(PAYLOAD).ok()?,
+        length: u32::try_from(length.min(payload.len())).ok()?,
+    };
+    for message in control::messages(&area[..controls.min(CONTROL)]) {
+        take(&mut received, &message);
+    }
+    Some(received)
+}
+
+fn take(received: &mut Received, message: &Message<'_>) {
+    match (message.level, message.kind) {
+        (libc::SOL_UDP, libc::UDP_GRO) => {
+            let size = message.number().and_then(|size| u16::try_from(size).ok());
+            received.segment = size.filter(|size| *size > 0 && u32::from(*size) < received.length);
+        }
+        (libc::IPPROTO_IP, libc::IP_TOS) | (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+            let class = message.number().and_then(|class| u8::try_from(class).ok());
+            received.traffic_class = class.unwrap_or(0);
+        }
+        // `struct in_pktinfo`: interface, the local address it came to, the header's address.
+        (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+            let local = message.data.get(4..8).and_then(|ip| ip.try_into().ok());
+            received.to = local.map(|ip: [u8; 4]| Ipv4Addr::from(ip).into());
+        }
+        // `struct in6_pktinfo`: address, interface.
+        (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+            let to = message.data.get(..16).and_then(|ip| ip.try_into().ok());
+            let to = to.map(|ip: [u8; 16]| IpAddr::from(Ipv6Addr::from(ip)).to_canonical());
+            // Nothing can be sent from a group's address.
+            received.to = to.filter(|to| !to.is_multicast());
+        }
+        _ => {}
+    }
+}
