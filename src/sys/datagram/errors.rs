@@ -37,17 +37,21 @@ const NAME_MAX: usize = 28;
 /// for of each datagram.
 const CONTROL_MAX: usize = 256;
 
+/// That room, aligned as control messages are.
+#[repr(C, align(8))]
+struct Space([u8; CONTROL_MAX]);
+
 /// The next thing the network has said of what was sent on a socket; the queue holds the datagram's
 /// own destination. Errors that a call has told already are passed over.
 pub fn undelivered(fd: RawFd) -> Option<Undelivered> {
     loop {
         let mut name = [0u8; NAME_MAX];
-        let mut space = [0u64; CONTROL_MAX / 8];
+        let mut space = Space([0; CONTROL_MAX]);
         // SAFETY: an all-zero msghdr is a valid empty message.
         let mut message: libc::msghdr = unsafe { mem::zeroed() };
         message.msg_name = name.as_mut_ptr().cast();
         message.msg_namelen = libc::socklen_t::try_from(NAME_MAX).unwrap_or(0);
-        message.msg_control = space.as_mut_ptr().cast();
+        message.msg_control = space.0.as_mut_ptr().cast();
         message.msg_controllen = CONTROL_MAX;
         let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
         // SAFETY: `message` points to the name and the room for control messages, both alive for
@@ -57,9 +61,9 @@ pub fn undelivered(fd: RawFd) -> Option<Undelivered> {
             return None;
         }
         let length = message.msg_controllen.min(CONTROL_MAX);
-        let bytes: Vec<u8> = space.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        // Which the kernel sets when it has an address to write.
         let named = (message.msg_namelen as usize).min(NAME_MAX);
-        let mut told = control::messages(&bytes[..length]).filter_map(|message| reason(&message));
+        let mut told = control::messages(&space.0[..length]).filter_map(|message| reason(&message));
         if let (Some(reason), Some(to)) = (told.next().flatten(), address(&name[..named])) {
             return Some(Undelivered { to, reason });
         }
