@@ -55,10 +55,11 @@ pub struct Arrival {
 ///
 /// `receive_datagrams` goes on until it is cancelled or fails: `-ENOBUFS` when the inbox has run
 /// dry, an errno that the network has told (ECONNREFUSED), or nothing but `more == false` with the
-/// last datagram: an empty one, or one that has filled the completion queue. It is armed anew by whoever wants more; what has not been received stays in the
-/// socket. Before a socket towards servers is armed again after an error, and after a send that was
-/// `EMSGSIZE`, `undelivered` is asked until it has no more: what waits there would keep the kernel
-/// awake, looking for datagrams in vain.
+/// last datagram: an empty one, or one that has filled the completion queue. It is armed anew by
+/// whoever wants more; what has not been received stays in the socket. Before a socket towards
+/// servers is armed again after an error, and after a send that was `EMSGSIZE`, `undelivered` is
+/// asked until it has no more: what waits there would keep the kernel awake, looking for datagrams
+/// in vain.
 ///
 /// Every completion of `receive_datagrams` goes through `arrival`, which takes its buffer over, and
 /// every arrival's buffer is given back before the next turn.
