@@ -4,6 +4,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::Completion;
+use super::buffers::{BufferGroup, Piece};
+use super::datagram::{Arrival, Inbox, Payload};
 use crate::sys::datagram::address;
 use crate::sys::datagram::control::{self, Message};
 
@@ -35,6 +38,44 @@ pub struct Received {
     pub length: u32,
 }
 
+/// Takes over the buffer of a completion, if it has one: lent with what has come in it, or given
+/// back at once.
+pub(super) fn take(
+    group: &mut BufferGroup,
+    inbox: Inbox,
+    completion: &Completion,
+) -> Option<Arrival> {
+    let buffer = completion.buffer?.buffer;
+    let length = u32::try_from(completion.result).unwrap_or(0);
+    group.take(buffer, length, false, |_| {});
+    if length == 0 {
+        return None;
+    }
+    let offset = 0;
+    let found = received(group.bytes(Piece {
+        buffer,
+        offset,
+        length,
+    }));
+    let Some(found) = found else {
+        group.release_all(buffer);
+        return None;
+    };
+    Some(Arrival {
+        from: found.from,
+        to: found.to,
+        segment: found.segment,
+        traffic_class: found.traffic_class,
+        truncated: found.truncated,
+        payload: Payload {
+            inbox,
+            buffer,
+            offset: found.offset,
+            length: found.length,
+        },
+    })
+}
+
 /// Reads the filled part of a buffer; `None` if it is not what the kernel writes.
 pub fn received(bytes: &[u8]) -> Option<Received> {
     let number = |at: usize| Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
@@ -55,12 +96,12 @@ pub fn received(bytes: &[u8]) -> Option<Received> {
         length: u32::try_from(length.min(payload.len())).ok()?,
     };
     for message in control::messages(&area[..controls.min(CONTROL)]) {
-        take(&mut received, &message);
+        note(&mut received, &message);
     }
     Some(received)
 }
 
-fn take(received: &mut Received, message: &Message<'_>) {
+fn note(received: &mut Received, message: &Message<'_>) {
     match (message.level, message.kind) {
         (libc::SOL_UDP, libc::UDP_GRO) => {
             let size = message.number().and_then(|size| u16::try_from(size).ok());

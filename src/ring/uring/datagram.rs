@@ -10,7 +10,7 @@ use std::mem;
 use io_uring::{opcode, types};
 
 use super::{BufferRing, Uring};
-use crate::ring::arrival::{self, received};
+use crate::ring::arrival;
 use crate::ring::buffers::{BufferLayout, Piece};
 use crate::ring::datagram::{
     Arrival, DatagramKernel, DatagramOptions, INBOXES, Inbox, Outgoing, Payload, Undelivered,
@@ -94,36 +94,8 @@ impl DatagramKernel for Uring {
     }
 
     fn arrival(&mut self, inbox: Inbox, completion: &Completion) -> Option<Arrival> {
-        let buffer = completion.buffer?.buffer;
-        let length = u32::try_from(completion.result).unwrap_or(0);
         let group = &mut self.inboxes.as_mut()?.ring_mut(inbox).group;
-        group.take(buffer, length, false, |_| {});
-        if length == 0 {
-            return None;
-        }
-        let offset = 0;
-        let found = received(group.bytes(Piece {
-            buffer,
-            offset,
-            length,
-        }));
-        let Some(found) = found else {
-            group.release_all(buffer);
-            return None;
-        };
-        Some(Arrival {
-            from: found.from,
-            to: found.to,
-            segment: found.segment,
-            traffic_class: found.traffic_class,
-            truncated: found.truncated,
-            payload: Payload {
-                inbox,
-                buffer,
-                offset: found.offset,
-                length: found.length,
-            },
-        })
+        arrival::take(group, inbox, completion)
     }
 
     fn payload(&self, payload: Payload) -> &[u8] {
