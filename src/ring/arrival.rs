@@ -114,15 +114,70 @@ fn note(received: &mut Received, message: &Message<'_>) {
         // `struct in_pktinfo`: interface, the local address it came to, the header's address.
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
             let local = message.data.get(4..8).and_then(|ip| ip.try_into().ok());
-            received.to = local.map(|ip: [u8; 4]| Ipv4Addr::from(ip).into());
+            received.to = local.and_then(|ip: [u8; 4]| own(Ipv4Addr::from(ip).into()));
         }
         // `struct in6_pktinfo`: address, interface.
         (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
             let to = message.data.get(..16).and_then(|ip| ip.try_into().ok());
-            let to = to.map(|ip: [u8; 16]| IpAddr::from(Ipv6Addr::from(ip)).to_canonical());
-            // Nothing can be sent from a group's address.
-            received.to = to.filter(|to| !to.is_multicast());
+            received.to = to.and_then(|ip: [u8; 16]| own(Ipv6Addr::from(ip).into()));
         }
         _ => {}
+    }
+}
+
+/// An address that replies can come from: nothing can be sent from a group's.
+fn own(ip: IpAddr) -> Option<IpAddr> {
+    let ip = ip.to_canonical();
+    (!ip.is_multicast() && !ip.is_unspecified()).then_some(ip)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::datagram::control::Control;
+
+    /// A buffer with a datagram from 192.0.2.1:53 and all that the kernel may tell of it.
+    fn filled(payload: usize) -> Vec<u8> {
+        let mut control = Control::new();
+        control.push(libc::SOL_UDP, libc::UDP_GRO, &4i32.to_ne_bytes());
+        control.push(libc::IPPROTO_IP, libc::IP_TOS, &[0xb9]);
+        let info = [1, 0, 0, 0, 127, 0, 0, 2, 127, 0, 0, 2];
+        control.push(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+        let lengths = [16, control.bytes().len(), payload, 0];
+        let words = lengths.map(|length| u32::try_from(length).unwrap().to_ne_bytes());
+        let mut bytes = words.concat();
+        bytes.extend(u16::try_from(libc::AF_INET).unwrap().to_ne_bytes());
+        bytes.extend([0, 53, 192, 0, 2, 1]);
+        bytes.resize(HEADER + NAME, 0);
+        bytes.extend(control.bytes());
+        bytes.resize(PAYLOAD + payload, 7);
+        bytes
+    }
+
+    #[test]
+    fn all_that_is_told_of_a_datagram_is_read() {
+        let found = received(&filled(10)).unwrap();
+        assert_eq!(found.from, "192.0.2.1:53".parse().unwrap());
+        assert_eq!(found.to, Some([127, 0, 0, 2].into()));
+        assert_eq!((found.segment, found.traffic_class), (Some(4), 0xb9));
+        assert_eq!((found.offset as usize, found.length), (PAYLOAD, 10));
+        assert!(!found.truncated);
+        // One that is no longer than a segment is a single one.
+        assert_eq!(received(&filled(4)).unwrap().segment, None);
+    }
+
+    #[test]
+    fn what_is_cut_is_said_to_be() {
+        let bytes = filled(10);
+        for length in 0..bytes.len() {
+            let found = received(&bytes[..length]);
+            assert_eq!(found.is_some(), length >= PAYLOAD, "{length}");
+            assert!(found.is_none_or(|found| found.truncated), "{length}");
+        }
+        for flag in [libc::MSG_TRUNC, libc::MSG_CTRUNC] {
+            let mut bytes = filled(10);
+            bytes[12..16].copy_from_slice(&flag.to_ne_bytes());
+            assert!(received(&bytes).unwrap().truncated);
+        }
     }
 }

@@ -77,9 +77,9 @@ impl Caps {
             ("deferred_work", self.deferred_work),
             ("registered_ring", self.registered_ring),
             ("multishot_accept", self.multishot_accept),
-            ("udp_gso", self.gso),
-            ("udp_gro", self.gro),
-            ("udp_steering", self.steering),
+            ("gso", self.gso),
+            ("gro", self.gro),
+            ("steering", self.steering),
         ]
     }
 
