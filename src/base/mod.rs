@@ -13,6 +13,7 @@ pub mod receive;
 pub mod send_proxy;
 pub mod slab;
 pub mod source;
+pub mod source_counts;
 pub mod spin;
 pub mod time;
 pub mod wheel;

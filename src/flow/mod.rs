@@ -6,6 +6,7 @@ mod half;
 pub mod proxy_protocol;
 pub mod splice;
 pub mod transform;
+pub mod udp;
 
 pub use close::{Cause, Close, Phase, Who};
 
