@@ -261,6 +261,16 @@ impl Backend {
         (server.resolved() && server.in_service()).then_some(server)
     }
 
+    /// Takes a count of a server that nobody has chosen: it speaks first. False if it has no room.
+    #[must_use]
+    pub fn take(&self, server: &Arc<Server>) -> bool {
+        let has_room = server.take();
+        if has_room {
+            self.taken(server);
+        }
+        has_room
+    }
+
     /// Gives a server's count back, or hands it to the session that has waited longest for it. The
     /// outcome is for passive health, which nothing here depends on.
     #[must_use]

@@ -53,11 +53,15 @@ pub enum ServerCounter {
     ConnectTimeMaxUs,
     /// Largest session time, milliseconds.
     SessionTimeMaxMs,
+    /// Datagrams to the server.
+    DatagramsIn,
+    /// Datagrams from the server.
+    DatagramsOut,
 }
 
 impl ServerCounter {
     /// How many there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 18;
 }
 
 /// What probes say of a server.

@@ -243,7 +243,12 @@ impl<K: Kernel> Shard<K> {
         self.release_server(&backend, &server, outcome);
     }
 
-    fn release_server(&mut self, backend: &Arc<Backend>, server: &Arc<Server>, outcome: Outcome) {
+    pub(super) fn release_server(
+        &mut self,
+        backend: &Arc<Backend>,
+        server: &Arc<Server>,
+        outcome: Outcome,
+    ) {
         if let Some(grant) = backend.release(server, outcome) {
             self.pass_grant(grant);
         }
@@ -323,6 +328,7 @@ impl<K: Kernel> Shard<K> {
             retries: 0,
             redispatched: false,
             queued_before: [0; 2],
+            flow: None,
         }
     }
 

@@ -451,7 +451,10 @@ impl Balancer {
             left.push(format!("{open} sessions in show stat"));
         }
         // Fewer is no leak: a probe or the runtime socket may have had one open at the start.
-        if descriptors > self.descriptors_idle + self.descriptors_late {
+        // Sockets that flows have had are kept for the next ones.
+        let kept = self.activity().number("flow_sockets").unwrap_or(0);
+        let kept = usize::try_from(kept).expect("some sockets");
+        if descriptors > self.descriptors_idle + self.descriptors_late + kept {
             left.push(format!(
                 "{descriptors} descriptors, {} at start",
                 self.descriptors_idle
