@@ -189,6 +189,9 @@ impl Running {
         let replacing = settings.take_over.is_some();
         let registry = Registry::bind(&plan, shards, adopted, replacing)
             .map_err(|errors| errors.join("\n"))?;
+        for warning in registry.warnings() {
+            console.warning(warning);
+        }
         let mut api =
             ApiSockets::bind(&plan.global, replacing).map_err(|errors| errors.join("\n"))?;
         let pidfile = settings.pidfile.as_ref().or(plan.global.pidfile.as_ref());

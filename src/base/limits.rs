@@ -17,6 +17,8 @@ pub enum LimitKey {
     Frontend(ProxyId),
     /// A listener (`bind ... maxconn`).
     Listener(ListenerId),
+    /// The flows of the whole process (`tune.udp.maxflows`).
+    Flows,
 }
 
 /// A limit's slot in the table.

@@ -56,11 +56,18 @@ pub enum Capability {
     RegisteredRing,
     /// One accept brings many connections. Without it each has an operation of its own.
     MultishotAccept,
+    /// One call sends several datagrams. Without it they are sent one by one.
+    Gso,
+    /// One receive brings several datagrams. Without it they come one by one.
+    Gro,
+    /// Clients of UDP are led to shards by their address and port. Without it the kernel chooses
+    /// by a hash of its own, and moves clients when a process takes the place of another.
+    Steering,
 }
 
 impl Capability {
     /// All of them.
-    pub const ALL: [Capability; 7] = [
+    pub const ALL: [Capability; 10] = [
         Capability::Receive(ReceiveStep::Limit),
         Capability::Receive(ReceiveStep::Incremental),
         Capability::Receive(ReceiveStep::Bundle),
@@ -68,6 +75,9 @@ impl Capability {
         Capability::DeferredWork,
         Capability::RegisteredRing,
         Capability::MultishotAccept,
+        Capability::Gso,
+        Capability::Gro,
+        Capability::Steering,
     ];
 
     /// The word for it in the config.
@@ -77,6 +87,9 @@ impl Capability {
             Capability::DeferredWork => "deferred-work",
             Capability::RegisteredRing => "registered-ring",
             Capability::MultishotAccept => "multishot-accept",
+            Capability::Gso => "gso",
+            Capability::Gro => "gro",
+            Capability::Steering => "steering",
         }
     }
 }

@@ -5,7 +5,10 @@
 //! then several shards share a member through duplicates, as they do with Unix and inherited
 //! sockets. The registry keeps a descriptor of each, so that a later
 //! reload or upgrade can hand them on, and gives them up when the process drains: a shard then
-//! accepts what is queued and closes the last descriptor.
+//! accepts what is queued and closes the last descriptor. (`datagram` has what UDP listeners do
+//! differently.)
+
+mod datagram;
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,6 +22,7 @@ use crate::config::threads::ThreadSet;
 use crate::limits;
 use crate::shard::ShardListener;
 use crate::sys::AcceptQueue;
+use crate::sys::datagram::DatagramListenOptions;
 use crate::sys::socket::{self, ListenError, ListenOptions};
 
 /// What makes a listening socket the same across reloads and upgrades.
@@ -27,7 +31,7 @@ pub struct ListenerKey {
     /// Where it listens.
     pub endpoint: Endpoint,
     /// With which options.
-    pub options: ListenOptions,
+    pub options: Options,
     /// Which member of the group, 0 for a shared socket.
     pub index: u16,
 }
@@ -37,6 +41,24 @@ impl ListenerKey {
     /// finds no name that fits, and binds by itself.
     pub fn name(&self) -> String {
         format!("{} {self:?}", env!("CARGO_PKG_VERSION"))
+    }
+}
+
+/// Options of a listening socket.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Options {
+    /// Of one for connections.
+    Stream(ListenOptions),
+    /// Of one for datagrams.
+    Datagram(DatagramListenOptions),
+}
+
+impl Options {
+    fn interface(&self) -> Option<&str> {
+        match self {
+            Options::Stream(options) => options.interface.as_deref(),
+            Options::Datagram(options) => options.interface.as_deref(),
+        }
     }
 }
 
@@ -69,6 +91,7 @@ pub struct Registry {
     /// The place of a running process is taken: what it listens on is no obstacle.
     replacing: bool,
     socket_files: Vec<(PathBuf, (u64, u64))>,
+    warnings: Vec<String>,
 }
 
 impl Registry {
@@ -163,8 +186,9 @@ impl Registry {
                 };
                 add(self, 0, socket);
             }
-            Endpoint::Datagram(_) => {
-                return Err("not yet".to_owned());
+            Endpoint::Datagram(address) => {
+                self.bind_datagrams(plan, listener, *address, shards, adopted)
+                    .map_err(failed)?;
             }
             Endpoint::Descriptor(number) => {
                 let adopted_before = self
@@ -194,7 +218,7 @@ impl Registry {
         let own = self.entries.iter().any(|entry| {
             // Sockets of different interfaces are not in each other's way.
             entry.key.endpoint == listener.endpoint
-                && entry.key.options.interface == options.interface
+                && entry.key.options.interface() == options.interface.as_deref()
         });
         if own || self.replacing {
             return (0..members)
@@ -243,6 +267,11 @@ impl Registry {
             .map(|entry| (&entry.key, entry.socket.as_fd()))
     }
 
+    /// What was granted less of than asked for.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// The sockets and their accept queues.
     pub fn listening(&self) -> Vec<Listening> {
         let listening = |entry: &Entry| Listening {
@@ -271,7 +300,7 @@ fn is_in_use(error: &io::Error) -> bool {
 fn key_of(listener: &Listener, options: &ListenOptions, index: u16) -> ListenerKey {
     ListenerKey {
         endpoint: listener.endpoint.clone(),
-        options: options.clone(),
+        options: Options::Stream(options.clone()),
         index,
     }
 }

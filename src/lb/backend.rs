@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use super::bound::Bound;
 use super::builder::Builder;
+use super::datagram::quic_lb::ServerIds;
 use super::peak_ewma::{self, LatencyClock};
 use super::queue::{Locked, QUEUE_MAX, Queue};
 use super::ramp::Occupancy;
@@ -27,21 +28,25 @@ use crate::config::plan::{Balance, HashKey, HashKind, Proxy};
 
 /// What a pick depends on.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PickRequest {
+pub struct PickRequest<'a> {
     /// The client's address; `None` for Unix clients, and where nothing asks for it.
     pub client: Option<SocketAddr>,
     /// The address that the client connected to; `None` as above.
     pub local: Option<SocketAddr>,
+    /// The client's datagram that asks for a server; `None` of streams. It is read only where the
+    /// backend's choice depends on it.
+    pub datagram: Option<&'a [u8]>,
     /// A retry after this server failed: chosen again only if no other is usable, and the
     /// round-robin cursor is not advanced.
     pub avoid: Option<ServerId>,
 }
 
-impl PickRequest {
+impl PickRequest<'_> {
     /// Of a connection about which nothing is known.
-    pub(super) const ANY: PickRequest = PickRequest {
+    pub(super) const ANY: PickRequest<'static> = PickRequest {
         client: None,
         local: None,
+        datagram: None,
         avoid: None,
     };
 }
@@ -118,6 +123,8 @@ pub struct Backend {
     fullconn: u32,
     pub(super) queue: Queue,
     availability: Mutex<Availability>,
+    /// Its servers by what connection IDs name them.
+    server_ids: Option<ServerIds>,
 }
 
 /// What a backend's choices begin from.
@@ -186,6 +193,7 @@ impl Backend {
             fullconn,
             queue: Queue::default(),
             availability: Mutex::default(),
+            server_ids: back.and_then(ServerIds::new),
             servers,
             proxy,
         };
@@ -216,8 +224,19 @@ impl Backend {
         }
     }
 
-    /// Chooses a server and takes its count.
-    pub fn pick(&self, request: PickRequest) -> Pick {
+    /// Chooses a server and takes its count: the one that the datagram names (`quic-lb`), else one
+    /// by the algorithm.
+    pub fn pick(&self, request: PickRequest<'_>) -> Pick {
+        if let Some(server) = request.datagram.and_then(|d| self.server_of_datagram(d))
+            && request.avoid != Some(server.id)
+        {
+            return if server.take() {
+                Pick::Server(self.taken(server))
+            } else {
+                // No other server knows the connection.
+                self.wait(Some(server.id))
+            };
+        }
         let table = self.table.load();
         if table.entries.is_empty() {
             return Pick::Refuse;
@@ -231,6 +250,25 @@ impl Backend {
             Ok(index) => Pick::Server(self.taken(&table.entries[index].server)),
             Err(only) => self.wait(only),
         }
+    }
+
+    /// The server that knows the connection of a datagram, as its connection ID says (`quic-lb`): in
+    /// service, if only to be drained. `None` = nothing is known; the algorithm decides. No count is
+    /// taken.
+    pub fn server_of_datagram(&self, datagram: &[u8]) -> Option<&Arc<Server>> {
+        let index = self.server_ids.as_ref()?.find(datagram)?;
+        let server = &self.servers[index];
+        (server.resolved() && server.in_service()).then_some(server)
+    }
+
+    /// Takes a count of a server that nobody has chosen: it speaks first. False if it has no room.
+    #[must_use]
+    pub fn take(&self, server: &Arc<Server>) -> bool {
+        let has_room = server.take();
+        if has_room {
+            self.taken(server);
+        }
+        has_room
     }
 
     /// Gives a server's count back, or hands it to the session that has waited longest for it. The

@@ -160,6 +160,13 @@ impl BufferGroup {
         }
     }
 
+    /// Gives everything of a buffer back that `take` has lent.
+    pub fn release_all(&mut self, buffer: u16) {
+        let lent = self.buffers[usize::from(buffer)].lent;
+        assert!(lent > 0, "a buffer given back that was not lent");
+        self.release(buffer, lent);
+    }
+
     /// Where a scripted kernel writes. The stretch must not have been lent.
     pub fn fill(&mut self, buffer: u16, offset: u32, bytes: &[u8]) {
         assert!(

@@ -9,6 +9,7 @@ use std::io;
 
 use super::{self_test, uring};
 use crate::base::receive::{Capability, ReceiveStep};
+use crate::sys::datagram::Feature;
 
 /// What the data plane uses of this kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +24,12 @@ pub struct Caps {
     pub registered_ring: bool,
     /// One accept brings many connections.
     pub multishot_accept: bool,
+    /// One call sends several datagrams (UDP_SEGMENT).
+    pub gso: bool,
+    /// One receive brings several datagrams (UDP_GRO).
+    pub gro: bool,
+    /// Clients of UDP are led to shards by their address and port.
+    pub steering: bool,
 }
 
 /// What the configuration says about it.
@@ -65,11 +72,14 @@ impl Caps {
     }
 
     /// What else the ring can do, one line each.
-    pub fn describe(&self) -> [(&'static str, bool); 3] {
+    pub fn describe(&self) -> [(&'static str, bool); 6] {
         [
             ("deferred_work", self.deferred_work),
             ("registered_ring", self.registered_ring),
             ("multishot_accept", self.multishot_accept),
+            ("gso", self.gso),
+            ("gro", self.gro),
+            ("steering", self.steering),
         ]
     }
 
@@ -81,6 +91,9 @@ impl Caps {
             deferred_work: false,
             registered_ring: false,
             multishot_accept: false,
+            gso: false,
+            gro: false,
+            steering: false,
         }
     }
 
@@ -102,6 +115,10 @@ impl Caps {
             // An error is a kernel that lacks it: accept4(2) needs nothing else.
             caps.multishot_accept = self_test::multishot_accept(&caps).unwrap_or(false);
         }
+        let has = |feature: Feature| feature.is_there().is_ok();
+        caps.gso = may(Capability::Gso) && has(Feature::Gso);
+        caps.gro = may(Capability::Gro) && has(Feature::Gro);
+        caps.steering = may(Capability::Steering) && has(Feature::Steering);
         Ok(caps)
     }
 

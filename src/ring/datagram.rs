@@ -1,10 +1,10 @@
 //! Datagrams, as a shard receives and sends them.
 
-use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 
 use super::Fd;
-use crate::base::source::Source;
+
+pub use crate::sys::datagram::{DatagramOptions, Outgoing, Undelivered, UndeliveredReason};
 
 /// The buffer ring datagrams are received into: a flood of replies must not take the buffers of
 /// requests, nor the other way round.
@@ -51,63 +51,18 @@ pub struct Arrival {
     pub payload: Payload,
 }
 
-/// What is sent with one call.
-#[derive(Clone, Copy, Debug)]
-pub struct Outgoing<'a> {
-    /// To whom; `None` on a connected socket.
-    pub to: Option<SocketAddr>,
-    /// The address it leaves from, where the socket has none of its own (replies of a wildcard
-    /// listener).
-    pub from: Option<IpAddr>,
-    /// Length of each datagram but the last, where there are several (UDP_SEGMENT).
-    pub segment: Option<u16>,
-    /// Its DSCP and ECN bits.
-    pub traffic_class: u8,
-    /// Its bytes.
-    pub parts: &'a [IoSlice<'a>],
-}
-
-/// A socket to speak to servers from.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DatagramOptions {
-    /// Whether it speaks to IPv6 servers.
-    pub ipv6: bool,
-    /// Address, ports and interface it leaves from, `source` of a server.
-    pub source: Option<Source>,
-    /// The only server it speaks to and hears (`udp-sockets dedicated`).
-    pub connected: Option<SocketAddr>,
-    /// Whether datagrams over the path MTU may leave in fragments; refused with EMSGSIZE otherwise.
-    pub fragment: bool,
-}
-
-/// What the network says of a datagram that was sent before (IP_RECVERR, ip(7)).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Undelivered {
-    /// Where it was to go.
-    pub to: SocketAddr,
-    /// Why it didn't.
-    pub reason: UndeliveredReason,
-}
-
-/// Why a datagram was not delivered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum UndeliveredReason {
-    /// Nobody listens there (ICMP port unreachable).
-    Refused,
-    /// The host or its network can't be reached.
-    Unreachable,
-    /// It is larger than the path takes, so many bytes, IP header included.
-    TooLarge(u32),
-    /// Anything else.
-    Other(i32),
-}
-
 /// Calls for datagrams, as [`super::Kernel`] has them for streams.
 ///
 /// `receive_datagrams` goes on until it is cancelled or fails: `-ENOBUFS` when the inbox has run
-/// dry, an errno that the network has told (ECONNREFUSED), or nothing but `more == false` after an
-/// empty datagram. It is armed anew by whoever wants more; what has not been received stays in the
-/// socket.
+/// dry, an errno that the network has told (ECONNREFUSED), or nothing but `more == false` with the
+/// last datagram: an empty one, or one that has filled the completion queue. It is armed anew by
+/// whoever wants more; what has not been received stays in the socket. Before a socket towards
+/// servers is armed again after an error, and after a send that was `EMSGSIZE`, `undelivered` is
+/// asked until it has no more: what waits there would keep the kernel awake, looking for datagrams
+/// in vain.
+///
+/// Every completion of `receive_datagrams` goes through `arrival`, which takes its buffer over, and
+/// every arrival's buffer is given back before the next turn.
 pub trait DatagramKernel {
     /// Makes the buffers of both inboxes; before the first `receive_datagrams`.
     fn prepare_datagrams(&mut self) -> std::io::Result<()>;
@@ -137,7 +92,8 @@ pub trait DatagramKernel {
     /// Opens a socket towards servers, bound and ready to be received from.
     fn open_datagram_socket(&self, options: &DatagramOptions) -> Result<Fd, super::Errno>;
 
-    /// The next thing the network has said of what was sent on a socket.
+    /// The next thing the network has said of what was sent on a socket of
+    /// `open_datagram_socket`; not what a send has told already.
     fn undelivered(&self, fd: Fd) -> Option<Undelivered>;
 
     /// Datagrams the kernel has dropped because the socket's buffer was full, since it was opened

@@ -9,9 +9,12 @@
 //! holds by construction for all memory but the buffer rings, and those outlive the ring's file
 //! descriptor (see the field order there).
 
+mod arrival;
 mod buffers;
 mod caps;
 mod datagram;
+#[cfg(test)]
+mod datagram_tests;
 mod errno;
 mod memory;
 pub mod scripted;
@@ -19,6 +22,7 @@ mod self_test;
 mod token;
 mod uring;
 
+pub use arrival::{Received, received};
 pub use buffers::{BufferGroup, BufferLayout, Piece};
 pub use caps::{Caps, SetupError, Wanted, rings_allowed};
 pub use datagram::{

@@ -23,8 +23,7 @@ use super::errno::Errno;
 use super::memory::Mapping;
 use super::token::{Op, Token};
 use super::{
-    BufferUse, Completion, Fd, GROUPS, Group, Interest, Kernel, Pipe, Readiness, SocketOptions,
-    Spun, Wait,
+    BufferUse, Completion, Fd, Group, Interest, Kernel, Pipe, Readiness, SocketOptions, Spun, Wait,
 };
 use crate::base::address::Address;
 use crate::base::receive::ReceiveStep;
@@ -85,6 +84,11 @@ pub(super) fn layouts(step: ReceiveStep, count: u16) -> [BufferLayout; 2] {
 pub struct Uring {
     ring: IoUring,
     rings: [BufferRing; 2],
+    /// The buffers of datagrams, where there are any to come.
+    inboxes: Option<datagram::Inboxes>,
+    /// Whether datagrams may be sent several at a time (UDP_SEGMENT), and received so (UDP_GRO).
+    segments: bool,
+    joins: bool,
     step: ReceiveStep,
     /// Whether one accept may bring many connections.
     multishot_accept: bool,
@@ -112,6 +116,8 @@ struct BufferRing {
     entries: Entries,
     group: BufferGroup,
     tail: u16,
+    /// Bytes that the kernel may fill of each buffer.
+    usable: u32,
 }
 
 impl Uring {
@@ -126,8 +132,8 @@ impl Uring {
         let ring = bare(caps.deferred_work, sq, cq)?;
         let [small, bulk] = layouts(step, caps.buffers);
         let rings = [
-            BufferRing::register(&ring, Group::Small, small)?,
-            BufferRing::register(&ring, Group::Bulk, bulk)?,
+            BufferRing::register(&ring, Group::Small as u16, small, small.size)?,
+            BufferRing::register(&ring, Group::Bulk as u16, bulk, bulk.size)?,
         ];
         let registered = caps
             .registered_ring
@@ -136,6 +142,9 @@ impl Uring {
         let mut uring = Uring {
             ring,
             rings,
+            inboxes: None,
+            segments: caps.gso,
+            joins: caps.gro,
             step,
             multishot_accept: caps.multishot_accept,
             unsubmitted: 0,
@@ -159,7 +168,8 @@ impl Uring {
         let entry = entry.user_data(token.0);
         loop {
             // SAFETY: the entry points to no memory of ours (buffers come from the rings, which
-            // live as long as the ring), and its descriptor stays open until its last completion.
+            // live as long as the ring, as does the message header that receives of datagrams
+            // name), and its descriptor stays open until its last completion.
             let pushed = unsafe { self.ring.submission().push(&entry) };
             if pushed.is_ok() {
                 break;
@@ -269,6 +279,9 @@ impl Uring {
     fn publish(&mut self) {
         for ring in &mut self.rings {
             ring.publish();
+        }
+        if let Some(inboxes) = &mut self.inboxes {
+            inboxes.publish();
         }
     }
 }
@@ -555,8 +568,13 @@ fn register_ring_descriptor(fd: i32) -> Option<u32> {
 }
 
 impl BufferRing {
-    fn register(ring: &IoUring, id: Group, layout: BufferLayout) -> io::Result<BufferRing> {
-        debug_assert!(GROUPS.contains(&id));
+    fn register(
+        ring: &IoUring,
+        id: u16,
+        layout: BufferLayout,
+        usable: u32,
+    ) -> io::Result<BufferRing> {
+        debug_assert!(usable <= layout.size);
         let entries = Entries::new(layout.count);
         let flags = if layout.incremental { PBUF_RING_INC } else { 0 };
         // SAFETY: the entries are page-aligned and live as long as this value, which `Uring` drops
@@ -565,7 +583,7 @@ impl BufferRing {
             ring.submitter().register_buf_ring_with_flags(
                 entries.base() as u64,
                 layout.count,
-                id as u16,
+                id,
                 flags,
             )?;
         }
@@ -573,6 +591,7 @@ impl BufferRing {
             entries,
             group: BufferGroup::new(layout),
             tail: 0,
+            usable,
         })
     }
 
@@ -580,8 +599,9 @@ impl BufferRing {
         let mask = self.entries.count - 1;
         let before = self.tail;
         let (tail, entries) = (&mut self.tail, &self.entries);
-        self.group.publish_returned(|buffer, address, size| {
-            entries.write(*tail & mask, address, size, buffer);
+        let usable = self.usable;
+        self.group.publish_returned(|buffer, address, _| {
+            entries.write(*tail & mask, address, usable, buffer);
             *tail = tail.wrapping_add(1);
         });
         if self.tail != before {

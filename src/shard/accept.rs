@@ -10,12 +10,11 @@
 //! its shard would get everything. `tune.maxaccept` is kept in the same way.
 
 use std::collections::VecDeque;
-use std::os::fd::IntoRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::Shard;
 use super::world::{FrontCounter, Frontend};
-use super::{Shard, ShardListener};
 use crate::base::ids::ListenerId;
 use crate::base::limits::{LimitId, LimitKey};
 use crate::base::time::Moment;
@@ -78,12 +77,6 @@ impl Acceptor {
 
 impl<K: Kernel> Shard<K> {
     /// Takes a listening socket over; `start_accepting` arms it.
-    pub(super) fn add_acceptor(&mut self, listener: ShardListener) {
-        let fd = Fd(listener.socket.into_raw_fd());
-        self.add_acceptor_fd(listener.listener_id, fd, listener.shared);
-    }
-
-    /// The same for a bare descriptor.
     pub(super) fn add_acceptor_fd(&mut self, listener_id: ListenerId, fd: Fd, shared: bool) {
         let plan = &self.world.plan.listeners[usize::from(listener_id.0)];
         let proxy = usize::from(plan.proxy_id.0);

@@ -36,12 +36,13 @@ mod world;
 pub use control_port::{ControlPort, Observation};
 pub use frozen::FrozenDirection;
 pub use port::{Gauges, Message, ShardPort};
-pub use record::{LogQueue, Refusal, Refused, SessionRecord};
+pub use record::{FlowPart, LogQueue, Refusal, Refused, SessionRecord};
+pub use udp::DatagramCount;
 pub use world::{Bounds, FrontCounter, Frontend, ProxyCounters, World};
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -52,6 +53,7 @@ use crate::base::slab::Slab;
 use crate::base::spin::{Spin, Spinner};
 use crate::base::time::Moment;
 use crate::base::wheel::Wheel;
+use crate::config::plan::Endpoint;
 use crate::flow;
 use crate::flow::proxy_protocol::UniqueIds;
 use crate::flow::splice::Load;
@@ -112,7 +114,7 @@ pub fn run(
     let mut shard = Shard::new(shard, world, kernel);
     shard.spin_by(spin);
     for listener in listeners {
-        shard.add_acceptor(listener);
+        shard.add_listener(listener)?;
     }
     shard.start();
     while !shard.has_ended() {
@@ -193,6 +195,8 @@ pub struct Shard<K> {
     transforms: Option<MakeTransform>,
     /// Scratch: timers that are due.
     due: Vec<u32>,
+    /// Flows of datagrams, where a listener takes them.
+    udp: Option<Box<udp::Udp>>,
     /// Scratch: a PROXY header.
     header_bytes: Box<[u8]>,
     /// Ids of sessions for servers that want them.
@@ -265,6 +269,7 @@ impl<K: Kernel> Shard<K> {
             transformed: Vec::new(),
             transforms: None,
             due: Vec::new(),
+            udp: None,
             header_bytes: vec![0; crate::limits::PROXY_HEADER_MAX].into(),
             unique_ids: UniqueIds::new(
                 world.unix_ms_at_zero.load(Relaxed) + now.0 / 1_000_000,
@@ -282,7 +287,24 @@ impl<K: Kernel> Shard<K> {
 
     /// Adds a listener by its bare descriptor (simulation).
     pub fn listen(&mut self, listener_id: ListenerId, fd: Fd) {
-        self.add_acceptor_fd(listener_id, fd, false);
+        let added = self.add_listener_fd(listener_id, fd, false);
+        added.expect("the kernel has memory");
+    }
+
+    /// Takes a listening socket over.
+    fn add_listener(&mut self, listener: ShardListener) -> io::Result<()> {
+        let fd = Fd(listener.socket.into_raw_fd());
+        self.add_listener_fd(listener.listener_id, fd, listener.shared)
+    }
+
+    fn add_listener_fd(&mut self, id: ListenerId, fd: Fd, shared: bool) -> io::Result<()> {
+        match self.world.plan.listeners[usize::from(id.0)].endpoint {
+            Endpoint::Datagram(_) => self.add_datagram_listener(id, fd),
+            Endpoint::Address(_) | Endpoint::Descriptor(_) => {
+                self.add_acceptor_fd(id, fd, shared);
+                Ok(())
+            }
+        }
     }
 
     /// Has every new session's bytes transformed.
@@ -299,6 +321,7 @@ impl<K: Kernel> Shard<K> {
     pub fn start(&mut self) {
         self.watch_wake();
         self.start_accepting();
+        self.start_receiving();
         self.report();
     }
 
@@ -315,6 +338,7 @@ impl<K: Kernel> Shard<K> {
             self.dispatch(completion);
         }
         self.spinner.gathered(self.completions - before);
+        self.turn_datagrams();
         self.expire_timers();
         if self.accept_rest_until <= self.now {
             self.resume_accepting();
@@ -344,7 +368,14 @@ impl<K: Kernel> Shard<K> {
     /// Whether a drained or stopped shard has nothing left.
     pub fn has_ended(&self) -> bool {
         // The load counts also who is on the way here.
-        self.draining && self.load().count() == 0 && self.accepting_ended()
+        self.draining
+            && self.load().count() == 0
+            && self.accepting_ended()
+            && self.datagrams_ended()
+    }
+
+    fn datagrams_ended(&self) -> bool {
+        self.udp.as_ref().is_none_or(|udp| udp.has_ended())
     }
 
     /// Whether it was told to end everything at once (simulation).
@@ -429,9 +460,15 @@ impl<K: Kernel> Shard<K> {
         while let Some(message) = port.receive() {
             match message {
                 Message::Grant(grant) => self.on_grant(grant),
-                Message::Drain => self.drain_acceptors(),
+                Message::Drain => {
+                    self.drain_acceptors();
+                    self.drain_datagrams();
+                }
                 Message::Stop => self.stop(),
-                Message::EndSessions(server, who) => self.end_sessions_of(server, who),
+                Message::EndSessions(server, who) => {
+                    self.end_sessions_of(server, who);
+                    self.end_flows_of(server, who);
+                }
                 Message::Serve(handed) => self.take_over(handed),
             }
         }
@@ -442,6 +479,7 @@ impl<K: Kernel> Shard<K> {
         self.stopping = true;
         self.drop_parked();
         self.drain_acceptors();
+        self.stop_datagrams();
         let slots: Vec<u32> = self.sessions.iter().map(|(key, _)| key.slot).collect();
         for slot in slots {
             let (who, phase, cause) = (Who::Killed, Phase::Data, Cause::Aborted);

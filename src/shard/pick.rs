@@ -96,6 +96,7 @@ impl<K: Kernel> Shard<K> {
         let request = PickRequest {
             client: session.client,
             local: session.local,
+            datagram: None,
             avoid,
         };
         match backend.pick(request) {
@@ -187,6 +188,7 @@ impl<K: Kernel> Shard<K> {
         let request = PickRequest {
             client: session.client,
             local: session.local,
+            datagram: None,
             avoid: None,
         };
         match backend.pick(request) {
@@ -241,7 +243,12 @@ impl<K: Kernel> Shard<K> {
         self.release_server(&backend, &server, outcome);
     }
 
-    fn release_server(&mut self, backend: &Arc<Backend>, server: &Arc<Server>, outcome: Outcome) {
+    pub(super) fn release_server(
+        &mut self,
+        backend: &Arc<Backend>,
+        server: &Arc<Server>,
+        outcome: Outcome,
+    ) {
         if let Some(grant) = backend.release(server, outcome) {
             self.pass_grant(grant);
         }
@@ -321,6 +328,7 @@ impl<K: Kernel> Shard<K> {
             retries: 0,
             redispatched: false,
             queued_before: [0; 2],
+            flow: None,
         }
     }
 

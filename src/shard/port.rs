@@ -4,6 +4,7 @@ use crossbeam::queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
 use super::spread::Load;
+use super::udp::DatagramCount;
 use crate::base::ids::{ListenerId, ServerId, ShardId};
 use crate::base::time::Moment;
 use crate::flow::Who;
@@ -133,6 +134,8 @@ pub struct Gauges {
     pub turn_max_us: AtomicU64,
     /// Completion-queue overflows.
     pub cq_overflows: AtomicU64,
+    /// Flows and datagrams, by [`DatagramCount`].
+    pub datagrams: [AtomicU64; DatagramCount::COUNT],
 }
 
 /// One per shard.

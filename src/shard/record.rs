@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::world::Frontend;
 use crate::config::plan::Listener;
+use crate::flow::udp::Reason;
 use crate::lb::{Backend, Server};
 use crate::sys::EventFd;
 
@@ -50,6 +51,19 @@ pub struct SessionRecord {
     pub redispatched: bool,
     /// Sessions before this one in the server's and the backend's queue.
     pub queued_before: [u32; 2],
+    /// It is of a flow of datagrams.
+    pub flow: Option<FlowPart>,
+}
+
+/// What a record says of a flow alone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowPart {
+    /// Datagrams of the client.
+    pub requests: u64,
+    /// Datagrams of its servers.
+    pub replies: u64,
+    /// Why it ended.
+    pub reason: Reason,
 }
 
 /// A connection that was closed before it became a session.

@@ -62,11 +62,14 @@ impl<K: Kernel> Shard<K> {
             || !self.starved.is_empty()
             || !self.bulk_queue.is_empty()
             || !self.ended.is_empty()
-            || !self.grants.is_empty();
+            || !self.grants.is_empty()
+            || self.udp.as_ref().is_some_and(|udp| udp.is_busy());
         if busy {
             return Wait::No;
         }
         let timer = self.wheel.next_deadline().unwrap_or(Moment::NEVER);
+        let datagrams = self.udp.as_ref().map(|udp| udp.next_deadline());
+        let timer = timer.min(datagrams.unwrap_or(Moment::NEVER));
         match timer.min(self.accept_rest_until).min(self.pipes.look_at()) {
             Moment::NEVER => Wait::Forever,
             deadline => {

@@ -12,8 +12,10 @@ use crate::base::hash;
 use crate::base::ids::ProxyId;
 use crate::base::limits::{LimitId, LimitKey, LimitTable};
 use crate::base::rate::Rate;
-use crate::config::plan::{Plan, Proxy};
+use crate::base::source_counts::SourceCounts;
+use crate::config::plan::{Front, Plan, Proxy};
 use crate::lb::{self, Backend, Destination, Seeds, Server};
+use crate::limits;
 
 /// Counters of a frontend, indices of [`Frontend::counters`]. A backend has the same ones, in
 /// [`World::back_counters`].
@@ -52,11 +54,15 @@ pub enum FrontCounter {
     QueueTimeUs,
     /// Sum of session times, milliseconds.
     SessionTimeMs,
+    /// Datagrams from clients.
+    DatagramsIn,
+    /// Datagrams to clients.
+    DatagramsOut,
 }
 
 impl FrontCounter {
     /// How many there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 18;
 }
 
 /// Counters of a proxy by shard.
@@ -72,6 +78,8 @@ pub struct Frontend {
     pub limit: LimitId,
     /// `rate-limit sessions`.
     pub rate: Rate,
+    /// `udp-source-flows`: what each client address has, where there is a bound.
+    pub(super) flow_sources: Option<SourceCounts>,
     /// Counters.
     pub counters: ProxyCounters,
 }
@@ -103,6 +111,10 @@ pub struct World {
     pub limits: LimitTable,
     /// The process's own slot in `limits`; its bound is the effective `maxconn`.
     pub process_limit: LimitId,
+    /// Flows of the process in `limits`.
+    pub flows_limit: LimitId,
+    /// Sockets towards servers that flows may have, of all shards.
+    pub flow_sockets_max: u32,
     /// `maxconnrate` and `maxsessrate`, whichever is lower: a connection is a session here.
     pub process_rate: Rate,
     /// Which shards serve each listener, by `ListenerId`.
@@ -145,7 +157,12 @@ impl World {
             memory_max,
             pipes_max,
         } = bounds;
-        let mut entries = vec![(LimitKey::Process, maxconn)];
+        // The start has computed what the configuration leaves open.
+        let flows_max = plan.global.udp_flows_max;
+        let flows_max = flows_max.unwrap_or(limits::FLOWS_COMPUTED_MAX);
+        let sockets_max = plan.global.udp_sockets_max;
+        let flow_sockets_max = sockets_max.unwrap_or(limits::FLOW_SOCKETS_MIN);
+        let mut entries = vec![(LimitKey::Process, maxconn), (LimitKey::Flows, flows_max)];
         for proxy in &plan.proxies {
             if let Some(front) = &proxy.front {
                 entries.push((LimitKey::Frontend(proxy.proxy_id), front.maxconn));
@@ -156,6 +173,7 @@ impl World {
         }
         let limits = LimitTable::new(&entries);
         let process_limit = limits.find(LimitKey::Process).expect("just entered");
+        let flows_limit = limits.find(LimitKey::Flows).expect("just entered");
         let frontend = |proxy: &Arc<Proxy>| {
             let front = proxy.front.as_ref()?;
             let limit = limits
@@ -165,6 +183,7 @@ impl World {
                 proxy: Arc::clone(proxy),
                 limit,
                 rate: Rate::new(front.session_rate),
+                flow_sources: flow_sources(front, flows_max),
                 counters: ShardCounters::new(shards),
             }))
         };
@@ -205,6 +224,8 @@ impl World {
                 .map(|_| ShardCounters::new(shards))
                 .collect(),
             process_limit,
+            flows_limit,
+            flow_sockets_max,
             process_rate: Rate::new(plan.global.rate_max()),
             limits,
             ports,
@@ -235,6 +256,16 @@ impl World {
     pub fn backend(&self, proxy: ProxyId) -> Option<&Arc<Backend>> {
         self.backends.get(usize::from(proxy.0))?.as_ref()
     }
+}
+
+/// The counts of a frontend that bounds what one client address may have.
+fn flow_sources(front: &Front, flows_max: u32) -> Option<SourceCounts> {
+    let bounded = front.udp.is_some_and(|udp| udp.source_flows_max > 0);
+    let most = match front.maxconn {
+        0 => flows_max,
+        maxconn => maxconn.min(flows_max),
+    };
+    bounded.then(|| SourceCounts::new(most))
 }
 
 /// `fullconn` where it isn't set: a tenth of the connections that the frontends which lead to a

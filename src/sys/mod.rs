@@ -6,6 +6,7 @@ mod awaited;
 pub mod capabilities;
 pub mod cgroup;
 pub mod clock;
+pub mod datagram;
 mod eventfd;
 pub mod lines;
 mod pages;

@@ -65,7 +65,7 @@ impl From<io::Error> for ListenError {
 
 impl ListenError {
     /// Names the parameter that an option comes from.
-    fn of(parameter: impl Into<String>) -> impl FnOnce(io::Error) -> ListenError {
+    pub(super) fn of(parameter: impl Into<String>) -> impl FnOnce(io::Error) -> ListenError {
         let parameter = Some(parameter.into());
         |error| ListenError { parameter, error }
     }
@@ -197,7 +197,7 @@ fn set_parameters(
 
 /// Lets a socket be bound to a foreign address. Without the privilege for it the weaker option is
 /// taken: it binds, and doesn't get what a firewall's TPROXY rule would redirect.
-fn set_transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+pub(super) fn set_transparent(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     let (level, options) = match address {
         SocketAddr::V4(_) => (libc::IPPROTO_IP, [libc::IP_TRANSPARENT, libc::IP_FREEBIND]),
         SocketAddr::V6(_) => {
@@ -227,7 +227,7 @@ pub(crate) fn abstract_address(name: &AbstractName) -> io::Result<SockAddr> {
     SockAddr::unix(Path::new(std::ffi::OsStr::from_bytes(&path[..length])))
 }
 
-fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+pub(super) fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
     let pointer: *const i32 = &raw const value;
     let length = size_of::<i32>() as libc::socklen_t;
     // SAFETY: the descriptor is open while `socket` is borrowed; `pointer` is to a local i32 that

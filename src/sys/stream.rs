@@ -11,7 +11,7 @@ use crate::base::address::Address;
 use crate::base::source::{Foreign, ShortName, Source};
 
 /// A descriptor borrowed for one call.
-fn borrow(fd: RawFd) -> BorrowedFd<'static> {
+pub(super) fn borrow(fd: RawFd) -> BorrowedFd<'static> {
     // SAFETY: the shard owns `fd` and closes it only after its last use; the borrow ends with the
     // call it is made for.
     unsafe { BorrowedFd::borrow_raw(fd) }

@@ -123,7 +123,14 @@ fn what_is_used_and_what_each_step_would_be_is_shown() {
 /// All steps, best first.
 const STEPS: [&str; 4] = ["limit", "incremental", "bundle", "plain"];
 /// What is worked around where it is missing.
-const OPTIONAL: [&str; 3] = ["deferred-work", "registered-ring", "multishot-accept"];
+const OPTIONAL: [&str; 6] = [
+    "deferred-work",
+    "registered-ring",
+    "multishot-accept",
+    "gso",
+    "gro",
+    "steering",
+];
 
 #[test]
 fn the_next_lower_step_is_taken_where_one_is_missing() {

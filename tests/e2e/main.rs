@@ -55,6 +55,8 @@ mod take_over;
 mod timeouts;
 mod toml;
 mod transparent;
+mod udp;
 mod udp_checks;
+mod udp_flows;
 mod unavailable;
 mod waking;

@@ -426,7 +426,7 @@ impl Simulation {
     fn handle(&mut self, notice: Notice) {
         let network = Rc::clone(&self.network);
         match notice {
-            Notice::Nothing => {}
+            Notice::Nothing | Notice::Datagrams => {}
             Notice::Timer(TIMER_DRAIN) => self.tell_all(|| Message::Drain),
             Notice::Timer(TIMER_STOP) => self.tell_all(|| Message::Stop),
             Notice::Timer(TIMER_ADMIN) => self.change_a_server(),

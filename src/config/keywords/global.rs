@@ -106,7 +106,7 @@ pub(super) static GLOBAL: &[Keyword] = &[
     works("tune.ring.receive", Global, 1, "auto|limit|incremental|bundle|plain", "How shards receive.", global::ring_receive)
         .default("auto").ours(),
     works("tune.ring.without", Global, MANY, "<capability> ...",
-        "What to leave out though the kernel has it, to debug: 'limit', 'incremental', 'bundle', 'plain', 'deferred-work', 'registered-ring', 'multishot-accept'.", global::ring_without)
+        "What to leave out though the kernel has it, to debug: 'limit', 'incremental', 'bundle', 'plain', 'deferred-work', 'registered-ring', 'multishot-accept', 'gso', 'gro', 'steering'.", global::ring_without)
         .default("nothing").ours(),
     works("tune.udp.maxflows", Global, 1, "<number>", "Most flows of datagrams of the process. docs/udp.md has more.", udp::most)
         .default("what an eighth of the memory holds at 512 bytes each, at most 1048576").ours(),

@@ -10,7 +10,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 
 use crate::config::plan::LogFormat;
-use crate::shard::{Refusal, Refused, SessionRecord};
+use crate::flow::udp::Reason;
+use crate::shard::{FlowPart, Refusal, Refused, SessionRecord};
 use crate::sys::clock;
 
 /// Local time as text, remembered for the second it was made for.
@@ -178,6 +179,28 @@ pub(super) fn write_session(out: &mut Vec<u8>, record: &SessionRecord, time: &mu
         " {process}/{frontend}/{backend}/{on_server}/{again}{} {server_queue}/{backend_queue}",
         record.retries
     );
+    if let Some(flow) = record.flow {
+        write_flow(out, record.bytes_in, flow);
+    }
+}
+
+/// What the line of a flow adds: bytes of the client, datagrams of both sides, why it ended.
+fn write_flow(out: &mut Vec<u8>, bytes_in: u64, flow: FlowPart) {
+    let reason = match flow.reason {
+        Reason::Idle => "idle",
+        Reason::Unconfirmed => "unconfirmed",
+        Reason::Responses => "responses",
+        Reason::Requests => "requests",
+        Reason::Evicted => "evicted",
+        Reason::ServerDown => "server-down",
+        Reason::SocketLost => "socket-lost",
+        Reason::Shutdown => "shutdown",
+        Reason::Refused => "refused",
+    };
+    let FlowPart {
+        requests, replies, ..
+    } = flow;
+    let _ = write!(out, " {bytes_in} {requests}/{replies} {reason}");
 }
 
 /// What HAProxy says of such a connection.
@@ -233,6 +256,23 @@ mod tests {
         );
         record.backend = None;
         assert!(line(&record).contains(" fe fe/<NOSRV> "));
+    }
+
+    #[test]
+    fn the_line_of_a_flow() {
+        let mut record = record();
+        (record.retries, record.redispatched) = (0, false);
+        (record.queue_ms, record.connect_ms, record.queued_before) = (0, 0, [0; 2]);
+        record.flow = Some(FlowPart {
+            requests: 2,
+            replies: 3,
+            reason: Reason::Idle,
+        });
+        assert_eq!(
+            line(&record),
+            "10.0.1.2:33313 [06/Feb/2009:12:12:09.443] fe bk/s1 0/0/5007 212 -- 1/2/3/4/0 0/0 7 \
+             2/3 idle"
+        );
     }
 
     #[test]

@@ -116,5 +116,6 @@ pub(super) fn record_in(world: &World) -> SessionRecord {
         retries: 3,
         redispatched: true,
         queued_before: [5, 6],
+        flow: None,
     }
 }

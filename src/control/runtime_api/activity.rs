@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use super::listening;
 use crate::base::ports::Ports;
 use crate::control::Shared;
-use crate::shard::Gauges;
+use crate::shard::{DatagramCount as Datagrams, Gauges};
 use crate::sys::process;
 
 /// A gauge of a shard.
@@ -65,6 +65,35 @@ const GAUGES: &[(&str, Gauge)] = &[
     ("sleeps", |g| &g.sleeps),
     ("turn_max_us", |g| &g.turn_max_us),
     ("cq_overflows", |g| &g.cq_overflows),
+    ("flows", |g| &g.datagrams[Datagrams::Flows as usize]),
+    ("flow_mappings", |g| &g.datagrams[Datagrams::Mappings as usize]),
+    ("flow_sockets", |g| &g.datagrams[Datagrams::Sockets as usize]),
+    ("datagrams_from_clients", |g| &g.datagrams[Datagrams::FromClients as usize]),
+    ("datagrams_to_servers", |g| &g.datagrams[Datagrams::ToServers as usize]),
+    ("datagrams_from_servers", |g| &g.datagrams[Datagrams::FromServers as usize]),
+    ("datagrams_to_clients", |g| &g.datagrams[Datagrams::ToClients as usize]),
+    ("datagram_sends", |g| &g.datagrams[Datagrams::Sends as usize]),
+    ("datagrams_merged", |g| &g.datagrams[Datagrams::Merged as usize]),
+    ("datagrams_empty", |g| &g.datagrams[Datagrams::Empty as usize]),
+    ("datagrams_truncated", |g| &g.datagrams[Datagrams::Truncated as usize]),
+    ("datagrams_overflowed", |g| &g.datagrams[Datagrams::Overflowed as usize]),
+    ("datagrams_unsent", |g| &g.datagrams[Datagrams::Unsent as usize]),
+    ("datagrams_too_large", |g| &g.datagrams[Datagrams::TooLarge as usize]),
+    ("datagrams_undeliverable", |g| &g.datagrams[Datagrams::Undeliverable as usize]),
+    ("datagrams_unknown", |g| &g.datagrams[Datagrams::Unknown as usize]),
+    ("datagrams_malformed", |g| &g.datagrams[Datagrams::HeadersMalformed as usize]),
+    ("datagram_refusals", |g| &g.datagrams[Datagrams::Refusals as usize]),
+    ("datagram_segments_refused", |g| &g.datagrams[Datagrams::SegmentsRefused as usize]),
+    ("datagram_buffers_exhausted", |g| &g.datagrams[Datagrams::InboxesExhausted as usize]),
+    ("flows_evicted", |g| &g.datagrams[Datagrams::Evicted as usize]),
+    ("flows_moved", |g| &g.datagrams[Datagrams::Moved as usize]),
+    ("flows_reopened", |g| &g.datagrams[Datagrams::Reopened as usize]),
+    ("flows_refused_limit", |g| &g.datagrams[Datagrams::RefusedLimit as usize]),
+    ("flows_refused_source", |g| &g.datagrams[Datagrams::RefusedSource as usize]),
+    ("flows_refused_rate", |g| &g.datagrams[Datagrams::RefusedRate as usize]),
+    ("flows_refused_server", |g| &g.datagrams[Datagrams::RefusedServer as usize]),
+    ("flows_refused_socket", |g| &g.datagrams[Datagrams::RefusedSocket as usize]),
+    ("flows_refused_draining", |g| &g.datagrams[Datagrams::RefusedDraining as usize]),
 ];
 
 /// The answer to `show activity`.

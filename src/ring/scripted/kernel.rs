@@ -61,6 +61,9 @@ impl Kernel for Scripted {
         let promised = self.promised.borrow();
         assert!(promised.is_empty(), "nothing followed on {promised:?}");
         drop(promised);
+        if let Some(inboxes) = &self.inboxes {
+            inboxes.check_nothing_is_held();
+        }
         self.sleeps_until = None;
         self.publish();
         self.submit();
@@ -102,6 +105,7 @@ impl Kernel for Scripted {
 
     fn next_completion(&mut self) -> Option<Completion> {
         let completion = self.gathered.pop_front()?;
+        self.datagram_is_seen(&completion);
         if !completion.more {
             let fd = self.outstanding.remove(&completion.token.0);
             let fd = fd.expect("an operation ends once");
@@ -212,12 +216,18 @@ impl Kernel for Scripted {
 
     fn peer_address(&self, fd: Fd) -> Option<SocketAddr> {
         let mut network = self.network.borrow_mut();
+        if let Some((_, peer)) = network.datagram_addresses(fd.0) {
+            return peer;
+        }
         let id = network.stream(fd.0);
         Some(network.addresses(id)[1])
     }
 
     fn local_address(&self, fd: Fd) -> Option<SocketAddr> {
         let mut network = self.network.borrow_mut();
+        if let Some((own, _)) = network.datagram_addresses(fd.0) {
+            return Some(own);
+        }
         let id = network.stream(fd.0);
         Some(network.addresses(id)[0])
     }

@@ -14,13 +14,15 @@
 //! again when the shard can go on. So a lost wake-up shows as a shard that sleeps for ever.
 
 mod datagram;
+#[cfg(test)]
+mod datagram_tests;
 mod kernel;
 mod network;
 mod random;
 mod receive;
 mod socket;
 
-pub use network::{Network, Notice, Settings};
+pub use network::{Datagram, DatagramSettings, Network, Notice, Settings};
 pub use random::Random;
 pub use socket::{Read, SocketId};
 
@@ -29,11 +31,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use super::buffers::BufferLayout;
-use super::{Completion, Fd, Group, Interest, Op, Token};
+use super::{Completion, Fd, Group, Inbox, Interest, Op, Token};
 use crate::base::ids::SessionKey;
 use crate::base::receive::ReceiveStep;
 use crate::base::time::Moment;
 use crate::sys::stream;
+use datagram::Inboxes;
 use receive::Provided;
 
 /// What an operation waits for.
@@ -53,6 +56,10 @@ enum Kind {
         multishot: bool,
         /// The socket's wake-ups at the last look; `None` before the first.
         seen: Option<u64>,
+    },
+    Datagrams {
+        inbox: Inbox,
+        issued: bool,
     },
 }
 
@@ -91,6 +98,8 @@ pub struct Scripted {
     /// Descriptors of the operations whose last completion has not been taken.
     outstanding: BTreeMap<u64, Fd>,
     groups: [Provided; 2],
+    inboxes: Option<Inboxes>,
+    inbox_buffers: u16,
     overflows: u64,
     sleeps_until: Option<Moment>,
     /// Sockets that were promised more to send in this turn.
@@ -121,6 +130,8 @@ impl Scripted {
             gathered: VecDeque::new(),
             outstanding: BTreeMap::new(),
             groups: layouts.map(Provided::new),
+            inboxes: None,
+            inbox_buffers: 128,
             overflows: 0,
             sleeps_until: None,
             promised: RefCell::default(),
@@ -167,6 +178,9 @@ impl Scripted {
     fn publish(&mut self) {
         for group in &mut self.groups {
             group.publish();
+        }
+        if let Some(inboxes) = &mut self.inboxes {
+            inboxes.publish();
         }
     }
 
@@ -259,7 +273,10 @@ impl Scripted {
     /// Lets one operation do what it can. One that ends is marked and swept away later.
     fn advance(&mut self, index: usize) {
         let operation = self.active[index];
-        let issue = matches!(operation.kind, Kind::Receive { issued: false, .. });
+        let issue = matches!(
+            operation.kind,
+            Kind::Receive { issued: false, .. } | Kind::Datagrams { issued: false, .. }
+        );
         if !issue && !self.ready(&operation, &mut self.network.borrow_mut()) {
             return;
         }
@@ -279,6 +296,7 @@ impl Scripted {
                 multishot,
                 ..
             } => self.poll_once(index, interest, multishot),
+            Kind::Datagrams { inbox, .. } => self.receive_datagrams_some(index, inbox),
         }
     }
 
@@ -407,6 +425,7 @@ impl Scripted {
                 self.woken.get()
             }
             Kind::Accept { .. } => network.has_queued(operation.fd.0),
+            Kind::Datagrams { issued, .. } => !issued || network.has_datagram(operation.fd.0),
             Kind::Receive { issued, .. } => {
                 let id = network.stream(operation.fd.0);
                 !issued || network.at(id).readable()

@@ -49,8 +49,13 @@ impl Provided {
         }
     }
 
+    /// Whether the kernel has no buffer.
+    pub(super) fn is_dry(&self) -> bool {
+        self.queue.is_empty()
+    }
+
     /// Puts bytes into the first buffer, or into as many as they need.
-    fn fill(&mut self, bytes: &[u8]) -> BufferUse {
+    pub(super) fn fill(&mut self, bytes: &[u8]) -> BufferUse {
         let layout = self.buffers.layout();
         let buffer = *self.queue.front().expect("room was there");
         if layout.incremental {

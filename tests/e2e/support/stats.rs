@@ -161,6 +161,7 @@ impl Activity {
             "limits_taken",
             "queued",
             "errors_unexpected",
+            "flows",
         ];
         let mut left: Vec<String> = zero
             .iter()

@@ -22,14 +22,16 @@ impl Network {
         self.open_descriptor(target).expect("a descriptor")
     }
 
-    /// Descriptors open now: sockets and listeners.
+    /// Descriptors open now: sockets and listeners of streams.
     pub fn descriptors(&self) -> [usize; 2] {
-        let count = |listener: bool| {
+        let count = |is_one: fn(Target) -> bool| {
             let open = self.descriptors.iter().flatten();
-            open.filter(|d| matches!(d.target, Target::Listener(_)) == listener)
-                .count()
+            open.filter(|d| is_one(d.target)).count()
         };
-        [count(false), count(true)]
+        [
+            count(|target| matches!(target, Target::Stream(_))),
+            count(|target| matches!(target, Target::Listener(_))),
+        ]
     }
 
     /// Connections of shards that are open now: those they accepted, and those to an address.
@@ -37,7 +39,7 @@ impl Network {
         let open = self.descriptors.iter().flatten();
         let streams = open.filter_map(|descriptor| match descriptor.target {
             Target::Stream(id) => Some(self.at(id)),
-            Target::Listener(_) => None,
+            Target::Listener(_) | Target::Datagrams(_) => None,
         });
         let mut counts = [0; 2];
         for socket in streams {
@@ -55,7 +57,7 @@ impl Network {
                 let socket = self.at(id);
                 socket.connects && socket.local.port() == port && socket.remote == to
             }
-            Target::Listener(_) => false,
+            Target::Listener(_) | Target::Datagrams(_) => false,
         })
     }
 
@@ -87,7 +89,9 @@ impl Network {
     pub(in super::super) fn stream(&mut self, fd: i32) -> SocketId {
         match self.descriptor(fd).target {
             Target::Stream(id) => id,
-            Target::Listener(_) => panic!("descriptor {fd} is a listener"),
+            Target::Listener(_) | Target::Datagrams(_) => {
+                panic!("descriptor {fd} is no stream")
+            }
         }
     }
 
@@ -123,6 +127,7 @@ impl Network {
                     self.close(id, true);
                 }
             }
+            Target::Datagrams(index) => self.close_datagrams(index),
         }
     }
 
@@ -130,7 +135,9 @@ impl Network {
     pub(in super::super) fn has_queued(&mut self, fd: i32) -> bool {
         match self.descriptor(fd).target {
             Target::Listener(index) => !self.listeners[index].queue.is_empty(),
-            Target::Stream(_) => panic!("descriptor {fd} does not listen"),
+            Target::Stream(_) | Target::Datagrams(_) => {
+                panic!("descriptor {fd} does not listen")
+            }
         }
     }
 

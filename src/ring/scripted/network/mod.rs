@@ -5,6 +5,7 @@
 //! from the seed.
 
 mod connecting;
+mod datagrams;
 mod descriptors;
 mod moving;
 mod pipes;
@@ -15,6 +16,8 @@ use std::net::SocketAddr;
 use super::random::Random;
 use super::socket::{Socket, SocketId};
 use crate::base::time::Moment;
+use datagrams::Datagrams;
+pub use datagrams::{Datagram, DatagramSettings};
 use pipes::VirtualPipe;
 
 /// Nanoseconds in a microsecond.
@@ -70,6 +73,8 @@ pub enum Notice {
     Activity(SocketId),
     /// A shard has connected: the server's end of the new connection.
     Connected(SocketId),
+    /// Datagrams have come to scripted peers.
+    Datagrams,
     /// Nothing.
     Nothing,
 }
@@ -82,6 +87,7 @@ enum Event {
     ConnectDone(SocketId),
     ConnectFailed(SocketId, i32),
     Space(SocketId),
+    Datagram(u64),
     Tell(Notice),
 }
 
@@ -96,6 +102,7 @@ struct Listener {
 enum Target {
     Stream(SocketId),
     Listener(usize),
+    Datagrams(usize),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +128,7 @@ pub struct Network {
     listeners: Vec<Listener>,
     descriptors: Vec<Option<Descriptor>>,
     pipes: Vec<Option<VirtualPipe>>,
+    datagrams: Datagrams,
     clients_made: u32,
     /// Sockets that belong to one session of a shard, each to the other.
     links: BTreeMap<SocketId, SocketId>,
@@ -140,6 +148,7 @@ impl Network {
             listeners: Vec::new(),
             descriptors: Vec::new(),
             pipes: Vec::new(),
+            datagrams: Datagrams::default(),
             clients_made: 0,
             links: BTreeMap::new(),
         }
@@ -173,6 +182,7 @@ impl Network {
             Event::ConnectDone(id) => return self.connect_done(id),
             Event::ConnectFailed(id, error) => self.connect_failed(id, error),
             Event::Space(id) => self.space(id),
+            Event::Datagram(number) => return self.datagram_arrives(number),
             Event::Tell(notice) => {
                 if let Notice::Activity(id) = notice {
                     self.socket(id).told = false;

@@ -1,0 +1,175 @@
+//! What shards ask of the network for datagrams, the receiving excepted.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::{Datagram, LENGTH_MAX, Network, PORT_FIRST, SEGMENTS_MAX, Socket, Target};
+use crate::base::source::Foreign;
+use crate::ring::datagram::{DatagramOptions, Outgoing, Undelivered};
+
+impl Network {
+    /// A shard sends.
+    pub(in crate::ring::scripted) fn send_datagrams(
+        &mut self,
+        fd: i32,
+        outgoing: &Outgoing<'_>,
+    ) -> Result<(), i32> {
+        let settings = self.datagrams.settings.clone();
+        let full = self.random.chance(settings.full);
+        let cut = !self.random.chance(settings.segments_refused);
+        let uncut = self.random.pick(&[libc::EINVAL, libc::EIO, libc::EMSGSIZE]);
+        let room = self.random.pick(&[libc::EAGAIN, libc::ENOBUFS]);
+        let socket = self.datagram_socket(fd);
+        let to = match (outgoing.to, socket.connected) {
+            (None, Some(to)) | (Some(to), None) => to,
+            (None, None) => panic!("a datagram to nobody"),
+            (Some(_), Some(_)) => panic!("a connected socket knows its peer"),
+        };
+        let from = socket.leaves_from(outgoing.from, to);
+        assert_eq!(from.is_ipv6(), to.is_ipv6(), "a datagram of two families");
+        let error = std::mem::take(&mut socket.error);
+        if error != 0 {
+            return Err(error);
+        }
+        if full {
+            return Err(room);
+        }
+        let bytes: Vec<u8> = outgoing
+            .parts
+            .iter()
+            .flat_map(|part| part.to_vec())
+            .collect();
+        let most = if socket.fragment {
+            LENGTH_MAX
+        } else {
+            settings.unfragmented_max
+        };
+        let pieces: Vec<&[u8]> = match outgoing.segment {
+            None => vec![&bytes],
+            Some(size) => {
+                assert!(size > 0, "datagrams of no length sent together");
+                let size = usize::from(size);
+                let count = bytes.len().div_ceil(size);
+                if !cut || count > SEGMENTS_MAX || size > settings.unfragmented_max {
+                    return Err(if cut { libc::EINVAL } else { uncut });
+                }
+                bytes.chunks(size).collect()
+            }
+        };
+        let total_max = if outgoing.segment.is_some() {
+            LENGTH_MAX
+        } else {
+            most
+        };
+        if bytes.len() > total_max {
+            return Err(libc::EMSGSIZE);
+        }
+        let traffic_class = outgoing.traffic_class;
+        for piece in pieces {
+            let bytes = piece.to_vec();
+            self.send_on_its_way(Datagram {
+                from,
+                to,
+                traffic_class,
+                bytes,
+            });
+        }
+        Ok(())
+    }
+
+    /// A shard opens a socket towards servers.
+    pub(in crate::ring::scripted) fn open_datagrams(
+        &mut self,
+        options: &DatagramOptions,
+    ) -> Result<i32, i32> {
+        let odds = self.datagrams.settings.open_refused;
+        if self.random.chance(odds) {
+            let errors = [libc::EMFILE, libc::ENOBUFS, libc::EADDRINUSE];
+            return Err(self.random.pick(&errors));
+        }
+        let any = SocketAddr::new(
+            match options.ipv6 {
+                true => IpAddr::from([0; 16]),
+                false => Ipv4Addr::UNSPECIFIED.into(),
+            },
+            0,
+        );
+        let (ip, ports) = match options.source.map(|source| (source, source.foreign)) {
+            None => (any.ip(), None),
+            Some((_, Some(Foreign::Fixed(address)))) => {
+                let port = Some(address.port()).filter(|port| *port != 0);
+                (address.ip(), port.map(|port| (port, port)))
+            }
+            Some((_, Some(_))) => panic!("a socket for a client that isn't named"),
+            Some((source, None)) => (source.ip.unwrap_or(any.ip()), source.ports),
+        };
+        if ip.is_ipv6() != options.ipv6 {
+            return Err(libc::EAFNOSUPPORT);
+        }
+        let shared = options.connected.is_some() && ip != any.ip();
+        let taken = |port: &u16| {
+            let mut sockets = self.datagrams.sockets.iter();
+            sockets.any(|socket| {
+                let same = socket.bound == SocketAddr::new(ip, *port);
+                let beside = shared && socket.connected.is_some();
+                socket.open && same && !(beside && socket.connected != options.connected)
+            })
+        };
+        let port = match ports {
+            Some((low, high)) => (low..=high).find(|port| !taken(port)),
+            None => {
+                let made = self.datagrams.ports_made;
+                let next = (0..u16::MAX - PORT_FIRST)
+                    .map(|n| PORT_FIRST + made.wrapping_add(n) % (u16::MAX - PORT_FIRST));
+                next.into_iter().find(|port| !taken(port))
+            }
+        };
+        let port = port.ok_or(libc::EADDRINUSE)?;
+        self.datagrams.ports_made = self.datagrams.ports_made.wrapping_add(1);
+        let target = self.add_datagram_socket(Socket {
+            bound: SocketAddr::new(ip, port),
+            connected: options.connected,
+            fragment: options.fragment,
+            listens: false,
+            open: true,
+            queue: VecDeque::new(),
+            dropped: 0,
+            error: 0,
+            undelivered: VecDeque::new(),
+        });
+        let opened = self.open_descriptor(target);
+        if opened.is_none() {
+            self.datagrams.sockets.pop();
+        }
+        self.note(|| format!("  opened {opened:?} on {ip} {port}"));
+        opened.ok_or(libc::EMFILE)
+    }
+
+    pub(in crate::ring::scripted) fn close_datagrams(&mut self, index: usize) {
+        let socket = &mut self.datagrams.sockets[index];
+        socket.open = false;
+        socket.queue.clear();
+    }
+
+    pub(in crate::ring::scripted) fn next_undelivered(&mut self, fd: i32) -> Option<Undelivered> {
+        self.datagram_socket(fd).undelivered.pop_front()
+    }
+
+    pub(in crate::ring::scripted) fn datagrams_dropped(&mut self, fd: i32) -> u32 {
+        self.datagram_socket(fd).dropped
+    }
+
+    /// Own address and peer of a datagram socket; `None` if it is something else.
+    pub(in crate::ring::scripted) fn datagram_addresses(
+        &mut self,
+        fd: i32,
+    ) -> Option<(SocketAddr, Option<SocketAddr>)> {
+        match self.descriptor(fd).target {
+            Target::Datagrams(index) => {
+                let socket = &self.datagrams.sockets[index];
+                Some((socket.bound, socket.connected))
+            }
+            Target::Stream(_) | Target::Listener(_) => None,
+        }
+    }
+}

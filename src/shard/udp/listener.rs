@@ -1,0 +1,196 @@
+//! Sockets that clients send to.
+//!
+//! A listener receives until its shard ends, also while it drains: the datagrams of flows that are
+//! there still come by it. Only a successor that has been given the same socket ends that.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::counts::DatagramCount;
+use super::{Rest, Shard, Udp};
+use crate::base::ids::ListenerId;
+use crate::base::limits::{LimitId, LimitKey};
+use crate::base::time::Moment;
+use crate::config::plan::UdpFront;
+use crate::lb::Backend;
+use crate::ring::{Arrival, Fd, Inbox, Kernel, Op, Token};
+use crate::shard::frontend_backend;
+use crate::shard::world::Frontend;
+
+/// How often the kernel is asked what it has dropped.
+const DROPS_EVERY_MS: u64 = 1_000;
+
+/// What a socket is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Receiving {
+    /// Nothing: it is to be armed.
+    Idle,
+    /// It receives.
+    Armed,
+    /// It was cancelled and has not completed yet.
+    Ending,
+    /// It does not receive any more.
+    Ended,
+}
+
+/// A listening socket of the shard.
+#[derive(Debug)]
+pub(super) struct Listener {
+    pub(super) fd: Fd,
+    pub(super) receiving: Receiving,
+    pub(super) frontend: Arc<Frontend>,
+    pub(super) backend: Option<Arc<Backend>>,
+    pub(super) rules: UdpFront,
+    /// What a flow counts in: process, listener, frontend.
+    pub(super) limits: [LimitId; 3],
+    pub(super) accepts_proxy: bool,
+    /// Datagrams may name their server (`quic-lb`).
+    pub(super) names_servers: bool,
+    /// What it is bound to.
+    bound: Option<SocketAddr>,
+    /// Bound to no single address: each datagram says where it went.
+    pub(super) wildcard: bool,
+    /// Drops of its socket that are counted already.
+    dropped: u32,
+}
+
+impl Listener {
+    /// The address that a client has written to.
+    pub(super) fn local(&self, to: Option<IpAddr>) -> Option<SocketAddr> {
+        let bound = self.bound?;
+        Some(SocketAddr::new(to.unwrap_or(bound.ip()), bound.port()))
+    }
+
+    /// What of it tells flows apart.
+    pub(super) fn local_of(&self, arrival: &Arrival) -> Option<IpAddr> {
+        arrival.to.filter(|_| self.wildcard)
+    }
+}
+
+impl<K: Kernel> Shard<K> {
+    /// Takes a socket over; `start_receiving` arms it.
+    pub(in crate::shard) fn add_datagram_listener(
+        &mut self,
+        listener_id: ListenerId,
+        fd: Fd,
+    ) -> std::io::Result<()> {
+        let plan = &self.world.plan.listeners[usize::from(listener_id.0)];
+        let proxy = usize::from(plan.proxy_id.0);
+        let frontend = self.world.frontends[proxy].clone();
+        let frontend = frontend.expect("a listener has a frontend");
+        let front = frontend.proxy.front.as_ref().expect("a frontend");
+        let rules = front.udp.expect("datagrams come to a frontend of mode udp");
+        let listener = self.world.limits.find(LimitKey::Listener(listener_id));
+        let limits = [
+            self.world.flows_limit,
+            listener.expect("every listener has a limit"),
+            frontend.limit,
+        ];
+        let bound = self.kernel.local_address(fd);
+        let backend = frontend_backend(&self.world, &frontend);
+        let back = backend.as_ref().and_then(|b| b.proxy.back.as_ref());
+        let names_servers = back.is_some_and(|back| back.quic_lb.is_some());
+        let listener = Listener {
+            fd,
+            receiving: Receiving::Idle,
+            backend,
+            names_servers,
+            rules,
+            limits,
+            accepts_proxy: plan.accept_proxy,
+            bound: bound.map(crate::flow::udp::normalised),
+            wildcard: bound.is_none_or(|bound| bound.ip().is_unspecified()),
+            dropped: self.kernel.datagrams_dropped(fd),
+            frontend,
+        };
+        if self.udp.is_none() {
+            self.kernel.prepare_datagrams()?;
+            self.udp = Some(Box::new(Udp::new(self.id, &self.world, self.now)));
+        }
+        let udp = self.udp.as_mut().expect("just made");
+        udp.listeners.push(listener);
+        Ok(())
+    }
+
+    /// Arms every listener.
+    pub(in crate::shard) fn start_receiving(&mut self) {
+        let Some(mut udp) = self.udp.take() else {
+            return;
+        };
+        for index in 0..udp.listeners.len() {
+            self.arm_listener(&mut udp, index);
+        }
+        self.udp = Some(udp);
+    }
+
+    pub(super) fn arm_listener(&mut self, udp: &mut Udp, index: usize) {
+        let listener = &mut udp.listeners[index];
+        if listener.receiving == Receiving::Idle {
+            listener.receiving = Receiving::Armed;
+            let token = token_of(index);
+            self.kernel
+                .receive_datagrams(listener.fd, Inbox::Clients, token);
+        }
+    }
+
+    /// A listener's receive has ended, for this reason.
+    pub(super) fn listener_rests(&mut self, udp: &mut Udp, index: usize, rest: Rest) {
+        let listener = &mut udp.listeners[index];
+        match listener.receiving {
+            Receiving::Ending => listener.receiving = Receiving::Ended,
+            Receiving::Armed => {
+                listener.receiving = Receiving::Idle;
+                match rest {
+                    Rest::None => udp.idle_listeners.push(index),
+                    Rest::NoBuffer => {
+                        udp.counts.one(DatagramCount::InboxesExhausted);
+                        udp.idle_listeners.push(index);
+                    }
+                    Rest::Failed => udp.rest_until = udp.rest_until.min(self.rest_end()),
+                }
+            }
+            Receiving::Idle | Receiving::Ended => {
+                debug_assert!(false, "a completion of what isn't armed");
+            }
+        }
+    }
+
+    /// Ends the receiving of all listeners: flows that are there get no more of their clients.
+    pub(super) fn end_receiving(&mut self, udp: &mut Udp) {
+        for (index, listener) in udp.listeners.iter_mut().enumerate() {
+            match listener.receiving {
+                Receiving::Armed => {
+                    listener.receiving = Receiving::Ending;
+                    self.kernel.cancel(token_of(index));
+                }
+                Receiving::Idle => listener.receiving = Receiving::Ended,
+                Receiving::Ending | Receiving::Ended => {}
+            }
+        }
+    }
+
+    /// Counts what the kernel has dropped at listeners whose buffer was full, every second.
+    pub(super) fn look_at_drops(&mut self, udp: &mut Udp) {
+        if self.now < udp.drops_at {
+            return;
+        }
+        udp.drops_at = self.now.after_ms(DROPS_EVERY_MS);
+        for listener in udp.listeners.iter_mut().filter(|l| l.fd != Fd::NONE) {
+            let dropped = self.kernel.datagrams_dropped(listener.fd);
+            let more = dropped.wrapping_sub(std::mem::replace(&mut listener.dropped, dropped));
+            udp.counts.add(DatagramCount::Overflowed, more);
+        }
+    }
+
+    /// When a receive that has failed for a reason nobody knows is tried again.
+    pub(super) fn rest_end(&self) -> Moment {
+        self.now.after_ms(super::REST_MS)
+    }
+}
+
+fn token_of(index: usize) -> Token {
+    Token::plain(
+        Op::DatagramsOfClients,
+        u32::try_from(index).expect("few listeners"),
+    )
+}
