@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use super::diagnostics::Place;
 use super::draft_check::CheckDraft;
+use super::draft_udp::UdpSettings;
 use super::parse::acl::Acl;
 use super::plan::{
     Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, OnError, ProxyKind,
@@ -87,6 +88,8 @@ pub(super) struct Settings {
     pub(super) independent_streams: bool,
     pub(super) abortonclose: bool,
     pub(super) smart_connect: bool,
+    /// What only `mode udp` has.
+    pub(super) udp: UdpSettings,
     pub(super) splice: SpliceOptions,
     /// `source` of the proxy.
     pub(super) source: Option<Source>,
@@ -101,7 +104,6 @@ pub(super) struct Settings {
 pub(super) enum Mode {
     #[default]
     Tcp,
-    /// Read, not started.
     Udp,
     /// `defaults` may hold it; a proxy that has it isn't read.
     Http,
@@ -140,6 +142,9 @@ pub(super) struct Timeouts {
     pub(super) queue: Option<u32>,
     pub(super) check: Option<u32>,
     pub(super) tunnel: Option<u32>,
+    pub(super) udp: Option<u32>,
+    pub(super) udp_unconfirmed: Option<u32>,
+    pub(super) udp_mapping: Option<u32>,
 }
 
 /// `balance` without its hash type, which has a line of its own.
@@ -272,6 +277,8 @@ pub(super) struct ServerSettings {
     /// `guid`.
     pub(super) guid: Option<String>,
     pub(super) hash_key: ServerKey,
+    /// `quic-id`; empty = not set.
+    pub(super) quic_id: Vec<u8>,
     /// Whether the file has it resolved by `resolvers`.
     pub(super) has_resolvers: bool,
 }
@@ -384,6 +391,7 @@ impl Default for ServerSettings {
             sid: None,
             guid: None,
             hash_key: ServerKey::default(),
+            quic_id: Vec::new(),
             has_resolvers: false,
         }
     }

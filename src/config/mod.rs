@@ -11,6 +11,7 @@ pub mod convert;
 pub mod diagnostics;
 mod draft;
 mod draft_check;
+mod draft_udp;
 mod environment;
 pub mod keywords;
 mod parse;

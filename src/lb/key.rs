@@ -157,6 +157,10 @@ fn evaluate(expression: &Expression, request: &PickRequest) -> Option<Value> {
     let value = match expression.fetch {
         Fetch::Source | Fetch::Destination => Value::from(address(end)),
         Fetch::SourcePort | Fetch::DestinationPort => Value::Number(i64::from(end.port())),
+        Fetch::SourceAndPort
+        | Fetch::UdpPayload { .. }
+        | Fetch::DhtTarget
+        | Fetch::QuicCid { .. } => return None,
     };
     expression.converters().try_fold(value, convert)
 }

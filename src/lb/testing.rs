@@ -157,6 +157,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         source: None,
         hash_key: ServerKey::AddressPort,
         guid: String::new(),
+        quic_id: Vec::new(),
         send_proxy: None,
         place: String::new(),
     })

@@ -1,12 +1,12 @@
 //! Texts in, plans out: proxies, the process, logs.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use tidegate::base::address::Address;
 use tidegate::base::ids::ProxyId;
 use tidegate::base::receive::ReceiveStep;
 use tidegate::base::source::ShortName;
-use tidegate::config::Diagnostic;
 use tidegate::config::plan::{
     Balance, Endpoint, HashKind, KeepAlive, Level, LogFormat, LogHost, LogSink,
 };
@@ -387,22 +387,22 @@ fn ids_that_are_asked_for_are_not_given_to_others() {
     assert_eq!(plan.proxies[1].description, "two words");
 }
 
-/// A deployment's own file, as it stands: its DHT part is read and not started yet.
+/// A deployment's own file, as it stands, with its DHT part.
 #[test]
 fn the_privatus_file_loads_as_it_stands() {
     let text = include_str!("../data/privatus.cfg");
     let (plan, messages) = load(text);
     let plan = plan.unwrap_or_else(|| panic!("{}", printed(&messages)));
-    let not_started = |message: &&Diagnostic| message.text.contains("'mode udp'");
-    assert_eq!(messages.iter().filter(not_started).count(), 2);
-    let ports: Vec<&Endpoint> = plan
-        .listeners
-        .iter()
-        .map(|listener| &listener.endpoint)
-        .collect();
+    let any = |port: u16| SocketAddr::from(([0, 0, 0, 0], port));
+    let listeners = plan.listeners.iter();
     assert_eq!(
-        ports,
-        [&Endpoint::Address(Address::Ip(([0, 0, 0, 0], 8080).into()))]
+        listeners
+            .map(|listener| listener.endpoint.clone())
+            .collect::<Vec<_>>(),
+        [
+            Endpoint::Address(Address::Ip(any(8080))),
+            Endpoint::Datagram(any(6881))
+        ]
     );
     let names = plan.proxies.iter().map(|proxy| &*proxy.name);
     assert_eq!(
@@ -414,11 +414,23 @@ fn the_privatus_file_loads_as_it_stands() {
             "privatus_dht_backend"
         ]
     );
-    let back = plan.proxies[2].back.as_ref().unwrap();
-    assert_eq!(back.balance, Balance::LeastConn);
-    let checks = back.servers.iter().map(|server| {
-        let check = server.check.as_ref().unwrap();
-        (check.inter_ms, check.fall, check.rise)
-    });
-    assert!(checks.eq([(10_000, 3, 2); 3]));
+    for (index, port, is_udp) in [(2, 8080, false), (3, 6881, true)] {
+        let back = plan.proxies[index].back.as_ref().unwrap();
+        assert_eq!(back.balance, Balance::LeastConn);
+        assert_eq!(back.udp.is_some(), is_udp);
+        let checks = back.servers.iter().map(|server| {
+            let check = server.check.as_ref().unwrap();
+            let at = check.address.to_string();
+            let port_at = at.rsplit_once(':').unwrap().1.parse().unwrap();
+            (port_at, check.inter_ms, check.fall, check.rise)
+        });
+        assert!(checks.eq([(port, 10_000, 3, 2); 3]));
+    }
+    let fronts = plan.proxies[..2].iter().map(|p| p.front.as_ref().unwrap());
+    assert!(fronts.map(|front| front.udp.is_some()).eq([false, true]));
+    // Flows have an idle time in any case: only the connections lack theirs.
+    let missing = messages
+        .iter()
+        .filter(|m| m.text.contains("missing timeouts"));
+    assert_eq!(missing.count(), 2);
 }

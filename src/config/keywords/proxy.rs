@@ -11,8 +11,8 @@ const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
 
 #[rustfmt::skip]
 pub(super) static PROXY: &[Keyword] = &[
-    works("mode", Both, 1, "tcp", "What the proxy carries.", proxy::mode)
-        .default("tcp").lacks(&["udp"]),
+    works("mode", Both, 1, "tcp|udp", "What the proxy carries; 'udp' is Tidegate's own, docs/udp.md has more.", proxy::mode)
+        .default("tcp"),
     works("disabled", Both, 0, "", "The proxy is read and not started.", proxy::disabled),
     works("enabled", Both, 0, "", "Undoes an inherited 'disabled'.", proxy::enabled),
     works("id", Both, 1, "<number>", "Number of the proxy in statistics, unique.", proxy::id)
@@ -35,7 +35,7 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off"),
 
     works("bind", Front, MANY, "<address>[,...] [<parameter>...]", "Addresses to listen on.", bind::bind)
-        .not_in_defaults().lacks(&["mptcp@", "sockpair@", "udp@"]),
+        .not_in_defaults().lacks(&["mptcp@", "sockpair@"]),
     works("backlog", Front, 1, "<number>", "Length of the kernel's accept queue.", proxy::backlog)
         .default("'maxconn' of the proxy, else 4096"),
     works("clitcpka-cnt", Front, 1, "<number>", "Keep-alive probes before a client is given up.", proxy::keepalive_value)
@@ -137,6 +137,12 @@ pub(super) static PROXY: &[Keyword] = &[
     works("timeout server-fin", Back, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
         .default("'timeout server'"),
     works("timeout tunnel", Back, 1, "<time>", "In place of 'timeout client' and 'timeout server' once the server is connected.", proxy::timeout),
+    works("timeout udp", Both, 1, "<time>", "Silence of both sides after which a flow ends, in place of 'timeout client' and 'timeout server'; the lesser one of the frontend and the backend.", proxy::timeout)
+        .default("'timeout client' or 'timeout server', else 60s").ours(),
+    works("timeout udp-unconfirmed", Front, 1, "<time>", "The same while no answer has come.", proxy::timeout)
+        .default("10s").ours(),
+    works("timeout udp-mapping", Back, 1, "<time>", "How long a server may speak first to the client of a flow, with 'option udp-bidirectional'.", proxy::timeout)
+        .default("5m").ours(),
 
     later("option socket-stats", Front, "", "Statistics of each listener."),
     needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")

@@ -7,10 +7,11 @@ use super::global::overflow;
 use super::parameters;
 use super::{Call, Complaint, Outcome, Parser};
 use crate::base::address::Address;
-use crate::config::draft::{BindDraft, BindSettings, Owner};
+use crate::config::draft::{BindDraft, BindSettings, Mode, Owner};
 use crate::config::environment::Environment;
 use crate::config::keywords::BIND;
 use crate::config::plan::Endpoint;
+use crate::config::raw::token::Word;
 use crate::config::values::address::{Host, Port, Written};
 use crate::config::values::units::{self, Unit, UnitFault};
 
@@ -24,6 +25,24 @@ const BOUND_PATH_MAX: usize = 108 - ".4194304.tmp".len() - 1;
 const KERNEL_NAME_MAX: usize = 15;
 /// Bound of `nice`, both ways.
 const NICE_MAX: i16 = 1024;
+
+/// Parameters that mean nothing to a socket of datagrams, with what may be meant, where that is
+/// clear.
+const STREAMS_ONLY: &[(&str, &str)] = &[
+    ("backlog", "'tune.udp.rcvbuf' is how much may wait"),
+    ("cc", ""),
+    ("defer-accept", ""),
+    ("gid", ""),
+    ("group", ""),
+    ("maxconn", "'maxconn' of the proxy bounds its flows"),
+    ("mode", ""),
+    ("mss", ""),
+    ("nice", ""),
+    ("tcp-ut", ""),
+    ("tfo", ""),
+    ("uid", ""),
+    ("user", ""),
+];
 
 /// Listeners of a process: their ids have 16 bits.
 const LISTENERS_MAX: usize = u16::MAX as usize;
@@ -59,6 +78,9 @@ pub(in crate::config) fn bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outco
         missing: |name, _| format!("'{name}' : missing value"),
     };
     let words = &call.args[1..];
+    if parser.mode == Mode::Udp {
+        of_datagrams(words, &what)?;
+    }
     parameters::read(parser, call, &owner, BIND, words, &mut settings)?;
     if settings.socket_id.is_some() && endpoints.len() > 1 {
         let text = format!("{what} : 'id' can only be used with a single socket");
@@ -74,13 +96,30 @@ pub(in crate::config) fn bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outco
     Ok(())
 }
 
+/// Refuses parameters that mean nothing in `mode udp`.
+fn of_datagrams(words: &[Word], what: &str) -> Outcome {
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let name = word.text.as_str();
+        if let Some((_, instead)) = STREAMS_ONLY.iter().find(|(only, _)| *only == name) {
+            let colon = if instead.is_empty() { "" } else { ": " };
+            let text = format!("{what} : '{name}' means nothing in 'mode udp'{colon}{instead}.");
+            return Err(Complaint::about(word, text));
+        }
+        let parameter = BIND.iter().find(|parameter| parameter.is(name));
+        let values = parameter.map_or(0, |parameter| parameter.values);
+        words.by_ref().take(values).for_each(drop);
+    }
+    Ok(())
+}
+
 fn add_endpoints(
     parser: &Parser<'_>,
     text: &str,
     endpoints: &mut Vec<Endpoint>,
 ) -> Result<(), String> {
     let missing = || format!("missing port specification in '{text}'");
-    let (host, low, high) = match Written::parse(text)? {
+    let (host, low, high) = match Written::parse_for(text, parser.mode)? {
         Written::Unix(path) => {
             let path = unix_path(parser, &path)?;
             endpoints.push(Endpoint::Address(Address::Unix(path)));
@@ -111,7 +150,10 @@ fn add_endpoints(
         Host::Any(_) | Host::Address(_) => host.resolve(parser.environment)?,
     };
     let all = (low..=high).take(LISTENERS_PER_LINE_MAX + 1);
-    endpoints.extend(all.map(|port| Endpoint::Address(Address::Ip((ip, port).into()))));
+    endpoints.extend(all.map(|port| match parser.mode {
+        Mode::Udp => Endpoint::Datagram((ip, port).into()),
+        Mode::Tcp | Mode::Http => Endpoint::Address(Address::Ip((ip, port).into())),
+    }));
     Ok(())
 }
 

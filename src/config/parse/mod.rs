@@ -107,6 +107,8 @@ pub(in crate::config) struct Parser<'a> {
     pub(in crate::config) current: ProxyDraft,
     /// The kind of the section being read.
     pub(in crate::config) kind: SectionKind,
+    /// What it carries, wherever its `mode` line stands.
+    pub(in crate::config) mode: Mode,
     /// Listeners of all `bind` lines so far.
     pub(in crate::config) listeners_count: usize,
     /// What a section may begin from.
@@ -126,6 +128,7 @@ impl<'a> Parser<'a> {
             draft: Draft::default(),
             current: blank(place),
             kind: SectionKind::Global,
+            mode: Mode::Tcp,
             listeners_count: 0,
             origins: Origins::default(),
         }
@@ -144,7 +147,8 @@ impl<'a> Parser<'a> {
             if let Err(complaint) = self.origins.header(section.kind, header, current, report) {
                 self.complain(header, complaint);
             }
-            if self.mode_of(section) == Mode::Http {
+            self.mode = self.mode_of(section);
+            if self.mode == Mode::Http {
                 self.http_proxy(section);
             } else {
                 for line in &section.lines {
@@ -242,18 +246,7 @@ impl<'a> Parser<'a> {
             SectionKind::Global => {}
             SectionKind::Defaults => self.origins.add(finished),
             SectionKind::Frontend | SectionKind::Backend | SectionKind::Listen => {
-                let mut proxy = finished;
-                if proxy.settings.mode == Mode::Udp && !proxy.settings.disabled {
-                    let text = format!(
-                        "{} '{}' : 'mode udp' is not implemented in Tidegate yet: it is not \
-                         started.",
-                        self.kind.name(),
-                        proxy.name
-                    );
-                    self.report.warning(&proxy.place, None, text);
-                    proxy.settings.disabled = true;
-                }
-                self.draft.proxies.push(proxy);
+                self.draft.proxies.push(finished);
             }
         }
     }

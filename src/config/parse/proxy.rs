@@ -181,6 +181,10 @@ pub(in crate::config) fn timeout(parser: &mut Parser<'_>, call: &Call<'_>) -> Ou
         };
         call.complain(0, text)
     })?;
+    if value == 0 && name.starts_with("timeout udp") {
+        // Nothing but time ends a flow.
+        return Err(call.complain(0, format!("'{name}' must be greater than 0.")));
+    }
     let timeouts = &mut parser.current.settings.timeouts;
     let slot = match name {
         "timeout client" => &mut timeouts.client,
@@ -191,6 +195,9 @@ pub(in crate::config) fn timeout(parser: &mut Parser<'_>, call: &Call<'_>) -> Ou
         "timeout server-fin" => &mut timeouts.server_fin,
         "timeout queue" => &mut timeouts.queue,
         "timeout tunnel" => &mut timeouts.tunnel,
+        "timeout udp" => &mut timeouts.udp,
+        "timeout udp-unconfirmed" => &mut timeouts.udp_unconfirmed,
+        "timeout udp-mapping" => &mut timeouts.udp_mapping,
         _ => &mut timeouts.check,
     };
     *slot = Some(value);

@@ -90,7 +90,7 @@ fn add_servers(
     let first = names.first().map_or("", String::as_str);
     let what = format!("'server {}/{first}'", parser.current.name);
     let fault = |text: String| Complaint::about(address, format!("{what} : {text}"));
-    let form = Form::parse(&address.text).map_err(fault);
+    let form = Form::parse(&address.text, parser.mode).map_err(fault);
     let settings = parser.current.settings.server.clone();
     let settings = read_parameters(parser, call, parameters, settings, &what);
     let (form, settings) = match (form, settings) {

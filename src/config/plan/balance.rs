@@ -211,6 +211,22 @@ pub enum Fetch {
     Destination,
     /// `dst_port`: the port that it connected to.
     DestinationPort,
+    /// `src+port`: the client's address and port together.
+    SourceAndPort,
+    /// `udp.payload`: bytes of the client's datagram.
+    UdpPayload {
+        /// Where they begin.
+        offset: u16,
+        /// How many they are; 0 = all that follow.
+        length: u16,
+    },
+    /// `udp.dht_target`: what a message of BitTorrent's DHT is about, or who sends it.
+    DhtTarget,
+    /// `udp.quic_cid`: the connection ID that a QUIC packet is addressed to.
+    QuicCid {
+        /// Bytes of it in packets with a short header, which don't tell.
+        length: u8,
+    },
 }
 
 impl Fetch {
@@ -223,6 +239,32 @@ impl Fetch {
     pub fn is_address(self) -> bool {
         matches!(self, Fetch::Source | Fetch::Destination)
     }
+
+    /// Whether it is in the client's datagram.
+    pub fn is_datagram(self) -> bool {
+        match self {
+            Fetch::UdpPayload { .. } | Fetch::DhtTarget | Fetch::QuicCid { .. } => true,
+            Fetch::Source
+            | Fetch::SourcePort
+            | Fetch::Destination
+            | Fetch::DestinationPort
+            | Fetch::SourceAndPort => false,
+        }
+    }
+}
+
+/// `quic-lb`: where servers write who they are into the connection IDs that they give out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuicLb {
+    /// Bytes of a connection ID before a server's ID.
+    pub offset: u8,
+    /// Bytes of a server's ID, at least one.
+    pub length: u8,
+}
+
+impl QuicLb {
+    /// Where a server's ID ends at the latest: no connection ID of version 1 or 2 is longer.
+    pub const END_MAX: usize = 20;
 }
 
 /// A step of an expression. Those that calculate take an IPv4 address as the number that it is.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::check_script::Scripted;
+use super::udp::DatagramCheck;
 use crate::base::address::Address;
 use crate::base::ids::{ProxyId, ServerId};
 use crate::base::send_proxy::SendProxy;
@@ -35,6 +36,8 @@ pub struct Check {
     pub send_proxy: Option<SendProxy>,
     /// What is done beyond a connect.
     pub scripted: Option<Scripted>,
+    /// Of a server of datagrams that is asked by datagrams: how. `None` = over TCP.
+    pub datagram: Option<DatagramCheck>,
 }
 
 impl Check {
@@ -52,6 +55,7 @@ impl Check {
             init_state: InitState::Up,
             send_proxy: None,
             scripted: None,
+            datagram: None,
         }
     }
 }

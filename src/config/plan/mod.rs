@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 pub use balance::{
     Balance, Calculation, Converter, Digest, Expression, Fetch, Hash, HashFunction, HashKey,
-    HashKind, HashMethod, ServerKey,
+    HashKind, HashMethod, QuicLb, ServerKey,
 };
 pub use check::{Agent, Check, InitState, Tracked, Watch};
 pub use check_script::{
@@ -38,7 +38,7 @@ pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind, SpliceOptions};
 pub use server::{PortRule, Server, Target};
 pub use slow_start::SlowStart;
 pub use source_ports::{LocalPorts, PortChoice, PortReuse, SourcePorts};
-pub use udp::{UdpBack, UdpFront, UdpHeader, UdpSockets};
+pub use udp::{DatagramCheck, UdpBack, UdpFront, UdpHeader, UdpSockets};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Balance, LogTarget, Server, SourceCondition, UdpBack, UdpFront};
+use super::{Balance, LogTarget, QuicLb, Server, SourceCondition, UdpBack, UdpFront};
 use crate::base::ids::{ListenerId, ProxyId};
 
 /// A frontend, a backend, or a listen (both).
@@ -123,6 +123,8 @@ pub struct KeepAlive {
 pub struct Back {
     /// `balance` with all that belongs to it.
     pub balance: Balance,
+    /// `quic-lb`: a server that a connection ID names comes before what `balance` says.
+    pub quic_lb: Option<QuicLb>,
     /// `server` lines in order.
     pub servers: Vec<Arc<Server>>,
     /// `timeout connect`, 0 = infinite.

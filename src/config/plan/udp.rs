@@ -1,5 +1,9 @@
 //! What `mode udp` adds to a proxy.
 
+use std::sync::Arc;
+
+use super::Step;
+
 /// The accepting side of a proxy in `mode udp`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UdpFront {
@@ -50,6 +54,19 @@ pub struct UdpBack {
 impl UdpBack {
     /// Lifetime of a mapping where nothing is set: RFC 4787, REQ-5.
     pub const MAPPING_DEFAULT_MS: u32 = 300_000;
+}
+
+/// How a server of datagrams is checked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum DatagramCheck {
+    /// `check` alone: a datagram that asks for nothing; the server is well unless it is refused.
+    Probe,
+    /// `option udp-check` with its `send` and `expect` steps: there is no `connect` among them.
+    Steps(Arc<[Step]>),
+    /// `option dns-check`: a query for the name, without its last dot (empty = the root).
+    Dns(Arc<str>),
+    /// `option dht-check`: a ping of KRPC.
+    Dht,
 }
 
 /// The sockets that servers are spoken to from (`udp-sockets`).

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::base::ids::{ListenerId, ProxyId};
 use crate::config::diagnostics::{Report, Severity};
-use crate::config::draft::{BindDraft, Draft, ProxyDraft};
+use crate::config::draft::{BindDraft, Draft, Mode, ProxyDraft};
 use crate::config::plan::{Endpoint, Listener, ProxyKind, Sockets};
 use crate::config::values::threads::ThreadSet;
 
@@ -99,7 +99,7 @@ fn listener(
         fast_open: parameters.fast_open,
         mss: parameters.mss,
         congestion: parameters.congestion.clone(),
-        delayed_ack: settings.smart_accept,
+        delayed_ack: settings.smart_accept && settings.mode != Mode::Udp,
         nice: parameters.nice,
         backlog: parameters
             .backlog

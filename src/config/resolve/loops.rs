@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::base::address::Address;
 use crate::config::diagnostics::{Place, Report};
-use crate::config::draft::{BindDraft, Draft, ServerDraft};
+use crate::config::draft::{BindDraft, Draft, Mode, ServerDraft};
 use crate::config::environment::Environment;
 use crate::config::plan::{Endpoint, Target};
 
@@ -49,7 +49,8 @@ pub(in crate::config) fn check(
         for server in &proxy.servers {
             let mut seen = HashSet::new();
             for address in addresses(&server.address, binds) {
-                if let Some(own) = listening.find(&address, environment)
+                let target = target(address, proxy.settings.mode);
+                if let Some(own) = listening.find(&target, environment)
                     && let Some(to) = goes_to(own.proxy)
                     && seen.insert(to)
                 {
@@ -64,10 +65,15 @@ pub(in crate::config) fn check(
         }
     }
     for pass in circular(passes, draft.proxies.len()) {
+        let proxy = &draft.proxies[pass.from];
+        let what = match proxy.settings.mode {
+            Mode::Udp => "datagrams",
+            Mode::Tcp | Mode::Http => "connections",
+        };
         let text = format!(
-            "'server {}/{}' : '{}' is this program's own listener, the 'bind' at {}: connections \
-             would go round in a circle.",
-            draft.proxies[pass.from].name, pass.server.name, pass.server.address_text, pass.place
+            "'server {}/{}' : '{}' is this program's own listener, the 'bind' at {}: {what} would \
+             go round in a circle.",
+            proxy.name, pass.server.name, pass.server.address_text, pass.place
         );
         report.alert(&pass.server.place, None, text);
     }
@@ -129,8 +135,28 @@ struct Listening {
     /// The same by address and interface: on different ones an address is several.
     on_interfaces: HashMap<(Endpoint, Option<String>), Place>,
     /// Ports of wildcards that take IPv4, and of those that take IPv6.
-    wildcard_v4: HashMap<u16, Own>,
-    wildcard_v6: HashMap<u16, Own>,
+    wildcard_v4: HashMap<Port, Own>,
+    wildcard_v6: HashMap<Port, Own>,
+}
+
+/// A port, of datagrams or of streams.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum Port {
+    Stream(u16),
+    Datagram(u16),
+}
+
+/// An IP address and its port.
+fn ip_and_port(endpoint: &Endpoint) -> Option<(IpAddr, Port)> {
+    match endpoint {
+        Endpoint::Address(Address::Ip(address)) => {
+            Some((address.ip(), Port::Stream(address.port())))
+        }
+        Endpoint::Datagram(address) => Some((address.ip(), Port::Datagram(address.port()))),
+        Endpoint::Address(Address::Unix(_) | Address::Abstract(_)) | Endpoint::Descriptor(_) => {
+            None
+        }
+    }
 }
 
 impl Listening {
@@ -155,33 +181,29 @@ impl Listening {
             }
             self.on_interfaces.insert(key, own.place.clone());
             self.exact.entry(address).or_insert_with(|| own.clone());
-            let Endpoint::Address(Address::Ip(address)) = endpoint else {
+            let Some((ip, port)) = ip_and_port(endpoint) else {
                 continue;
             };
-            if !address.ip().is_unspecified() {
+            if !ip.is_unspecified() {
                 continue;
             }
-            let port = address.port();
-            if address.is_ipv6() {
+            if ip.is_ipv6() {
                 self.wildcard_v6.entry(port).or_insert_with(|| own.clone());
             }
             // The kernel's default is that an IPv6 wildcard takes IPv4 as well.
-            if address.is_ipv4() || bind.settings.v6only != Some(true) {
+            if ip.is_ipv4() || bind.settings.v6only != Some(true) {
                 self.wildcard_v4.entry(port).or_insert_with(|| own.clone());
             }
         }
     }
 
     /// The listener that takes what is sent to an address.
-    fn find(&self, address: &Address, environment: &dyn Environment) -> Option<&Own> {
-        let key = canonical(&Endpoint::Address(address.clone()));
-        if let Some(own) = self.exact.get(&key) {
+    fn find(&self, target: &Endpoint, environment: &dyn Environment) -> Option<&Own> {
+        if let Some(own) = self.exact.get(&canonical(target)) {
             return Some(own);
         }
-        let Address::Ip(address) = address else {
-            return None;
-        };
-        let ip = address.ip().to_canonical();
+        let (ip, port) = ip_and_port(target)?;
+        let ip = ip.to_canonical();
         let ours = environment
             .local_addresses()
             .iter()
@@ -190,8 +212,8 @@ impl Listening {
             return None;
         }
         match ip {
-            IpAddr::V4(_) => self.wildcard_v4.get(&address.port()),
-            IpAddr::V6(_) => self.wildcard_v6.get(&address.port()),
+            IpAddr::V4(_) => self.wildcard_v4.get(&port),
+            IpAddr::V6(_) => self.wildcard_v6.get(&port),
         }
     }
 }
@@ -216,7 +238,8 @@ fn destinations(binds: &[&BindDraft]) -> impl Iterator<Item = SocketAddr> {
     let usual = binds.iter().filter(|bind| !bind.settings.transparent);
     let endpoints = usual.flat_map(|bind| &bind.endpoints);
     endpoints.filter_map(|endpoint| {
-        let Endpoint::Address(Address::Ip(address)) = endpoint else {
+        let (Endpoint::Address(Address::Ip(address)) | Endpoint::Datagram(address)) = endpoint
+        else {
             return None;
         };
         let ip: IpAddr = match address.ip() {
@@ -235,6 +258,17 @@ fn canonical(endpoint: &Endpoint) -> Endpoint {
             let address = SocketAddr::new(address.ip().to_canonical(), address.port());
             Endpoint::Address(Address::Ip(address))
         }
+        Endpoint::Datagram(address) => {
+            Endpoint::Datagram(SocketAddr::new(address.ip().to_canonical(), address.port()))
+        }
         other => other.clone(),
+    }
+}
+
+/// Where a server of a proxy of a mode is sent to.
+fn target(address: Address, mode: Mode) -> Endpoint {
+    match (mode, address) {
+        (Mode::Udp, Address::Ip(address)) => Endpoint::Datagram(address),
+        (_, address) => Endpoint::Address(address),
     }
 }

@@ -10,15 +10,17 @@ mod loops;
 mod passive;
 mod server;
 mod track;
+mod udp;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::diagnostics::{Place, Report, Severity};
-use super::draft::{BalanceWord, Draft, LogEntry, ProxyDraft, Settings};
+use super::draft::{BalanceWord, Draft, LogEntry, Mode, ProxyDraft, Settings};
 use super::environment::Environment;
 use super::plan::{
     Back, Balance, Front, Hash, HashKey, HashKind, KeepAlive, LogTarget, Plan, Proxy, ProxyKind,
+    SpliceOptions,
 };
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 
@@ -232,7 +234,10 @@ impl Builder<'_, '_> {
                 .clone()
                 .map_or_else(String::new, |(guid, _)| guid),
             logs,
-            splice: draft.settings.splice,
+            splice: match draft.settings.mode {
+                Mode::Udp => SpliceOptions::default(),
+                Mode::Tcp | Mode::Http => draft.settings.splice,
+            },
         }));
     }
 
@@ -247,16 +252,19 @@ impl Builder<'_, '_> {
             ));
         }
         if draft.kind == ProxyKind::Frontend && leads_to(&draft.settings).is_none() {
-            warning(format!(
-                "{kind} '{name}' has no 'default_backend': its connections will be closed."
-            ));
+            let end = match draft.settings.mode {
+                Mode::Udp => "its datagrams will be dropped",
+                Mode::Tcp | Mode::Http => "its connections will be closed",
+            };
+            warning(format!("{kind} '{name}' has no 'default_backend': {end}."));
         }
         let timeouts = draft.settings.timeouts;
         let unset = |timeout: Option<u32>| timeout.unwrap_or(0) == 0;
         let front = draft.kind != ProxyKind::Backend && unset(timeouts.client);
         let silent = unset(timeouts.server) && unset(timeouts.tunnel);
         let back = !draft.servers.is_empty() && (unset(timeouts.connect) || silent);
-        if front || back {
+        // Flows have an idle time in any case.
+        if (front || back) && draft.settings.mode != Mode::Udp {
             warning(format!(
                 "missing timeouts for {kind} '{name}'.\n   \
                  | While not properly invalid, you will certainly encounter various problems\n   \
@@ -315,7 +323,7 @@ impl Builder<'_, '_> {
             log_separate_errors: settings.log_separate_errors,
             nolinger: settings.nolinger,
             independent_streams: settings.independent_streams,
-            udp: None,
+            udp: self.udp_front(draft),
         }
     }
 
@@ -399,6 +407,7 @@ impl Builder<'_, '_> {
                 Some(BalanceWord::Source) => hash(HashKey::Source),
                 Some(BalanceWord::Hash(expression)) => hash(HashKey::Expression(expression)),
             },
+            quic_lb: settings.udp.quic_lb,
             servers,
             timeout_connect_ms: timeouts.connect.unwrap_or(0),
             timeout_server_ms: timeouts.server.unwrap_or(0),
@@ -415,7 +424,7 @@ impl Builder<'_, '_> {
             independent_streams: settings.independent_streams,
             abortonclose: settings.abortonclose,
             smart_connect: settings.smart_connect,
-            udp: None,
+            udp: self.udp_back(draft),
         }
     }
 
@@ -447,5 +456,6 @@ fn keepalive(own: bool, settings: &Settings, side: Side) -> Option<KeepAlive> {
         Side::Client => settings.keepalive_client_values,
         Side::Server => settings.keepalive_server_values,
     };
-    (own || settings.keepalive_both).then_some(values)
+    let wanted = (own || settings.keepalive_both) && settings.mode != Mode::Udp;
+    wanted.then_some(values)
 }

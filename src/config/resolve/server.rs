@@ -116,6 +116,7 @@ impl Builder<'_, '_> {
             send_proxy: checks_send(settings, send_proxy),
             init_state: settings.init_state,
             scripted: None,
+            datagram: None,
         });
         // A probe in a client's stead has the bound of a client's connect.
         let connect_ms = set(proxy.settings.timeouts.connect);
@@ -143,6 +144,7 @@ impl Builder<'_, '_> {
             source,
             hash_key: settings.hash_key,
             guid: settings.guid.clone().unwrap_or_default(),
+            quic_id: settings.quic_id.clone(),
             send_proxy,
             place: draft.place.to_string(),
         }

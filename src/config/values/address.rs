@@ -1,5 +1,5 @@
 //! Addresses as they are written: `1.2.3.4:80`, `[::1]:80`, `:80`, `name:80`, `/path`,
-//! `unix@/path`, `abns@name`, `fd@3`.
+//! `unix@/path`, `abns@name`, `fd@3`, `udp@1.2.3.4:80`.
 //!
 //! Splits a text into its parts and checks their form; what a keyword accepts of it (a port, a
 //! range, a descriptor) is the keyword's business. Names are resolved on request, through the
@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use crate::base::address::AbstractName;
+use crate::config::draft::Mode;
 use crate::config::environment::Resolver;
 
 /// Longest path of a Unix socket: `sun_path` is 108 bytes with its final NUL.
@@ -55,30 +56,72 @@ pub(in crate::config) enum Port {
     Relative(i32),
 }
 
+/// What a prefix says that an address is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Transport {
+    Stream,
+    Datagram,
+}
+
 /// Prefixes of HAProxy that are known and not implemented.
 const PREFIXES_REFUSED: &[&str] = &[
-    "sockpair", "udp", "udp4", "udp6", "mptcp", "mptcp4", "mptcp6", "quic4", "quic6", "uxdg",
-    "rhttp",
+    "sockpair", "mptcp", "mptcp4", "mptcp6", "quic4", "quic6", "uxdg", "rhttp",
 ];
 
 impl Written {
-    /// Splits `text`. The fault is a message without the text's keyword.
+    /// Splits the address of a stream. The fault is a message without the text's keyword.
     pub(in crate::config) fn parse(text: &str) -> Result<Written, String> {
+        Written::parse_for(text, Mode::Tcp)
+    }
+
+    /// Splits the address of what a proxy of a mode listens on or sends to.
+    pub(in crate::config) fn parse_for(text: &str, mode: Mode) -> Result<Written, String> {
+        let (written, transport) = Written::split(text)?;
+        let is_ip = matches!(written, Written::Ip(..));
+        match (mode, transport) {
+            (Mode::Udp, Some(Transport::Stream)) => Err(format!(
+                "address '{text}' is one of streams, and 'mode udp' carries datagrams"
+            )),
+            (Mode::Udp, _) if !is_ip => Err(format!(
+                "address '{text}': 'mode udp' needs an IP address and a port"
+            )),
+            (Mode::Tcp | Mode::Http, Some(Transport::Datagram)) => Err(format!(
+                "address '{text}' is one of datagrams, which needs 'mode udp'"
+            )),
+            _ => Ok(written),
+        }
+    }
+
+    /// The parts, and what the prefix says of streams and datagrams, if anything.
+    fn split(text: &str) -> Result<(Written, Option<Transport>), String> {
         let mut rest = text;
         let mut family = None;
+        let mut transport = None;
         if let Some((prefix, after)) = text.split_once('@')
             && !prefix.contains('/')
         {
             rest = after;
-            // Streams are what all addresses are here.
-            match prefix.strip_prefix("stream+").unwrap_or(prefix) {
-                "ipv4" | "tcp4" => family = Some(Family::V4),
-                "ipv6" | "tcp6" => family = Some(Family::V6),
-                "ip" | "tcp" => {}
-                "unix" | "uxst" => return unix(after),
+            let (kind, bare) = match prefix.split_once('+') {
+                Some(("stream", bare)) => (Some(Transport::Stream), bare),
+                Some(("dgram", bare @ ("ip" | "ipv4" | "ipv6"))) => {
+                    (Some(Transport::Datagram), bare)
+                }
+                _ => (None, prefix),
+            };
+            transport = match bare {
+                "tcp" | "tcp4" | "tcp6" => Some(Transport::Stream),
+                "udp" | "udp4" | "udp6" => Some(Transport::Datagram),
+                _ => kind,
+            };
+            match bare {
+                "ipv4" | "tcp4" | "udp4" => family = Some(Family::V4),
+                "ipv6" | "tcp6" | "udp6" => family = Some(Family::V6),
+                "ip" | "tcp" | "udp" => {}
+                "unix" | "uxst" => return unix(after).map(|unix| (unix, transport)),
                 "abns" | "abnsz" => {
                     let name = AbstractName::new(after, prefix == "abns");
-                    return name.map(Written::Abstract).ok_or_else(|| {
+                    let name = name.map(|name| (Written::Abstract(name), transport));
+                    return name.ok_or_else(|| {
                         let most = AbstractName::LENGTH_MAX;
                         format!(
                             "abstract socket name '{after}' is empty or longer than {most} bytes"
@@ -87,7 +130,8 @@ impl Written {
                 }
                 "fd" => {
                     let number = after.parse().ok().filter(|number| *number >= 0);
-                    return number.map(Written::Descriptor).ok_or_else(|| {
+                    let number = number.map(|number| (Written::Descriptor(number), transport));
+                    return number.ok_or_else(|| {
                         format!("file descriptor '{after}' is not a valid integer in '{text}'")
                     });
                 }
@@ -100,13 +144,13 @@ impl Written {
             }
         }
         if rest.starts_with('/') {
-            return unix(rest);
+            return unix(rest).map(|unix| (unix, transport));
         }
         let (host, port) = split_port(rest);
         let port = parse_port(port)?;
         let host = parse_host(host, family)
             .ok_or_else(|| format!("invalid address: '{host}' in '{text}'"))?;
-        Ok(Written::Ip(host, port))
+        Ok((Written::Ip(host, port), transport))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::address::{Family, Host, Port, Written};
 use crate::base::address::Address;
-use crate::config::draft::InitAddr;
+use crate::config::draft::{InitAddr, Mode};
 use crate::config::environment::Environment;
 use crate::config::plan::{PortRule, Target};
 
@@ -25,9 +25,9 @@ pub(in crate::config) enum Form {
 }
 
 impl Form {
-    /// Reads an address.
-    pub(in crate::config) fn parse(text: &str) -> Result<Form, String> {
-        let (host, port) = match Written::parse(text)? {
+    /// Reads an address, of a server of a proxy of a mode.
+    pub(in crate::config) fn parse(text: &str, mode: Mode) -> Result<Form, String> {
+        let (host, port) = match Written::parse_for(text, mode)? {
             Written::Unix(path) => return Ok(Form::Unix(Address::Unix(path))),
             Written::Abstract(name) => return Ok(Form::Unix(Address::Abstract(name))),
             Written::Descriptor(_) => {

@@ -39,6 +39,7 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
         source: None,
         hash_key: ServerKey::AddressPort,
         guid: String::new(),
+        quic_id: Vec::new(),
         send_proxy: None,
         place: String::new(),
     });
