@@ -6,15 +6,21 @@ use super::plan::{ConnectStep, Expect};
 #[derive(Clone, Debug, Default)]
 pub(super) struct CheckDraft {
     pub(super) kind: CheckKind,
+    /// Whether the section at hand has said which kind; else it is inherited.
+    pub(super) own: bool,
     /// The `tcp-check` lines.
     pub(super) tcp: Rules,
     /// The `http-check` lines.
     pub(super) http: Rules,
+    /// The `udp-check` lines.
+    pub(super) udp: Rules,
 }
 
 impl CheckDraft {
     /// Becomes that of a section that begins from the one that has written it.
     pub(super) fn inherit(&mut self) {
+        self.own = false;
+        self.udp.own = false;
         self.tcp.own = false;
         self.http.own = false;
     }
@@ -42,6 +48,12 @@ pub(super) enum CheckKind {
     Ldap,
     /// `option ssl-hello-chk`
     TlsHello,
+    /// `option udp-check`
+    Udp,
+    /// `option dns-check`: the name, without its last dot.
+    Dns(String),
+    /// `option dht-check`
+    Dht,
 }
 
 /// Who logs in.

@@ -20,6 +20,8 @@ pub(super) struct UdpSettings {
     pub(super) header: UdpHeader,
     /// `quic-lb`
     pub(super) quic_lb: Option<QuicLb>,
+    /// `quic-cid-length`
+    pub(super) cid_length: Option<u8>,
     /// `option udplog`
     pub(super) log: bool,
 }

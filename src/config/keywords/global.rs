@@ -3,7 +3,7 @@
 use super::Side::{Everywhere, Global};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, QUIC_ONLY, TLS_ONLY};
-use crate::config::parse::{bind, global, log, process, proxy, source_ports, threads};
+use crate::config::parse::{bind, global, log, process, proxy, source_ports, threads, udp};
 
 const SINGLE: &str = "there is one engine, io_uring";
 const PINNED: &str = "shards are pinned in the order of the CPUs, or as 'cpu-map' says";
@@ -108,6 +108,12 @@ pub(super) static GLOBAL: &[Keyword] = &[
     works("tune.ring.without", Global, MANY, "<capability> ...",
         "What to leave out though the kernel has it, to debug: 'limit', 'incremental', 'bundle', 'plain', 'deferred-work', 'registered-ring', 'multishot-accept'.", global::ring_without)
         .default("nothing").ours(),
+    works("tune.udp.maxflows", Global, 1, "<number>", "Most flows of datagrams of the process. docs/udp.md has more.", udp::most)
+        .default("an eighth of 'memory-limit', at 256 bytes each").ours(),
+    works("tune.udp.rcvbuf", Global, 1, "<size>", "Receive buffer of each socket of a listener of datagrams, where the kernel allows it (net.core.rmem_max, or CAP_NET_ADMIN).", udp::receive_buffer)
+        .default("4m").ours(),
+    works("tune.udp.sockets", Global, 1, "<number>", "Most sockets that servers of datagrams are spoken to from.", udp::most)
+        .default("what 'maxconn' and the rest leave of the descriptors, at most 65536").ours(),
     works("uid", Global, 1, "<number>", "The user the process becomes once everything is bound.", process::user)
         .default("the starter"),
     works("ulimit-n", Global, 1, "<number>", "Descriptors of the process.", process::descriptors)

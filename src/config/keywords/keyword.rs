@@ -1,6 +1,7 @@
 //! One keyword of a section.
 
 use super::{MANY, Origin, Side, Standing, Status, matches};
+use crate::config::draft::Mode;
 use crate::config::parse::{Call, Outcome, Parser};
 
 type Parse = fn(&mut Parser<'_>, &Call<'_>) -> Outcome;
@@ -27,6 +28,8 @@ pub struct Keyword {
     /// Whose word it is.
     pub origin: Origin,
     pub(in crate::config) status: Status<Parse>,
+    /// The one mode of proxies in which it means something; `None` = any.
+    pub(in crate::config) only: Option<Mode>,
 }
 
 impl std::fmt::Debug for Keyword {
@@ -69,6 +72,18 @@ impl Keyword {
         Keyword { status, ..self }
     }
 
+    /// Makes it a word of proxies of streams.
+    pub(super) const fn streams(self) -> Keyword {
+        let only = Some(Mode::Tcp);
+        Keyword { only, ..self }
+    }
+
+    /// Makes it a word of proxies of datagrams, which is Tidegate's own.
+    pub(super) const fn datagrams(self) -> Keyword {
+        let only = Some(Mode::Udp);
+        Keyword { only, ..self }.ours()
+    }
+
     /// Keeps the word out of `defaults`.
     pub(super) const fn not_in_defaults(self) -> Keyword {
         let in_defaults = false;
@@ -100,6 +115,7 @@ pub(super) const fn works(
         lacks: &[],
         origin: Origin::HaProxy,
         status: Status::Works(parse),
+        only: None,
     }
 }
 
@@ -122,6 +138,7 @@ const fn idle(
         lacks: &[],
         origin: Origin::HaProxy,
         status,
+        only: None,
     }
 }
 

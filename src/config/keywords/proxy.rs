@@ -4,14 +4,15 @@ use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CONNECTS, HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
 use crate::config::parse::{
-    acl, balance, bind, check, http_check, proxy, server, source, tcp_check, tcp_request,
+    acl, balance, bind, check, http_check, proxy, server, source, tcp_check, tcp_request, udp,
+    udp_check,
 };
 
 const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
 
 #[rustfmt::skip]
 pub(super) static PROXY: &[Keyword] = &[
-    works("mode", Both, 1, "tcp|udp", "What the proxy carries; 'udp' is Tidegate's own, docs/udp.md has more.", proxy::mode)
+    works("mode", Both, 1, "tcp|udp", "What the proxy carries: streams or, which is Tidegate's own, datagrams; docs/udp.md has more.", proxy::mode)
         .default("tcp"),
     works("disabled", Both, 0, "", "The proxy is read and not started.", proxy::disabled),
     works("enabled", Both, 0, "", "Undoes an inherited 'disabled'.", proxy::enabled),
@@ -22,47 +23,47 @@ pub(super) static PROXY: &[Keyword] = &[
     works("description", Both, MANY, "<text>", "A remark about the proxy.", proxy::description)
         .not_in_defaults(),
     works("option tcpka", Both, 0, "", "TCP keep-alive on both sides.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option independent-streams", Both, 0, "", "What is sent to a side doesn't show that it is alive.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option splice-auto", Both, 0, "", "Moves bytes by splice(2) in either direction where that costs less than copying them; docs/relaying.md has more.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option splice-request", Both, 0, "", "Moves clients' bytes by splice(2) wherever that is possible.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option splice-response", Both, 0, "", "Moves servers' bytes by splice(2) wherever that is possible.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option nolinger", Both, 0, "", "Connections end by a reset: what is under way may be lost.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
 
     works("bind", Front, MANY, "<address>[,...] [<parameter>...]", "Addresses to listen on.", bind::bind)
         .not_in_defaults().lacks(&["mptcp@", "sockpair@"]),
     works("backlog", Front, 1, "<number>", "Length of the kernel's accept queue.", proxy::backlog)
-        .default("'maxconn' of the proxy, else 4096"),
+        .default("'maxconn' of the proxy, else 4096").streams(),
     works("clitcpka-cnt", Front, 1, "<number>", "Keep-alive probes before a client is given up.", proxy::keepalive_value)
-        .default("the kernel's"),
+        .default("the kernel's").streams(),
     works("clitcpka-idle", Front, 1, "<time>", "Idle time before the first keep-alive probe to a client, in seconds.", proxy::keepalive_value)
-        .default("the kernel's"),
+        .default("the kernel's").streams(),
     works("clitcpka-intvl", Front, 1, "<time>", "Time between keep-alive probes to a client, in seconds.", proxy::keepalive_value)
-        .default("the kernel's"),
+        .default("the kernel's").streams(),
     works("default_backend", Front, 1, "<backend>", "Where connections go.", proxy::default_backend),
     works("use_backend", Front, MANY, "<backend>", "Where connections go, whatever 'default_backend' says. A condition after it is an error: there are none yet.", proxy::use_backend)
         .not_in_defaults(),
     works("option clitcpka", Front, 0, "", "TCP keep-alive towards clients.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option dontlog-normal", Front, 0, "", "Log only sessions that went wrong or needed another attempt to connect; with 'option tcplog'.", proxy::option)
         .default("off"),
     works("option dontlognull", Front, 0, "", "Don't log connections without data.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option log-separate-errors", Front, 0, "", "Log sessions that went wrong with the level 'err' instead of 'info'.", proxy::option)
         .default("off"),
     works("option tcplog", Front, 1, "[clf]", "Log a full line at the end of a session.", proxy::option)
-        .default("off: a short line when it begins").lacks(&["clf"]),
+        .default("off: a short line when it begins").lacks(&["clf"]).streams(),
     works("option httplog", Front, 1, "[clf]", "Means 'option tcplog', as it does with HAProxy in a proxy that isn't in 'mode http'; a notice says so.", proxy::http_log)
-        .default("off"),
+        .default("off").streams(),
     works("option httpslog", Front, 0, "", "The same.", proxy::http_log)
-        .default("off"),
+        .default("off").streams(),
     works("option tcp-smart-accept", Front, 0, "", "The kernel acknowledges a client's first data with the answer to it.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("rate-limit", Front, 2, "sessions <number>", "New sessions per second; more wait to be accepted.", proxy::rate_limit)
         .default("any number"),
     works("timeout client", Front, 1, "<time>", "Longest silence of a client.", proxy::timeout)
@@ -72,9 +73,9 @@ pub(super) static PROXY: &[Keyword] = &[
     works("acl", Both, MANY, "<name> src [<flag>...] <address>...", "Names a condition, of source addresses and networks ('-f' reads them from a file).", acl::acl)
         .lacks(&["other criteria"]),
     works("timeout client-fin", Front, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
-        .default("'timeout client'"),
+        .default("'timeout client'").streams(),
     works("timeout client-hs", Front, 1, "<time>", "Longest wait for a PROXY header.", proxy::timeout)
-        .default("'timeout client', else 30s"),
+        .default("'timeout client', else 30s").streams(),
 
     works("balance", Back, MANY, "roundrobin | static-rr | leastconn | peak-ewma | first | random[(<draws>)] | source | hash <expression>", "How a server is chosen; docs/balancing.md has more.", balance::balance)
         .default("roundrobin").lacks(&["rdp-cookie"]),
@@ -90,13 +91,13 @@ pub(super) static PROXY: &[Keyword] = &[
     works("option log-health-checks", Back, 0, "", "Log every check that changes something.", proxy::option)
         .default("off: only servers that go down or come up"),
     works("option abortonclose", Back, 0, "", "A client that closes before it has a server is given up.", proxy::option)
-        .default("off: only if it has sent nothing"),
+        .default("off: only if it has sent nothing").streams(),
     works("option redispatch", Back, 1, "[<interval>]", "Retries may go to another server: -1 the last, N every Nth.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option srvtcpka", Back, 0, "", "TCP keep-alive towards servers.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option tcp-smart-connect", Back, 0, "", "The handshake's last ACK leaves with the first data.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option tcp-check", Back, 0, "", "Checks by the steps of 'tcp-check' lines.", check::option)
         .default("checks connect"),
     works("option httpchk", Back, 3, "[[<method>] <uri> [<version>]]", "Checks by an HTTP request, and by the steps of 'http-check' lines. Without them a status from 200 to 399 passes.", check::option)
@@ -113,7 +114,7 @@ pub(super) static PROXY: &[Keyword] = &[
     works("http-check", Back, MANY, "connect|send|expect|comment ...", "A step of 'option httpchk'.", http_check::http_check)
         .lacks(&["connect ssl", "connect sni", "connect alpn", "connect via-socks4", "connect proto", "send uri-lf", "send body-lf", "expect hdr", "expect fhdr", "expect min-recv", "expect string-lf", "disable-on-404", "send-state", "set-var", "set-var-fmt", "unset-var"]),
     works("retries", Back, 1, "<number>", "Connection attempts after the first.", proxy::retries)
-        .default("3"),
+        .default("3").streams(),
     works("server", Back, MANY, "<name> <address>[:[+|-]<port>] [<parameter>...]", "A server; what its address leaves open is the client's destination.", server::server)
         .not_in_defaults(),
     works("server-template", Back, MANY, "<prefix> <number>|<low>-<high> <address>[:<port>] [<parameter>...]", "Servers of one kind, named by prefix and number.", server::server_template)
@@ -121,28 +122,54 @@ pub(super) static PROXY: &[Keyword] = &[
     works("source", Back, MANY, "<address>[:<port>] [usesrc client|clientip|<address>[:<port>]] [interface <name>]", "Address, port and interface to connect and check from; with 'usesrc' connections have that address instead.", source::source)
         .default("the system's choice"),
     works("srvtcpka-cnt", Back, 1, "<number>", "Keep-alive probes before a server is given up.", proxy::keepalive_value)
-        .default("the kernel's"),
+        .default("the kernel's").streams(),
     works("srvtcpka-idle", Back, 1, "<time>", "Idle time before the first keep-alive probe to a server, in seconds.", proxy::keepalive_value)
-        .default("the kernel's"),
+        .default("the kernel's").streams(),
     works("srvtcpka-intvl", Back, 1, "<time>", "Time between keep-alive probes to a server, in seconds.", proxy::keepalive_value)
-        .default("the kernel's"),
+        .default("the kernel's").streams(),
     works("timeout check", Back, 1, "<time>", "Longest time of a health check's answer, once it is connected; its connect is then bounded by 'timeout connect', too.", proxy::timeout)
         .default("'inter' for all of a check"),
     works("timeout connect", Back, 1, "<time>", "Longest time of a connection attempt.", proxy::timeout)
         .default("infinite, with a warning"),
     works("timeout queue", Back, 1, "<time>", "Longest wait for a free server.", proxy::timeout)
-        .default("'timeout connect'"),
+        .default("'timeout connect'").streams(),
     works("timeout server", Back, 1, "<time>", "Longest silence of a server.", proxy::timeout)
         .default("infinite, with a warning"),
     works("timeout server-fin", Back, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
-        .default("'timeout server'"),
-    works("timeout tunnel", Back, 1, "<time>", "In place of 'timeout client' and 'timeout server' once the server is connected.", proxy::timeout),
-    works("timeout udp", Both, 1, "<time>", "Silence of both sides after which a flow ends, in place of 'timeout client' and 'timeout server'; the lesser one of the frontend and the backend.", proxy::timeout)
-        .default("'timeout client' or 'timeout server', else 60s").ours(),
+        .default("'timeout server'").streams(),
+    works("timeout tunnel", Back, 1, "<time>", "In place of 'timeout client' and 'timeout server' once the server is connected.", proxy::timeout).streams(),
+
+    works("timeout udp", Both, 1, "<time>", "Silence of both sides after which a flow ends, in place of 'timeout client' and 'timeout server'; of the frontend's and the backend's the lesser one.", proxy::timeout)
+        .default("'timeout client' or 'timeout server', else 60s").datagrams(),
     works("timeout udp-unconfirmed", Front, 1, "<time>", "The same while no answer has come.", proxy::timeout)
-        .default("10s").ours(),
+        .default("10s").datagrams(),
     works("timeout udp-mapping", Back, 1, "<time>", "How long a server may speak first to the client of a flow, with 'option udp-bidirectional'.", proxy::timeout)
-        .default("5m").ours(),
+        .default("5m").datagrams(),
+    works("option udplog", Front, 0, "", "Logs each flow at its end.", udp::option)
+        .default("off").datagrams(),
+    works("udp-requests", Front, 1, "<number>", "Datagrams of a client after which its next one begins another flow, which may go to another server; 1 = each is balanced anew.", udp::count)
+        .default("any number").datagrams(),
+    works("udp-responses", Front, 1, "<number>", "Answers after which a flow ends; 0 = it ends with its first datagram, and no answer is passed on.", udp::count)
+        .default("any number").datagrams(),
+    works("udp-source-flows", Front, 1, "<number>", "Most flows of one client address; 0 = any number.", udp::count)
+        .default("0").datagrams(),
+    works("udp-fragment", Both, 1, "on|off", "Whether datagrams over the path MTU leave in fragments; else they are dropped and counted.", udp::fragment)
+        .default("on; off with 'quic-lb' or a 'balance hash' of connection IDs").datagrams(),
+    works("udp-proxy-header", Both, 1, "first|every", "Which datagrams of a flow begin with a PROXY header, where 'accept-proxy' or 'send-proxy-v2' says that there is one.", udp::header)
+        .default("first").datagrams(),
+    works("option udp-bidirectional", Back, 0, "", "Servers may speak first to the clients of their flows, for as long as 'timeout udp-mapping' says.", udp::option)
+        .default("off").datagrams(),
+    works("udp-sockets", Back, 1, "pool|dedicated", "What servers are spoken to from: sockets of a pool, each for one flow to each server at a time, or one for each flow.", udp::sockets)
+        .default("pool").datagrams(),
+    works("quic-lb", Back, 1, "<offset>,<length>", "Where in a QUIC connection ID the bytes stand that name a server by its 'quic-id'. It takes the datagram; who no ID names goes where 'balance' says.", udp::quic_lb)
+        .default("connection IDs name no servers").datagrams(),
+    works("quic-cid-length", Back, 1, "<number>", "Length of connection IDs in short headers, which don't tell, for 'balance hash udp.quic_cid'; 0 to 20.", udp::cid_length)
+        .default("8").datagrams(),
+    works("option udp-check", Back, 0, "", "Checks by the datagrams of 'udp-check' lines.", check::option)
+        .default("a datagram that nothing but a refusal answers").datagrams(),
+    works("udp-check", Back, MANY, "send|send-binary|expect|comment ...", "A step of 'option udp-check'; the first one sends.", udp_check::udp_check).datagrams(),
+    works("option dns-check", Back, 1, "<name>", "Checks a DNS server by a query for a name.", check::option).datagrams(),
+    works("option dht-check", Back, 0, "", "Checks a node of BitTorrent's DHT by a ping.", check::option).datagrams(),
 
     later("option socket-stats", Front, "", "Statistics of each listener."),
     needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")
@@ -169,8 +196,6 @@ pub(super) static PROXY: &[Keyword] = &[
     later("filter", Both, "<name> ...", "A filter of streams, such as a bandwidth limit.")
         .meaning("nothing is filtered or limited"),
     needed("transparent", Both, "", "Connects to where the client wanted to go."),
-    later("udp-requests", Front, "<number>", "Datagrams of a client after which its flow ends.").ours(),
-    later("udp-responses", Front, "<number>", "Answers after which a flow ends.").ours(),
     later("option external-check", Back, "", "Checks by a program.")
         .meaning(CONNECTS),
     later("option logasap", Front, "", "Logs a session when it is connected.")

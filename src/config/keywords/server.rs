@@ -16,6 +16,7 @@ use crate::config::parse::slow_start::{
     rate as slow_start_rate, slow_start, steps as slow_start_steps,
 };
 use crate::config::parse::source::{server_interface, server_source, server_usesrc};
+use crate::config::parse::udp::quic_id;
 
 type P = Parameter<ServerSettings>;
 
@@ -126,6 +127,8 @@ pub(in crate::config) static SERVER: &[P] = &[
     P::works("no-send-proxy-v2-ssl-cn", "", "Undoes an inherited 'send-proxy-v2-ssl-cn'.", send_proxy),
     P::works("proxy-v2-options", "crc32c|unique-id|authority|ssl,...", "What a PROXY header of version 2 holds beside addresses. 'ssl' and its kin ('cert-cn', 'ssl-cipher', 'cert-sig', 'cert-key') come to one: that there is no TLS.", proxy_options)
         .default("addresses only"),
+    P::works("quic-id", "<hex>", "What the connection IDs that the server gives out have at the place of 'quic-lb'.", quic_id)
+        .default("none: no connection ID names it").ours(),
     P::works("resolve-prefer", "ipv4|ipv6", "Family that is taken of a name that has both.", resolve_prefer)
         .default("the system's order"),
     P::works("rise", "<number>", "Passed checks in a row until the server is up.", |_, server, name, value| {

@@ -98,19 +98,19 @@ pub(in crate::config) fn bind(parser: &mut Parser<'_>, call: &Call<'_>) -> Outco
 
 /// Refuses parameters that mean nothing in `mode udp`.
 fn of_datagrams(words: &[Word], what: &str) -> Outcome {
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        let name = word.text.as_str();
-        if let Some((_, instead)) = STREAMS_ONLY.iter().find(|(only, _)| *only == name) {
-            let colon = if instead.is_empty() { "" } else { ": " };
+    let of_streams = |word: &Word| {
+        let only = STREAMS_ONLY.iter().find(|(only, _)| *only == word.text);
+        only.map(|(_, instead)| *instead)
+    };
+    let mut names = parameters::names(BIND, words);
+    names.try_for_each(|word| match of_streams(word) {
+        None => Ok(()),
+        Some(instead) => {
+            let (name, colon) = (&word.text, if instead.is_empty() { "" } else { ": " });
             let text = format!("{what} : '{name}' means nothing in 'mode udp'{colon}{instead}.");
-            return Err(Complaint::about(word, text));
+            Err(Complaint::about(word, text))
         }
-        let parameter = BIND.iter().find(|parameter| parameter.is(name));
-        let values = parameter.map_or(0, |parameter| parameter.values);
-        words.by_ref().take(values).for_each(drop);
-    }
-    Ok(())
+    })
 }
 
 fn add_endpoints(

@@ -11,6 +11,13 @@ const HELLO_DEFAULT: &str = "HELO localhost";
 /// 63 bytes.
 const USER_BYTES_MAX: usize = 255;
 
+/// Longest part of a DNS name between its dots.
+const DNS_LABEL_BYTES_MAX: usize = 63;
+
+/// Longest DNS name as it is written: 255 bytes with the lengths of its labels, one of which stands
+/// before the first label and one, of the root, at the end.
+const DNS_NAME_BYTES_MAX: usize = 253;
+
 pub(in crate::config) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let name = call.keyword.name;
     let name = name.strip_prefix("option ").unwrap_or(name);
@@ -26,6 +33,9 @@ pub(in crate::config) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
         "mysql-check" => CheckKind::Mysql(mysql_user(call)?),
         "pgsql-check" => CheckKind::Pgsql(pgsql_user(call)?),
         "ldap-check" => CheckKind::Ldap,
+        "udp-check" => CheckKind::Udp,
+        "dns-check" => CheckKind::Dns(dns_name(call)?),
+        "dht-check" => CheckKind::Dht,
         _ => CheckKind::TlsHello,
     };
     let check = &mut parser.current.settings.check_kind;
@@ -35,8 +45,10 @@ pub(in crate::config) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
     if !same || matches!(kind, CheckKind::Http(_)) {
         check.tcp.forget_inherited();
         check.http.forget_inherited();
+        check.udp.forget_inherited();
     }
     check.kind = kind;
+    check.own = true;
     Ok(())
 }
 
@@ -112,6 +124,21 @@ fn mysql_user(call: &Call<'_>) -> Result<Option<MysqlUser>, Complaint> {
     };
     let name = user(call)?;
     Ok(Some(MysqlUser { name, age }))
+}
+
+/// A name as a query of DNS can hold it (RFC 1035, section 2.3.4), without its last dot.
+fn dns_name(call: &Call<'_>) -> Result<String, Complaint> {
+    let text = call.arg(0);
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let is_label = |label: &str| !label.is_empty() && label.len() <= DNS_LABEL_BYTES_MAX;
+    let is_name = name.len() <= DNS_NAME_BYTES_MAX
+        && name.bytes().all(|byte| byte.is_ascii_graphic())
+        && name.split('.').all(is_label);
+    if is_name || text == "." {
+        return Ok(name.to_owned());
+    }
+    let text = format!("'option dns-check' expects a name to ask for (got '{text}').");
+    Err(call.complain(0, text))
 }
 
 /// `user <name>`

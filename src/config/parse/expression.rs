@@ -151,16 +151,45 @@ fn fetch(call: &Invocation<'_>) -> Result<Fetch, String> {
         "src_port" => Fetch::SourcePort,
         "dst" => Fetch::Destination,
         "dst_port" => Fetch::DestinationPort,
+        "src+port" => Fetch::SourceAndPort,
+        "udp.payload" => return payload(call),
+        "udp.dht_target" => Fetch::DhtTarget,
+        // How long it is in short headers is a setting of the proxy.
+        "udp.quic_cid" => Fetch::QuicCid {
+            length: Fetch::CID_LENGTH_DEFAULT,
+        },
         name if ELSEWHERE.iter().any(|begin| name.starts_with(begin)) => {
             return Err(format!(
-                "fetch method '{name}' is not implemented in Tidegate yet; 'src', 'src_port', 'dst' \
-                 and 'dst_port' are"
+                "fetch method '{name}' is not implemented in Tidegate yet; 'src', 'src_port', \
+                 'src+port', 'dst' and 'dst_port' are"
             ));
         }
         name => return Err(format!("unknown fetch method '{name}'")),
     };
     call.takes(0)?;
     Ok(fetch)
+}
+
+/// `udp.payload(<offset>[,<length>])`; without a length, or with 0, all that follows.
+fn payload(call: &Invocation<'_>) -> Result<Fetch, String> {
+    call.takes(2)?;
+    let number = |index: usize| {
+        let text = call.arguments.get(index).map_or("0", String::as_str);
+        text.parse::<u16>().map_err(|_| {
+            format!(
+                "fetch method 'udp.payload' : argument {} is no number from 0 to {} ('{text}')",
+                index + 1,
+                u16::MAX
+            )
+        })
+    };
+    if call.arguments.is_empty() {
+        return Err("fetch method 'udp.payload' : expects <offset>,<length>".to_owned());
+    }
+    Ok(Fetch::UdpPayload {
+        offset: number(0)?,
+        length: number(1)?,
+    })
 }
 
 fn converter(call: &Invocation<'_>) -> Result<Converter, String> {

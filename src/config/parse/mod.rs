@@ -26,6 +26,8 @@ pub(super) mod source_ports;
 pub(super) mod tcp_check;
 pub(super) mod tcp_request;
 pub(super) mod threads;
+pub(super) mod udp;
+pub(super) mod udp_check;
 
 use super::diagnostics::{Place, Report};
 use super::draft::{Draft, Mode, ProxyDraft, Settings};
@@ -330,15 +332,21 @@ impl<'a> Parser<'a> {
             self.report.alert(&line.place, word, text);
             return false;
         }
-        let (section, missing) = match (self.kind, keyword.side) {
-            (SectionKind::Frontend, Side::Back) => ("frontend", "backend"),
-            (SectionKind::Backend, Side::Front) => ("backend", "frontend"),
+        let (section, proxy) = (self.kind.name(), &self.current.name);
+        let because = match (self.kind, keyword.side, keyword.only) {
+            (SectionKind::Frontend, Side::Back, _) => {
+                format!("because {section} '{proxy}' has no backend capability")
+            }
+            (SectionKind::Backend, Side::Front, _) => {
+                format!("because {section} '{proxy}' has no frontend capability")
+            }
+            (SectionKind::Global | SectionKind::Defaults, ..) => return true,
+            (_, _, Some(only)) if only != self.mode => {
+                let mode = self.mode.name();
+                format!("because {section} '{proxy}' is in 'mode {mode}'")
+            }
             _ => return true,
         };
-        let because = format!(
-            "because {section} '{}' has no {missing} capability",
-            self.current.name
-        );
         if matches!(name, "server" | "server-template") {
             // Traffic would be lost, so HAProxy makes this one an error.
             self.report.alert(

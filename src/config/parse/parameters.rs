@@ -16,6 +16,21 @@ pub(in crate::config) struct Owner<'a> {
     pub(in crate::config) missing: fn(&str, &str) -> String,
 }
 
+/// The names among `words`, without their values.
+pub(in crate::config) fn names<'a, T>(
+    table: &'static [Parameter<T>],
+    words: &'a [Word],
+) -> impl Iterator<Item = &'a Word> {
+    let mut words = words.iter();
+    std::iter::from_fn(move || {
+        let word = words.next()?;
+        let parameter = table.iter().find(|parameter| parameter.is(&word.text));
+        let values = parameter.map_or(0, |parameter| parameter.values);
+        words.by_ref().take(values).for_each(drop);
+        Some(word)
+    })
+}
+
 /// Reads `words` into `settings`, one after the other.
 pub(in crate::config) fn read<T>(
     parser: &mut Parser<'_>,

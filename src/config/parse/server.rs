@@ -6,10 +6,11 @@ use super::parameters;
 use super::{Call, Complaint, Outcome, Parser, name_fault};
 use crate::base::source::ShortName;
 use crate::config::diagnostics::Severity;
-use crate::config::draft::{InitAddr, ServerDraft, ServerSettings};
+use crate::config::draft::{InitAddr, Mode, ServerDraft, ServerSettings};
 use crate::config::environment::Environment;
 use crate::config::keywords::SERVER;
 use crate::config::plan::ServerKey;
+use crate::config::raw::SectionKind;
 use crate::config::raw::token::Word;
 use crate::config::values::address::Family;
 use crate::config::values::guid;
@@ -186,6 +187,18 @@ fn read_parameters(
         missing: |name, syntax| format!("'{name}' expects {syntax} as argument."),
     };
     parameters::read(parser, call, &owner, SERVER, words, &mut settings)?;
+    for word in parameters::names(SERVER, words) {
+        let only = match word.text.as_str() {
+            "cc" | "maxqueue" | "tcp-ut" => Mode::Tcp,
+            "quic-id" => Mode::Udp,
+            _ => continue,
+        };
+        if parser.kind != SectionKind::Defaults && only != parser.mode {
+            let (name, mode) = (&word.text, parser.mode.name());
+            let text = format!("{what} : '{name}' has no effect in 'mode {mode}'.");
+            parser.report.warning(&call.line.place, Some(word), text);
+        }
+    }
     settings.has_resolvers |= words.iter().any(|word| word.text == "resolvers");
     Ok(settings)
 }

@@ -141,7 +141,7 @@ impl<'c, 'a> Words<'c, 'a> {
     }
 
     /// `[comment <text>]` and nothing else.
-    fn only_comment(&mut self) -> Result<String, Complaint> {
+    pub(super) fn only_comment(&mut self) -> Result<String, Complaint> {
         let mut comment = String::new();
         while let Some(word) = self.next() {
             if word.text != "comment" {
@@ -345,7 +345,7 @@ fn told(name: &Word, words: &mut Words<'_, '_>) -> Result<String, Complaint> {
     Ok(text.replace('\0', "%"))
 }
 
-fn expect(words: &mut Words<'_, '_>) -> Result<(Expect, String), Complaint> {
+pub(super) fn expect(words: &mut Words<'_, '_>) -> Result<(Expect, String), Complaint> {
     let (mut common, mut negated, mut pattern) = (Common::none(), false, None);
     while let Some(word) = words.next() {
         let (marks, name) = split_negation(&word.text);
@@ -396,7 +396,7 @@ pub(super) fn expression(text: &str) -> Result<RegularExpression, String> {
 }
 
 /// Bytes in hexadecimal digits.
-fn binary(text: &str) -> Result<Vec<u8>, String> {
+pub(super) fn binary(text: &str) -> Result<Vec<u8>, String> {
     let digit = |byte: &u8| {
         char::from(*byte)
             .to_digit(16)

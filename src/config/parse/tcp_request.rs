@@ -3,11 +3,15 @@
 use super::acl::condition;
 use super::balance::needed;
 use super::{Call, Outcome, Parser};
+use crate::config::draft::Mode;
 use crate::config::raw::SectionKind;
 
 const EXPECT_PROXY: &str = "'tcp-request connection expect-proxy'";
 
 pub(in crate::config) fn tcp_request(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
+    if parser.mode == Mode::Udp {
+        return Err("'tcp-request' is about connections, and there are none in 'mode udp'.".into());
+    }
     match (call.arg(0), call.arg(1)) {
         ("connection", "expect-proxy") => {}
         ("connection", action) => {

@@ -230,6 +230,9 @@ pub enum Fetch {
 }
 
 impl Fetch {
+    /// `quic-cid-length` where it isn't set.
+    pub const CID_LENGTH_DEFAULT: u8 = 8;
+
     /// Whether it is of the side that the client connected to.
     pub fn is_destination(self) -> bool {
         matches!(self, Fetch::Destination | Fetch::DestinationPort)

@@ -83,6 +83,13 @@ pub struct Global {
     pub maxpipes: Option<u32>,
     /// `tune.idletimer`: silence after which a direction counts as bulk no more, 0 = never.
     pub idle_timer_ms: u32,
+    /// Ours, `tune.udp.maxflows N`: flows of the process; `None` = computed from memory.
+    pub udp_flows_max: Option<u32>,
+    /// Ours, `tune.udp.rcvbuf BYTES`: receive buffer of each listening socket of datagrams.
+    pub udp_rcvbuf: u32,
+    /// Ours, `tune.udp.sockets N`: pool sockets of the process; `None` = computed from the
+    /// descriptors.
+    pub udp_sockets_max: Option<u32>,
     /// Public seed of hash balancing; `0` unless configured.
     pub hash_seed: u64,
     /// `spread-checks`: percent of the interval by which a check may come sooner or later, 0..=50.
@@ -199,6 +206,9 @@ impl Default for Global {
             pipe_size: 1 << 20,
             maxpipes: None,
             idle_timer_ms: 1_000,
+            udp_flows_max: None,
+            udp_rcvbuf: 4 << 20,
+            udp_sockets_max: None,
             hash_seed: 0,
             spread_checks_percent: 0,
             max_spread_checks_ms: None,

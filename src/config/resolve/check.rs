@@ -6,7 +6,7 @@ use super::Builder;
 use super::check_protocols as protocols;
 use super::server::set;
 use crate::base::send_proxy::{SendProxy, Version};
-use crate::config::draft::{ProxyDraft, Timeouts};
+use crate::config::draft::{Mode, ProxyDraft, Timeouts};
 use crate::config::draft_check::{CheckDraft, CheckKind, HttpSend, Rule, RuleStep, Rules};
 use crate::config::plan::{
     Action, Answer, ConnectStep, Ending, Expect, HttpAnswer, HttpWanted, Manner, Script, Scripted,
@@ -36,6 +36,12 @@ impl Builder<'_, '_> {
                 "http-check",
                 "httpchk",
             ),
+            (
+                &check.udp,
+                check.kind == CheckKind::Udp,
+                "udp-check",
+                "udp-check",
+            ),
         ];
         for (rules, used, keyword, option) in families {
             if self.whole && !used && rules.own {
@@ -46,8 +52,19 @@ impl Builder<'_, '_> {
                 self.report.warning(&draft.place, None, text);
             }
         }
+        let is_empty = check.kind == CheckKind::Udp && check.udp.list.is_empty();
+        if self.whole && is_empty && draft.settings.mode == Mode::Udp {
+            let text = format!(
+                "'option udp-check' of '{}' needs 'udp-check send' lines: nobody answers what isn't \
+                 sent.",
+                draft.name
+            );
+            self.report.alert(&draft.place, None, text);
+        }
         let script = match &check.kind {
-            CheckKind::Connect => return None,
+            CheckKind::Connect | CheckKind::Udp | CheckKind::Dns(_) | CheckKind::Dht => {
+                return None;
+            }
             CheckKind::Tcp => tcp(&check.tcp),
             CheckKind::Http(request) => http(request, &check.http),
             CheckKind::Redis => protocols::redis(),
@@ -117,7 +134,7 @@ fn connect_first(steps: &mut Vec<Step>) {
 }
 
 /// The steps of lines, numbered as the lines are; `bytes` makes those of a request.
-fn steps(rules: &Rules, mut bytes: impl FnMut(&HttpSend) -> Vec<u8>) -> Vec<Step> {
+pub(super) fn steps(rules: &Rules, mut bytes: impl FnMut(&HttpSend) -> Vec<u8>) -> Vec<Step> {
     let (mut steps, mut about) = (Vec::new(), "");
     for (number, rule) in (1u16..).zip(&rules.list) {
         let (step, own) = match rule {

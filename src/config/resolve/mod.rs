@@ -299,6 +299,8 @@ impl Builder<'_, '_> {
         // A `listen` that names no other is its own backend.
         let own = draft.kind == ProxyKind::Listen && leads_to(settings).is_none();
         let built = listeners::build(proxy_id, draft, self.draft, self.report);
+        let leads_to = backend_of(&self.names, self.draft, usize::from(proxy_id.0))
+            .and_then(|index| self.draft.proxies.get(index));
         let mut listeners = Vec::new();
         for mut listener in built {
             // As many as fit were let through when the lines were read.
@@ -315,7 +317,10 @@ impl Builder<'_, '_> {
             timeout_client_ms: settings.timeouts.client.unwrap_or(0),
             timeout_client_fin_ms: settings.timeouts.client_fin.unwrap_or(0),
             timeout_client_hs_ms: settings.timeouts.client_hs.unwrap_or(0),
-            expect_proxy: settings.expect_proxy.clone(),
+            expect_proxy: match settings.mode {
+                Mode::Udp => Vec::new(),
+                Mode::Tcp | Mode::Http => settings.expect_proxy.clone(),
+            },
             keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
             tcplog: settings.tcplog || settings.http_log,
             dontlognull: settings.dontlognull,
@@ -323,7 +328,7 @@ impl Builder<'_, '_> {
             log_separate_errors: settings.log_separate_errors,
             nolinger: settings.nolinger,
             independent_streams: settings.independent_streams,
-            udp: self.udp_front(draft),
+            udp: self.udp_front(draft, leads_to),
         }
     }
 
@@ -389,7 +394,9 @@ impl Builder<'_, '_> {
             let server_id = ServerId(self.plan.servers_count);
             self.plan.servers_count = self.plan.servers_count.saturating_add(1);
             let mut server = self.server(server_id, sid, server, draft);
-            if let (Some(check), Some(script)) = (&mut server.check, &script) {
+            if let (Some(check), Some(script)) = (&mut server.check, &script)
+                && check.datagram.is_none()
+            {
                 let scripted =
                     check::scripted(script, check.timeout_ms, timeouts, server.send_proxy);
                 check.scripted = Some(scripted);
@@ -405,7 +412,9 @@ impl Builder<'_, '_> {
                 Some(BalanceWord::PeakEwma) => Balance::PeakEwma,
                 Some(BalanceWord::Random(draws)) => Balance::Random { draws },
                 Some(BalanceWord::Source) => hash(HashKey::Source),
-                Some(BalanceWord::Hash(expression)) => hash(HashKey::Expression(expression)),
+                Some(BalanceWord::Hash(expression)) => {
+                    hash(HashKey::Expression(udp::with_cid_length(expression, draft)))
+                }
             },
             quic_lb: settings.udp.quic_lb,
             servers,

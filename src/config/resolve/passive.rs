@@ -5,8 +5,8 @@ use crate::base::address::Address;
 use crate::base::send_proxy::SendProxy;
 use crate::base::source::Source;
 use crate::config::diagnostics::Severity;
-use crate::config::draft::{Observed, ProxyDraft, ServerDraft};
-use crate::config::plan::{Breaker, Check, Observe, OnError, Passive, Target};
+use crate::config::draft::{Mode, Observed, ProxyDraft, ServerDraft};
+use crate::config::plan::{Breaker, Check, DatagramCheck, Observe, OnError, Passive, Target};
 
 /// nginx's `max_fails` where only `fail_timeout` is given.
 const MAX_FAILS_DEFAULT: u16 = 1;
@@ -67,6 +67,7 @@ impl Builder<'_, '_> {
             (None, Some(check)) if max_fails == 0 => check.down_inter_ms,
             (None, _) => FAIL_TIMEOUT_DEFAULT_MS,
         };
+        let is_udp = proxy.settings.mode == Mode::Udp;
         let breaks = max_fails > 0 || elsewhere.is_some();
         let breaker = |address: &Address| Breaker {
             max_fails,
@@ -75,6 +76,7 @@ impl Builder<'_, '_> {
                 timeout_ms,
                 source,
                 send_proxy,
+                datagram: is_udp.then_some(DatagramCheck::Probe),
                 ..Check::of(address.clone())
             },
         };

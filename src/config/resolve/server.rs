@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::check::knows_ports;
+use super::udp::datagram_check;
 use super::{Builder, numbers};
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
@@ -64,6 +65,7 @@ impl Builder<'_, '_> {
             ));
         }
         let send_proxy = self.send_proxy(draft, proxy);
+        self.check_header(send_proxy, draft, proxy);
         // The servers of a disabled proxy are read, so that its errors show, and never used.
         let wanted = settings.check && !proxy.settings.disabled;
         let checked = wanted && draft.address != Target::Unresolved;
@@ -116,7 +118,7 @@ impl Builder<'_, '_> {
             send_proxy: checks_send(settings, send_proxy),
             init_state: settings.init_state,
             scripted: None,
-            datagram: None,
+            datagram: datagram_check(draft, proxy),
         });
         // A probe in a client's stead has the bound of a client's connect.
         let connect_ms = set(proxy.settings.timeouts.connect);
