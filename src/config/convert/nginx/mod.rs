@@ -228,12 +228,12 @@ impl<'a> Conversion<'a> {
         let Some(pass) = server.pass else {
             let mut section = Section::new(&["frontend", &name]);
             server.write_front(mode, outer, &mut section);
-            section.comment("There is no 'proxy_pass': every connection is closed.");
+            section.comment("There is no 'proxy_pass': whatever comes is turned away.");
             return self.sections.push(section);
         };
         let target = pass.arg(0);
-        let parameters = server.server_parameters();
-        let lines = server.back_lines(outer);
+        let parameters = server.server_parameters(mode);
+        let lines = server.back_lines(mode, outer);
         let is_address = target.starts_with("unix:") || target.contains(':');
         let is_variable = target.trim_end_matches(SERVER_PORT).contains('$');
         if !self.upstreams.contains_key(target) && is_address && !is_variable {

@@ -125,6 +125,13 @@ impl<'a> Server<'a> {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let is_number = value.parse::<u32>().is_ok();
         let (severity, what) = match name {
+            "backlog" | "deferred" | "fastopen" | "so_keepalive" if mode == Mode::Udp => {
+                (Severity::Warning, "it means nothing to datagrams")
+            }
+            "rcvbuf" if mode == Mode::Udp => (
+                Severity::Notice,
+                "'tune.udp.rcvbuf' sets it for all listeners of datagrams",
+            ),
             "udp" | "reuseport" | "bind" | "default_server" | "ipv6only" => return,
             "backlog" if is_number => return line.extend(["backlog".to_owned(), value.to_owned()]),
             "proxy_protocol" => return line.push(ACCEPT_PROXY.to_owned()),
@@ -162,10 +169,14 @@ impl<'a> Server<'a> {
         if self.settings.timeout != outer.timeout {
             section.add(&["timeout", "client", &self.settings.timeout]);
         }
+        if mode == Mode::Udp {
+            // Those who never get an answer stay with their server as long as the others.
+            section.add(&["timeout", "udp-unconfirmed", &self.settings.timeout]);
+        }
         let is_proxied = |(other, line): &(Mode, Vec<String>)| {
             *other == mode && line.iter().any(|word| word == ACCEPT_PROXY)
         };
-        if self.binds.iter().any(is_proxied) {
+        if mode == Mode::Tcp && self.binds.iter().any(is_proxied) {
             section.add(&["timeout", "client-hs", &self.settings.timeout_header]);
         }
         if mode == Mode::Udp {
@@ -180,25 +191,26 @@ impl<'a> Server<'a> {
     }
 
     /// The lines of the connecting side, apart from its servers.
-    pub(super) fn back_lines(&self, outer: &Settings) -> Vec<Vec<String>> {
+    pub(super) fn back_lines(&self, mode: Mode, outer: &Settings) -> Vec<Vec<String>> {
         let own = &self.settings;
         let mut lines: Vec<Vec<String>> = Vec::new();
         let mut add = |line: &[&str]| lines.push(line.iter().map(|w| (*w).to_owned()).collect());
-        if own.timeout_connect != outer.timeout_connect {
+        let connects = mode == Mode::Tcp;
+        if connects && own.timeout_connect != outer.timeout_connect {
             add(&["timeout", "connect", &own.timeout_connect]);
         }
         if own.timeout != outer.timeout {
             add(&["timeout", "server", &own.timeout]);
         }
-        if own.retries() != outer.retries() {
+        if connects && own.retries() != outer.retries() {
             add(&["retries", &own.retries()]);
         }
         match (own.next_upstream, outer.next_upstream) {
-            (true, false) => add(&["option", "redispatch", "1"]),
-            (false, true) => add(&["no", "option", "redispatch"]),
+            (true, false) if connects => add(&["option", "redispatch", "1"]),
+            (false, true) if connects => add(&["no", "option", "redispatch"]),
             _ => {}
         }
-        if own.keepalive {
+        if connects && own.keepalive {
             add(&["option", "srvtcpka"]);
         }
         if !own.source.is_empty() {
@@ -209,8 +221,13 @@ impl<'a> Server<'a> {
     }
 
     /// What each server line has beside its own parameters.
-    pub(super) fn server_parameters(&self) -> Vec<String> {
-        let send_proxy = self.settings.send_proxy.then(|| "send-proxy".to_owned());
+    pub(super) fn server_parameters(&self, mode: Mode) -> Vec<String> {
+        let word = match mode {
+            Mode::Tcp => "send-proxy",
+            // Version 1 knows no datagrams.
+            Mode::Udp => "send-proxy-v2",
+        };
+        let send_proxy = self.settings.send_proxy.then(|| word.to_owned());
         send_proxy.into_iter().collect()
     }
 }

@@ -125,6 +125,8 @@ impl Settings {
             ("proxy_bind", _) => return self.source(directive),
             ("proxy_socket_keepalive", _) => self.keepalive = value == "on",
             ("proxy_responses", Some(_)) => self.udp_responses = Some(value.to_owned()),
+            // No bound.
+            ("proxy_requests", _) if value == "0" => self.udp_requests = None,
             ("proxy_requests", Some(_)) => self.udp_requests = Some(value.to_owned()),
             // Both are so in any case, or as near as can be.
             ("tcp_nodelay" | "proxy_half_close", _) => {}

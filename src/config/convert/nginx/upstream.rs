@@ -26,6 +26,8 @@ enum Line {
 /// What nginx takes of servers of which nothing is said, where there are several.
 const FAILS_DEFAULT: &str = "default-server max-fails 1 fail-timeout 10s";
 /// What is different about it here.
+const FAILS_NOTE_UDP: &str = "Servers that refuse datagrams are out; nginx takes out those that \
+                              stay silent as well, here checks tell ('option udp-check').";
 const FAILS_NOTE: &str = "When all servers are out nginx tries them all, here clients are refused \
                           until one can be connected to, which is tried every second.";
 
@@ -125,14 +127,15 @@ impl Upstream {
     /// Writes the lines into a backend.
     pub(super) fn write(&self, mode: Mode, parameters: &[String], section: &mut Section) {
         let mut parameters = parameters.to_vec();
-        // A check connects, which says nothing about datagrams.
-        if mode == Mode::Tcp && self.has("backup", "") && self.has("max-fails", "0") {
+        if self.has("backup", "") && self.has("max-fails", "0") {
             section.comment("nginx takes a backup server when connections fail, here checks tell.");
             parameters.push("check".to_owned());
         }
-        // Nor does the probe that brings a server back.
-        if mode == Mode::Tcp && !self.is_single {
-            section.comment(FAILS_NOTE);
+        if !self.is_single {
+            section.comment(match mode {
+                Mode::Tcp => FAILS_NOTE,
+                Mode::Udp => FAILS_NOTE_UDP,
+            });
             if self.leaves_fails_open() {
                 add(section, &words(FAILS_DEFAULT), &[]);
             }
@@ -185,6 +188,9 @@ fn hash(directive: &Directive) -> Result<[Vec<String>; 2], (Severity, &'static s
     let balance = match directive.arg(0).replace(['{', '}'], "").as_str() {
         "$remote_addr" | "$binary_remote_addr" => "balance source",
         "$remote_port" => "balance hash src_port",
+        "$remote_addr$remote_port"
+        | "$remote_addr:$remote_port"
+        | "$binary_remote_addr$remote_port" => "balance hash src+port",
         "$server_addr" => "balance hash dst",
         "$server_port" => "balance hash dst_port",
         "$ssl_preread_server_name" => "balance hash req.ssl_sni",
