@@ -66,13 +66,14 @@ impl Clients {
     }
 
     /// What the next one asks of a backend.
-    pub(crate) fn next_request(&mut self) -> PickRequest {
+    pub(crate) fn next_request(&mut self) -> PickRequest<'static> {
         // A step that visits every address before it repeats one.
         self.next = self.next.wrapping_add(0x9e37_79b1);
         let client = Ipv4Addr::from_bits(self.next);
         PickRequest {
             client: Some(SocketAddr::from((client, 40_000))),
             local: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 80))),
+            datagram: None,
             avoid: None,
         }
     }

@@ -363,6 +363,7 @@ impl Simulation {
             let request = PickRequest {
                 client: None,
                 local: None,
+                datagram: None,
                 avoid: None,
             };
             match backend.pick(request) {

@@ -27,21 +27,25 @@ use crate::config::plan::{Balance, HashKey, HashKind, Proxy};
 
 /// What a pick depends on.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct PickRequest {
+pub struct PickRequest<'a> {
     /// The client's address; `None` for Unix clients, and where nothing asks for it.
     pub client: Option<SocketAddr>,
     /// The address that the client connected to; `None` as above.
     pub local: Option<SocketAddr>,
+    /// The client's datagram that asks for a server; `None` of streams. It is read only where the
+    /// backend's choice depends on it.
+    pub datagram: Option<&'a [u8]>,
     /// A retry after this server failed: chosen again only if no other is usable, and the
     /// round-robin cursor is not advanced.
     pub avoid: Option<ServerId>,
 }
 
-impl PickRequest {
+impl PickRequest<'_> {
     /// Of a connection about which nothing is known.
-    pub(super) const ANY: PickRequest = PickRequest {
+    pub(super) const ANY: PickRequest<'static> = PickRequest {
         client: None,
         local: None,
+        datagram: None,
         avoid: None,
     };
 }

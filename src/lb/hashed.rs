@@ -197,7 +197,7 @@ mod tests {
             let retry = PickRequest {
                 client,
                 avoid: Some(home.id),
-                local: None,
+                ..PickRequest::ANY
             };
             let Pick::Server(second) = backend.pick(retry) else {
                 panic!("room")

@@ -40,7 +40,7 @@ mod tests {
     use crate::config::plan::Balance;
     use std::sync::Mutex;
 
-    fn first() -> PickRequest {
+    fn first() -> PickRequest<'static> {
         PickRequest::ANY
     }
 

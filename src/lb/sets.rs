@@ -251,7 +251,7 @@ mod tests {
             let retry = |server| PickRequest {
                 client: address(1),
                 avoid: Some(ServerId(server)),
-                local: None,
+                ..PickRequest::ANY
             };
             assert_eq!(picked(&backend.pick(retry(0))), Some(1), "{balance:?}");
             down(&backend, 1);

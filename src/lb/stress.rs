@@ -142,7 +142,7 @@ impl Shard<'_> {
         let request = PickRequest {
             client: address(slot),
             avoid: retries.then_some(ServerId(1)),
-            local: None,
+            ..PickRequest::ANY
         };
         let only = match self.backend.pick(request) {
             Pick::Server(server) => return self.work(&server),

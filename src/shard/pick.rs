@@ -96,6 +96,7 @@ impl<K: Kernel> Shard<K> {
         let request = PickRequest {
             client: session.client,
             local: session.local,
+            datagram: None,
             avoid,
         };
         match backend.pick(request) {
@@ -187,6 +188,7 @@ impl<K: Kernel> Shard<K> {
         let request = PickRequest {
             client: session.client,
             local: session.local,
+            datagram: None,
             avoid: None,
         };
         match backend.pick(request) {

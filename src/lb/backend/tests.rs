@@ -52,7 +52,7 @@ fn the_failed_server_is_better_than_none() {
         let retry = PickRequest {
             client: address(1),
             avoid: Some(ServerId(0)),
-            local: None,
+            ..ANY
         };
         let picks: Vec<_> = (0..3).map(|_| picked(&backend.pick(retry))).collect();
         assert_eq!(picks, [Some(1), Some(1), Some(0)], "{balance:?}");
