@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex};
 
 use super::bound::Bound;
 use super::builder::Builder;
+use super::datagram::quic_lb::ServerIds;
 use super::peak_ewma::{self, LatencyClock};
 use super::queue::{Locked, QUEUE_MAX, Queue};
 use super::ramp::Occupancy;
@@ -122,6 +123,8 @@ pub struct Backend {
     fullconn: u32,
     pub(super) queue: Queue,
     availability: Mutex<Availability>,
+    /// Its servers by what connection IDs name them.
+    server_ids: Option<ServerIds>,
 }
 
 /// What a backend's choices begin from.
@@ -190,6 +193,7 @@ impl Backend {
             fullconn,
             queue: Queue::default(),
             availability: Mutex::default(),
+            server_ids: back.and_then(ServerIds::new),
             servers,
             proxy,
         };
@@ -220,8 +224,19 @@ impl Backend {
         }
     }
 
-    /// Chooses a server and takes its count.
-    pub fn pick(&self, request: PickRequest) -> Pick {
+    /// Chooses a server and takes its count: the one that the datagram names (`quic-lb`), else one
+    /// by the algorithm.
+    pub fn pick(&self, request: PickRequest<'_>) -> Pick {
+        if let Some(server) = request.datagram.and_then(|d| self.server_of_datagram(d))
+            && request.avoid != Some(server.id)
+        {
+            return if server.take() {
+                Pick::Server(self.taken(server))
+            } else {
+                // No other server knows the connection.
+                self.wait(Some(server.id))
+            };
+        }
         let table = self.table.load();
         if table.entries.is_empty() {
             return Pick::Refuse;
@@ -235,6 +250,15 @@ impl Backend {
             Ok(index) => Pick::Server(self.taken(&table.entries[index].server)),
             Err(only) => self.wait(only),
         }
+    }
+
+    /// The server that knows the connection of a datagram, as its connection ID says (`quic-lb`): in
+    /// service, if only to be drained. `None` = nothing is known; the algorithm decides. No count is
+    /// taken.
+    pub fn server_of_datagram(&self, datagram: &[u8]) -> Option<&Arc<Server>> {
+        let index = self.server_ids.as_ref()?.find(datagram)?;
+        let server = &self.servers[index];
+        (server.resolved() && server.in_service()).then_some(server)
     }
 
     /// Gives a server's count back, or hands it to the session that has waited longest for it. The

@@ -13,7 +13,7 @@ impl Backend {
     pub(super) fn choose(
         &self,
         table: &Table,
-        request: PickRequest,
+        request: PickRequest<'_>,
     ) -> Result<usize, Option<ServerId>> {
         let avoid = request.avoid;
         let cursors = &self.cursors[table.set as usize];
@@ -61,7 +61,7 @@ impl Backend {
     pub(super) fn behind_others(
         &self,
         table: &Table,
-        request: PickRequest,
+        request: PickRequest<'_>,
     ) -> Option<Option<ServerId>> {
         let place = self.place(&request).filter(|_| request.avoid.is_none());
         let Some(place) = place else {
@@ -89,7 +89,7 @@ impl Backend {
     }
 
     /// Where a hash leads; `None` = the algorithm hashes nothing, or there is nothing to hash.
-    fn place(&self, request: &PickRequest) -> Option<u64> {
+    fn place(&self, request: &PickRequest<'_>) -> Option<u64> {
         let hash = self.balance.hash()?;
         key::place(hash, self.seeds.hash, request)
     }

@@ -7,8 +7,11 @@ mod backend;
 mod bound;
 mod builder;
 mod choose;
+pub mod datagram;
 mod destination;
 mod first;
+#[cfg(test)]
+mod flows;
 mod hashed;
 #[cfg(test)]
 mod interplay;

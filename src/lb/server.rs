@@ -243,10 +243,9 @@ impl Server {
     /// Changes its state. A server that comes into service begins its slow start, and nothing is
     /// known of its connect times.
     fn change(&self, set: impl FnOnce()) {
-        let in_service = || self.health() != Health::Down && self.admin() != Admin::Maintenance;
-        let before = in_service();
+        let before = self.in_service();
         set();
-        match (before, in_service()) {
+        match (before, self.in_service()) {
             (false, true) => {
                 self.latency.forget();
                 if let Some(slow_start) = &self.slow_start {
@@ -335,6 +334,11 @@ impl Server {
     /// Whether it has an address.
     pub fn resolved(&self) -> bool {
         self.plan.address != plan::Target::Unresolved
+    }
+
+    /// Whether what it has goes on: also while it is drained.
+    pub fn in_service(&self) -> bool {
+        self.health() != Health::Down && self.admin() != Admin::Maintenance
     }
 
     /// Whether new connections may go to it (weight aside).

@@ -8,8 +8,8 @@ use crate::base::address::Address;
 use crate::base::hash;
 use crate::base::ids::{ProxyId, ServerId, SessionKey};
 use crate::config::plan::{
-    Back, Balance, Hash, HashKind, Proxy, ProxyKind, Server, ServerKey, SlowStart, SpliceOptions,
-    Target, Watch,
+    Back, Balance, Hash, HashKind, Proxy, ProxyKind, QuicLb, Server, ServerKey, SlowStart,
+    SpliceOptions, Target, Watch,
 };
 
 /// Every way to balance.
@@ -109,6 +109,21 @@ pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, seed: u64)
         ..SEEDS
     };
     Backend::new(proxy(balance, servers, false), 1, seeds, 1)
+}
+
+/// A backend whose servers are named by connection IDs.
+pub(super) fn naming(balance: Balance, place: QuicLb, ids: &[&[u8]]) -> Backend {
+    let server = |(id, quic_id): (u32, &&[u8])| {
+        Arc::new(Server {
+            quic_id: quic_id.to_vec(),
+            ..(*planned(id, id, (1, 0))).clone()
+        })
+    };
+    let servers = (0..).zip(ids).map(server).collect();
+    let mut proxy = proxy(balance, servers, false);
+    let back = Arc::make_mut(&mut proxy).back.as_mut();
+    back.expect("it has servers").quic_lb = Some(place);
+    Backend::new(proxy, 1, SEEDS, 1)
 }
 
 fn proxy(balance: Balance, servers: Vec<Arc<Server>>, allbackups: bool) -> Arc<Proxy> {
