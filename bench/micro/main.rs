@@ -2,19 +2,22 @@
 //!
 //! `pick/ALGORITHM/SERVERS` is one pick and its release; `publish/...` builds the table anew, as
 //! the control thread does whenever a server comes, goes or changes its weight. `wheel/STEP/TIMERS`
-//! are the timers of a shard, `config/TEXT` is a configuration from its text to the plan.
+//! are the timers of a shard, `key/PROTOCOL` finds the key in a datagram, `config/TEXT` is a
+//! configuration from its text to the plan.
 
 // Of what `criterion_group!` makes.
 #![allow(missing_docs)]
 
 mod balancers;
 mod config;
+mod keys;
 mod timers;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 use balancers::{ALGORITHMS, Clients, SERVERS, backend};
+use keys::keys;
 use tidegate::control::resolve::SystemEnvironment;
 use tidegate::lb::{Outcome, Pick};
 use timers::timers;
@@ -69,6 +72,6 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(std::time::Duration::from_millis(300))
         .measurement_time(std::time::Duration::from_secs(1));
-    targets = pick, publish, timers, parse
+    targets = pick, publish, keys, timers, parse
 }
 criterion_main!(benches);
