@@ -54,7 +54,7 @@ pub struct Server {
     pub hash_key: ServerKey,
     /// `guid`: its identity over restarts, unique in the file; empty = none.
     pub guid: String,
-    /// `quic-id`: what its connection IDs name it by, as many bytes as `quic-lb` says; empty = none.
+    /// `quic-id`: what connection IDs name it by, as many bytes as `quic-lb` says; empty = none.
     pub quic_id: Vec<u8>,
     /// `send-proxy`: the header it gets before a client's bytes.
     pub send_proxy: Option<SendProxy>,
