@@ -3,7 +3,8 @@
 //! `pick/ALGORITHM/SERVERS` is one pick and its release; `publish/...` builds the table anew, as
 //! the control thread does whenever a server comes, goes or changes its weight. `wheel/STEP/TIMERS`
 //! are the timers of a shard, `flow/STEP/FLOWS` the flows of datagrams with their sockets,
-//! `config/TEXT` is a configuration from its text to the plan.
+//! `key/PROTOCOL` finds the key in a datagram, `config/TEXT` is a configuration from its text to
+//! the plan.
 
 // Of what `criterion_group!` makes.
 #![allow(missing_docs)]
@@ -11,6 +12,7 @@
 mod balancers;
 mod config;
 mod flows;
+mod keys;
 mod timers;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -18,6 +20,7 @@ use std::hint::black_box;
 
 use balancers::{ALGORITHMS, Clients, SERVERS, backend};
 use flows::flows;
+use keys::keys;
 use tidegate::control::resolve::SystemEnvironment;
 use tidegate::lb::{Outcome, Pick};
 use timers::timers;
@@ -72,6 +75,6 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(std::time::Duration::from_millis(300))
         .measurement_time(std::time::Duration::from_secs(1));
-    targets = pick, publish, timers, flows, parse
+    targets = pick, publish, keys, timers, flows, parse
 }
 criterion_main!(benches);

@@ -53,7 +53,7 @@ pub(super) static PROXY: &[Keyword] = &[
     works("option dontlog-normal", Front, 0, "", "Log only sessions that went wrong or needed another attempt to connect; with 'option tcplog'.", proxy::option)
         .default("off"),
     works("option dontlognull", Front, 0, "", "Don't log connections without data.", proxy::option)
-        .default("off"),
+        .default("off").streams(),
     works("option log-separate-errors", Front, 0, "", "Log sessions that went wrong with the level 'err' instead of 'info'.", proxy::option)
         .default("off"),
     works("option tcplog", Front, 1, "[clf]", "Log a full line at the end of a session.", proxy::option)

@@ -63,6 +63,7 @@ pub(super) fn parse(text: &str) -> Result<Expression, String> {
     let (call, mut rest) = Invocation::read(text, "fetch method")?;
     let mut expression = Expression::new(fetch(&call)?);
     let mut is_address = expression.fetch.is_address();
+    let mut is_bytes = expression.fetch.is_bytes();
     // Commas too many are passed over, as HAProxy does.
     loop {
         rest = rest.trim_start_matches(',');
@@ -74,6 +75,10 @@ pub(super) fn parse(text: &str) -> Result<Expression, String> {
         if matches!(converter, Converter::Mask { .. }) && !is_address {
             return Err("converter 'ipmask' cannot be applied".to_owned());
         }
+        if is_bytes && !converter.takes_bytes() {
+            return Err(format!("converter '{}' cannot be applied", call.name));
+        }
+        is_bytes = false;
         is_address &= matches!(converter, Converter::Mask { .. });
         if !expression.add(converter) {
             let most = Expression::CONVERTERS_MAX;
@@ -293,6 +298,7 @@ mod tests {
         let add = Converter::Calculate(Calculation::Add, -5);
         let wt6 = Converter::Digest(Digest::Wt6, true);
         let seeds = [Converter::Xxh32(u32::MAX), Converter::Xxh64(7)];
+        assert_eq!(converters("udp.payload(1,2),wt6(2),add(-5)"), [wt6, add]);
         let all = converters("src_port,add(-5),wt6(2),xxh32(-1),xxh64(7)");
         assert_eq!(all, [add, wt6, seeds[0], seeds[1]]);
     }
@@ -309,6 +315,12 @@ mod tests {
             ("src,odd()x", "converter 'odd' : expected ',' before 'x'"),
             ("src_port,ipmask(8)", "converter 'ipmask' cannot be applied"),
             ("src,odd,ipmask(8)", "converter 'ipmask' cannot be applied"),
+            ("udp.dht_target,odd", "converter 'odd' cannot be applied"),
+            ("src+port,add(1)", "converter 'add' cannot be applied"),
+            (
+                "udp.payload(0,4),ipmask(8)",
+                "converter 'ipmask' cannot be applied",
+            ),
             (
                 "src,odd,odd,odd,odd,odd,odd,odd,odd,odd",
                 "more than 8 converters",

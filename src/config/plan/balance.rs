@@ -243,6 +243,11 @@ impl Fetch {
         matches!(self, Fetch::Source | Fetch::Destination)
     }
 
+    /// Whether it is bytes that are neither an address nor a number.
+    pub fn is_bytes(self) -> bool {
+        self.is_datagram() || self == Fetch::SourceAndPort
+    }
+
     /// Whether it is in the client's datagram.
     pub fn is_datagram(self) -> bool {
         match self {
@@ -300,6 +305,23 @@ pub enum Converter {
     Xxh32(u32),
     /// `xxh64`, with a seed.
     Xxh64(u64),
+}
+
+impl Converter {
+    /// Whether it makes something of any bytes.
+    pub fn takes_bytes(self) -> bool {
+        match self {
+            Converter::Digest(..) | Converter::Xxh32(_) | Converter::Xxh64(_) => true,
+            Converter::Mask { .. }
+            | Converter::Calculate(..)
+            | Converter::Negate
+            | Converter::Complement
+            | Converter::Odd
+            | Converter::Even
+            | Converter::Bool
+            | Converter::Not => false,
+        }
+    }
 }
 
 /// A calculation.

@@ -1,4 +1,4 @@
-//! What a message of BitTorrent's DHT is about: KRPC, a bencoded dictionary in one datagram (BEP 5).
+//! What a message of BitTorrent's DHT is about: KRPC (BEP 5), a bencoded dictionary in a datagram.
 //!
 //! A query about an info hash or a target belongs where that is stored; a query without one and a
 //! response belong to the node that sends them. Keys are expected in any order, though bencode
