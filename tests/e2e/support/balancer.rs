@@ -282,13 +282,14 @@ impl Balancer {
                 self.stderr()
             );
         }
-        for address in bound_addresses(text) {
-            let listening = match address.rsplit_once(':') {
-                Some((_, port)) if port.parse::<u16>().is_ok() => {
-                    port::wait_listening(port.parse().expect("just parsed"), bound)
-                }
-                _ => true,
-            };
+        for (address, protocol) in bound_addresses(text) {
+            let port = address
+                .rsplit_once(':')
+                .and_then(|(_, port)| port.parse().ok());
+            let listening = port.is_none_or(|port| match protocol {
+                Protocol::Stream => port::wait_listening(port, bound),
+                Protocol::Datagram => port::wait_datagrams(port, bound),
+            });
             assert!(listening, "nobody listens on {address}\n{}", self.stderr());
         }
     }
@@ -485,13 +486,68 @@ pub(crate) fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     )
 }
 
-/// The addresses of the `bind` lines of a config.
-fn bound_addresses(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| line.trim().strip_prefix("bind "))
-        .filter_map(|rest| rest.split_whitespace().next())
-        .map(str::to_owned)
-        .collect()
+/// What a `bind` line is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Protocol {
+    Stream,
+    Datagram,
+}
+
+/// The addresses of the `bind` lines of a config, with what they are for: the address says it,
+/// else the mode of the section, or of the defaults before it.
+fn bound_addresses(text: &str) -> Vec<(String, Protocol)> {
+    const HEADS: [&str; 5] = ["global", "defaults", "frontend", "backend", "listen"];
+    let lines: Vec<[&str; 2]> = text
+        .lines()
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            [words.next().unwrap_or(""), words.next().unwrap_or("")]
+        })
+        .collect();
+    let mut of_defaults = Protocol::Stream;
+    let mut found = Vec::new();
+    // A section begins at each head; what is before the first one is empty.
+    for section in lines.chunk_by(|_, [next, _]| !HEADS.contains(next)) {
+        let is_defaults = section[0][0] == "defaults";
+        let inherited = if is_defaults {
+            Protocol::Stream
+        } else {
+            of_defaults
+        };
+        let told = section.iter().find(|[word, _]| *word == "mode");
+        let mode = match told {
+            Some([_, "udp"]) => Protocol::Datagram,
+            Some(_) => Protocol::Stream,
+            None => inherited,
+        };
+        if is_defaults {
+            of_defaults = mode;
+        }
+        for [_, address] in section.iter().filter(|[word, _]| *word == "bind") {
+            let protocol = if address.starts_with("udp") {
+                Protocol::Datagram
+            } else {
+                mode
+            };
+            found.push(((*address).to_owned(), protocol));
+        }
+    }
+    found
+}
+
+#[test]
+fn bound_addresses_are_told_apart() {
+    let text = "\n defaults\n mode udp\n listen a\n bind :1\n listen b\n bind :2\n mode tcp\n\
+                defaults\nfrontend c\n bind :3\n bind udp@:4 x\n";
+    let found = bound_addresses(text);
+    let found: Vec<(&str, Protocol)> = found.iter().map(|(a, p)| (a.as_str(), *p)).collect();
+    let expected = [
+        (":1", Protocol::Datagram),
+        (":2", Protocol::Stream),
+        (":3", Protocol::Stream),
+        ("udp@:4", Protocol::Datagram),
+    ];
+    assert_eq!(found, expected);
 }
 
 fn collect(mut pipe: impl Read + Send + 'static) -> (Arc<Mutex<String>>, JoinHandle<()>) {

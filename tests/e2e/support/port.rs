@@ -45,7 +45,8 @@ static ALL: LazyLock<Vec<u16>> = LazyLock::new(|| {
     (LOWEST..=u16::MAX).collect()
 });
 
-/// A port that nobody listens on, on any address, and that no other caller in this process gets.
+/// A port that nobody listens on, on any address, that no socket of UDP has, and that no other
+/// caller in this process gets.
 pub(crate) fn free_port() -> u16 {
     *free_ports(1).start()
 }
@@ -62,7 +63,10 @@ pub(crate) fn free_ports(count: u16) -> RangeInclusive<u16> {
             continue;
         };
         let is_free = |port: u16| {
-            all.binary_search(&port).is_ok() && !given.contains(&port) && bindable(port)
+            let unused = all.binary_search(&port).is_ok() && !given.contains(&port);
+            // Looked up: a copy of a socket of UDP that a process has which another test is just
+            // starting would keep the port, as there is no listening.
+            unused && bindable(port) && datagram_sockets_on(port) == 0
         };
         if (first..=last).all(is_free) {
             given.extend(first..=last);
@@ -89,10 +93,21 @@ fn bindable(port: u16) -> bool {
 
 /// How many listening sockets of the host have this port.
 pub(crate) fn listeners_on(port: u16) -> usize {
+    // 0A is TCP_LISTEN.
+    sockets_on(["tcp", "tcp6"], port, |state| state == "0A")
+}
+
+/// How many sockets of UDP of the host have this port.
+pub(crate) fn datagram_sockets_on(port: u16) -> usize {
+    sockets_on(["udp", "udp6"], port, |_| true)
+}
+
+/// How many sockets in these tables have this port and such a state.
+fn sockets_on(tables: [&str; 2], port: u16, wanted: impl Fn(&str) -> bool) -> usize {
     let mut count = 0;
-    // Of the thread: it may be in a network namespace of its own.
-    for table in ["/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"] {
-        let Ok(text) = std::fs::read_to_string(table) else {
+    for table in tables {
+        // Of the thread: it may be in a network namespace of its own.
+        let Ok(text) = std::fs::read_to_string(format!("/proc/thread-self/net/{table}")) else {
             continue;
         };
         let suffix = format!(":{port:04X}");
@@ -100,13 +115,17 @@ pub(crate) fn listeners_on(port: u16) -> usize {
             let mut words = line.split_whitespace().skip(1);
             let local = words.next().unwrap_or("");
             let state = words.nth(1).unwrap_or("");
-            // 0A is TCP_LISTEN.
-            if state == "0A" && local.ends_with(&suffix) {
+            if wanted(state) && local.ends_with(&suffix) {
                 count += 1;
             }
         }
     }
     count
+}
+
+/// Waits until somebody has a socket of UDP on the port.
+pub(crate) fn wait_datagrams(port: u16, bound: Duration) -> bool {
+    wait_for(bound, || (datagram_sockets_on(port) > 0).then_some(())).is_some()
 }
 
 /// Waits until somebody listens on the port, without connecting to it: a connection would be
