@@ -56,5 +56,6 @@ mod timeouts;
 mod toml;
 mod transparent;
 mod udp_checks;
+mod udp_programs;
 mod unavailable;
 mod waking;
