@@ -2,18 +2,22 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::config::{self, Route};
+use crate::config::{self, Route, Size};
 use crate::sample::{Context, Void};
 use crate::server::Service;
+use crate::server::datagrams::Ends;
 use crate::sys;
 use crate::target::Target;
 use crate::usage;
@@ -72,12 +76,12 @@ impl Balancer {
         target: &Target,
         program: &Path,
         servers: &[(Service, u16)],
-        connections: u64,
+        size: Size,
         directory: &Path,
         cpus: &Cpus,
     ) -> Result<Balancer, Void> {
         let routes = routes(servers)?;
-        let config = config::write(target, program, &routes, connections, directory)?;
+        let config = config::write(target, program, &routes, size, directory)?;
         let messages = directory.join(format!("{}.messages", target.name()));
         let mut command = target.command(program, &config);
         command
@@ -131,10 +135,17 @@ impl Balancer {
 
     fn wait_until_ready(&mut self) -> Result<(), Void> {
         let deadline = Instant::now() + START_MAX;
-        let ports: Vec<u16> = self.routes.iter().map(|route| route.listen_port).collect();
-        for port in ports {
+        let routes = self.routes.iter();
+        let ports: Vec<(Service, u16)> = routes
+            .map(|route| (route.service, route.listen_port))
+            .collect();
+        for (service, port) in ports {
+            let listens = match service {
+                Service::Datagrams => usage::receives,
+                _ => usage::listens,
+            };
             // Looked up, not tried: a connection would be passed on to the server.
-            while !usage::listens(port) {
+            while !listens(port) {
                 self.check_alive()?;
                 if Instant::now() > deadline {
                     let (name, seconds) = (&self.name, START_MAX.as_secs());
@@ -156,17 +167,31 @@ impl Drop for Balancer {
 
 /// Listen ports that nobody has now, one per service.
 fn routes(servers: &[(Service, u16)]) -> Result<Vec<Route>, Void> {
-    let mut held = Vec::new();
-    let mut routes = Vec::new();
+    let mut held: Vec<OwnedFd> = Vec::new();
+    let mut routes: Vec<Route> = Vec::new();
     for (service, server_port) in servers.iter().copied() {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let listen_port = listener.local_addr()?.port();
+        let before = routes.iter_mut().find(|route| route.service == service);
+        if let Some(route) = before {
+            route.server_ports.push(server_port);
+            continue;
+        }
+        let any = (Ipv4Addr::LOCALHOST, 0);
+        let listen_port = if service == Service::Datagrams {
+            let socket = UdpSocket::bind(any)?;
+            let port = socket.local_addr()?.port();
+            held.push(socket.into());
+            port
+        } else {
+            let listener = TcpListener::bind(any)?;
+            let port = listener.local_addr()?.port();
+            held.push(listener.into());
+            port
+        };
         routes.push(Route {
             service,
             listen_port,
-            server_port,
+            server_ports: vec![server_port],
         });
-        held.push(listener);
     }
     Ok(routes)
 }
@@ -201,23 +226,38 @@ pub(crate) struct EndPoints {
 }
 
 impl EndPoints {
+    /// Those of the streams, one of each service of ours.
     pub(crate) fn start(realtime: bool) -> Result<EndPoints, Void> {
+        let more: &[&str] = if realtime { &["--realtime"] } else { &[] };
+        EndPoints::spawn(more, Service::OWN.len())
+    }
+
+    /// Servers of UDP; the last port is that of the one that tells what has arrived.
+    pub(crate) fn start_datagrams(ends: Ends, count: usize) -> Result<EndPoints, Void> {
+        let name = ends.to_possible_value();
+        let name = name.as_ref().map_or("", PossibleValue::get_name);
+        let count_text = count.to_string();
+        EndPoints::spawn(&["--ends", name, "--ends-count", &count_text], count + 1)
+    }
+
+    fn spawn(more: &[&str], ports: usize) -> Result<EndPoints, Void> {
         let mut command = Command::new(std::env::current_exe()?);
         command
             .args(["--role", "server"])
+            .args(more)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        if realtime {
-            command.arg("--realtime");
-        }
         sys::end_with_parent(&mut command, Signal::SIGKILL);
         let mut child = command.spawn().context("start the end points")?;
         let mut line = String::new();
         let output = child.stdout.take().expect("it was asked to be piped");
         BufReader::new(output).read_line(&mut line)?;
-        let ports: Vec<u16> = line.split_whitespace().flat_map(str::parse).collect();
-        let end_points = EndPoints { child, ports };
-        if end_points.ports.len() != Service::OWN.len() {
+        let found: Vec<u16> = line.split_whitespace().flat_map(str::parse).collect();
+        let end_points = EndPoints {
+            child,
+            ports: found,
+        };
+        if end_points.ports.len() != ports {
             return Err(Void("the end points did not start".to_owned()));
         }
         Ok(end_points)

@@ -82,6 +82,50 @@ pub(crate) const IDLE: [Column; 4] = [
     column("descriptors", "descriptors", Better::Neither, 0),
 ];
 
+/// Answers that did not come, or datagrams that did not arrive, of a hundred.
+const LOSS: Column = column("loss_percent", "loss %", Better::Neither, 3);
+
+pub(crate) const DATAGRAMS: [Column; 8] = [
+    column("per_second", "req/s", Better::Higher, 0),
+    column("cpu_us", "CPU us/req", Better::Lower, 2),
+    column("host_us", "host us/req", Better::Neither, 2),
+    column("p50_us", "p50 us", Better::Neither, 0),
+    column("p99_us", "p99 us", Better::Neither, 0),
+    column("p999_us", "p99.9 us", Better::Neither, 0),
+    LOSS,
+    RESIDENT,
+];
+
+pub(crate) const FLOWS: [Column; 8] = [
+    column("per_second", "flows/s", Better::Higher, 0),
+    column("cpu_us", "CPU us/flow", Better::Lower, 2),
+    column("host_us", "host us/flow", Better::Neither, 2),
+    column("p50_us", "p50 us", Better::Neither, 0),
+    column("p99_us", "p99 us", Better::Neither, 0),
+    column("p999_us", "p99.9 us", Better::Neither, 0),
+    LOSS,
+    RESIDENT,
+];
+
+/// What arrived, and what that cost.
+pub(crate) const ONE_WAY: [Column; 6] = [
+    column("per_second", "arrived/s", Better::Higher, 0),
+    column("cpu_us", "CPU us/dgram", Better::Lower, 2),
+    column("host_us", "host us/dgram", Better::Neither, 2),
+    column("sent_per_second", "sent/s", Better::Neither, 0),
+    LOSS,
+    RESIDENT,
+];
+
+pub(crate) const IDLE_FLOWS: [Column; 6] = [
+    column("bytes_per_flow", "B/flow", Better::Lower, 0),
+    column("rss_bytes_per_flow", "RSS B/flow", Better::Neither, 0),
+    column("slab_bytes_per_flow", "slab B/flow", Better::Neither, 0),
+    column("flows", "flows", Better::Neither, 0),
+    column("rss_after_mb", "after MB", Better::Neither, 1),
+    column("descriptors", "descriptors", Better::Neither, 0),
+];
+
 /// The two tests of redis-benchmark; CPU is per request of either.
 pub(crate) const REDIS: [Column; 9] = [
     column("set_per_second", "SET/s", Better::Higher, 0),

@@ -16,31 +16,41 @@ use crate::target::{Kind, Splicing, Target};
 /// Accept queue of every listener.
 const BACKLOG: u32 = 4096;
 
-/// A listener and the end point behind it.
-#[derive(Clone, Copy, Debug)]
+/// Longest datagram of a workload, and some more.
+const DATAGRAM_BYTES_MAX: u32 = 9_000;
+
+/// A listener and the end points behind it; only those of UDP may be several.
+#[derive(Clone, Debug)]
 pub(crate) struct Route {
     pub(crate) service: Service,
     pub(crate) listen_port: u16,
-    pub(crate) server_port: u16,
+    pub(crate) server_ports: Vec<u16>,
 }
 
-/// Writes a target's config file, for at most `connections` connections at once.
+/// What a balancer must have room for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Size {
+    pub(crate) connections: u64,
+    /// Flows of UDP.
+    pub(crate) flows: u64,
+    /// Whether a flow ends with its first reply.
+    pub(crate) one_reply: bool,
+}
+
+/// Writes a target's config file.
 pub(crate) fn write(
     target: &Target,
     program: &Path,
     routes: &[Route],
-    connections: u64,
+    size: Size,
     directory: &Path,
 ) -> std::io::Result<PathBuf> {
     let (ending, text) = match target.kind {
-        Kind::Nginx => (
-            "conf",
-            nginx_text(target, program, routes, connections, directory),
-        ),
+        Kind::Nginx => ("conf", nginx_text(target, program, routes, size, directory)),
         // Envoy tells the language by the ending.
-        Kind::Envoy => ("json", envoy_document(routes, connections).to_string()),
+        Kind::Envoy => ("json", envoy_document(routes, size).to_string()),
         Kind::Direct | Kind::Tidegate | Kind::Haproxy => {
-            ("cfg", haproxy_text(target, routes, connections))
+            ("cfg", haproxy_text(target, routes, size))
         }
     };
     let file = directory.join(format!("{}.{ending}", target.name()));
@@ -48,8 +58,8 @@ pub(crate) fn write(
     Ok(file)
 }
 
-fn haproxy_text(target: &Target, routes: &[Route], connections: u64) -> String {
-    let threads = target.threads;
+fn haproxy_text(target: &Target, routes: &[Route], size: Size) -> String {
+    let (threads, connections) = (target.threads, size.connections);
     let (global, defaults) = match target.splicing {
         Splicing::Unsaid => ("", ""),
         Splicing::Auto => ("", "    option splice-auto\n"),
@@ -61,11 +71,17 @@ fn haproxy_text(target: &Target, routes: &[Route], connections: u64) -> String {
          timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n"
     );
     for route in routes {
-        let (name, listen, server) = (route.service.name(), route.listen_port, route.server_port);
-        let _ = write!(
-            text,
-            "\nlisten {name}\n    bind 127.0.0.1:{listen}\n    server s1 127.0.0.1:{server}\n"
-        );
+        let (name, listen) = (route.service.name(), route.listen_port);
+        let _ = write!(text, "\nlisten {name}\n    bind 127.0.0.1:{listen}\n");
+        if route.service == Service::Datagrams {
+            let _ = write!(text, "    mode udp\n    maxconn {}\n", size.flows);
+            if size.one_reply {
+                text.push_str("    udp-responses 1\n");
+            }
+        }
+        for (index, server) in route.server_ports.iter().enumerate() {
+            let _ = writeln!(text, "    server s{} 127.0.0.1:{server}", index + 1);
+        }
     }
     text
 }
@@ -74,7 +90,7 @@ fn nginx_text(
     target: &Target,
     program: &Path,
     routes: &[Route],
-    connections: u64,
+    size: Size,
     directory: &Path,
 ) -> String {
     let mut text = String::new();
@@ -95,13 +111,22 @@ fn nginx_text(
         directory.display(),
         target.name(),
         // nginx counts both sides of a session; a few more for its listeners and channel.
-        connections * 2 + 32,
+        size.connections.max(size.flows) * 2 + 32,
     );
     for route in routes {
+        let (name, port) = (route.service.name(), route.listen_port);
+        let _ = writeln!(text, "    upstream {name} {{");
+        for server in &route.server_ports {
+            let _ = writeln!(text, "        server 127.0.0.1:{server};");
+        }
+        let rest = match (route.service, size.one_reply) {
+            (Service::Datagrams, false) => "udp reuseport;",
+            (Service::Datagrams, true) => "udp reuseport; proxy_responses 1;",
+            _ => &format!("backlog={BACKLOG};"),
+        };
         let _ = writeln!(
             text,
-            "    server {{ listen 127.0.0.1:{} backlog={BACKLOG}; proxy_pass 127.0.0.1:{}; }}",
-            route.listen_port, route.server_port
+            "    }}\n    server {{ listen 127.0.0.1:{port} {rest} proxy_pass {name}; }}"
         );
     }
     text.push_str("}\n");
@@ -124,8 +149,13 @@ fn nginx_stream_module(program: &Path) -> Option<String> {
     Some(format!("{folder}/ngx_stream_module.so"))
 }
 
-fn envoy_document(routes: &[Route], connections: u64) -> Value {
-    let listeners: Vec<Value> = routes.iter().map(envoy_listener).collect();
+fn envoy_document(routes: &[Route], size: Size) -> Value {
+    let connections = size.connections.max(size.flows);
+    let listener = |route: &Route| match route.service {
+        Service::Datagrams => envoy_datagram_listener(route),
+        _ => envoy_listener(route),
+    };
+    let listeners: Vec<Value> = routes.iter().map(listener).collect();
     let clusters: Vec<Value> = routes
         .iter()
         .map(|route| envoy_cluster(route, connections))
@@ -157,9 +187,40 @@ fn envoy_listener(route: &Route) -> Value {
     })
 }
 
+fn envoy_datagram_listener(route: &Route) -> Value {
+    const TYPES: &str = "type.googleapis.com/envoy.extensions.filters.udp.udp_proxy.v3";
+    let name = route.service.name();
+    let to_cluster = json!({ "@type": format!("{TYPES}.Route"), "cluster": name });
+    let relay = json!({
+        "@type": format!("{TYPES}.UdpProxyConfig"),
+        "stat_prefix": name,
+        "idle_timeout": "60s",
+        // 1,500 by default, on either side.
+        "upstream_socket_config": { "max_rx_datagram_size": DATAGRAM_BYTES_MAX },
+        "matcher": { "on_no_match": { "action": { "name": "route", "typed_config": to_cluster } } },
+    });
+    let mut address = envoy_address(route.listen_port);
+    address["socket_address"]["protocol"] = json!("UDP");
+    json!({
+        "name": name,
+        "address": address,
+        "udp_listener_config": {
+            "downstream_socket_config": {
+                "max_rx_datagram_size": DATAGRAM_BYTES_MAX,
+                "prefer_gro": true,
+            },
+        },
+        "listener_filters": [{
+            "name": "envoy.filters.udp_listener.udp_proxy",
+            "typed_config": relay,
+        }],
+    })
+}
+
 fn envoy_cluster(route: &Route, connections: u64) -> Value {
     let name = route.service.name();
-    let endpoint = json!({ "endpoint": { "address": envoy_address(route.server_port) } });
+    let endpoint = |port: &u16| json!({ "endpoint": { "address": envoy_address(*port) } });
+    let endpoints: Vec<Value> = route.server_ports.iter().map(endpoint).collect();
     json!({
         "name": name,
         "type": "STATIC",
@@ -171,7 +232,7 @@ fn envoy_cluster(route: &Route, connections: u64) -> Value {
         }] },
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{ "lb_endpoints": [endpoint] }],
+            "endpoints": [{ "lb_endpoints": endpoints }],
         },
     })
 }

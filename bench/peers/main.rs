@@ -13,7 +13,7 @@
 //! | `figures`, `spread` | medians, spreads and ratios to haproxy and the best peer |
 //! | `report`, `scaling`, `results`, `plot` | the tables, the result file, its picture |
 //! | `workload`, `columns` | the list of workloads; the columns of their tables |
-//! | `measure` | how each workload of our own load is measured |
+//! | `measure`, `measure_udp` | how each workload of our own load is measured |
 //! | `tools/` | the same for wrk, iperf3 and redis-benchmark; their output, their servers |
 //! | `run` | one measurement: namespace, end points, balancer, CPU window |
 //! | `target`, `config`, `balancer` | what is compared: its config text; the running process |
@@ -35,6 +35,7 @@ mod config;
 mod figures;
 mod load;
 mod measure;
+mod measure_udp;
 mod plot;
 mod report;
 mod results;
@@ -56,6 +57,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
+use server::datagrams::Ends;
 use target::{Peer, TargetName, parse_threads};
 use workload::{Pick, Workload};
 
@@ -127,6 +129,11 @@ struct Arguments {
     directory: PathBuf,
     #[arg(long, hide = true)]
     realtime: bool,
+    /// What the end points are if they speak UDP, and how many.
+    #[arg(long, hide = true)]
+    ends: Option<Ends>,
+    #[arg(long, hide = true, default_value_t = 1)]
+    ends_count: usize,
 }
 
 impl Arguments {
@@ -146,7 +153,10 @@ impl Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match arguments.role {
-        Some(Role::Server) => server::serve(arguments.realtime),
+        Some(Role::Server) => match arguments.ends {
+            None => server::serve(arguments.realtime),
+            Some(ends) => server::serve_datagrams(ends, arguments.ends_count),
+        },
         Some(Role::Run) => {
             println!("{}", run::run(&arguments).to_json());
             ExitCode::SUCCESS

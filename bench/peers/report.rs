@@ -59,6 +59,11 @@ fn print_workload(results: &Results, workload: Workload) {
     if let Some(line) = best_peers(results, workload) {
         println!("  best peer: {line}");
     }
+    for (target, _) in &results.plan.targets {
+        if let Some(reason) = workload.lacks(target) {
+            println!("  ! {}: left out, {reason}", target.name());
+        }
+    }
     for remark in remarks {
         println!("  ! {remark}");
     }
@@ -72,7 +77,7 @@ fn heading(workload: Workload) -> Vec<String> {
             cells.extend(["min..max", "x hap", "x best"]);
         }
     }
-    if workload != Workload::Idle9000 {
+    if !workload.is_idle() {
         cells.extend(["core %", "load %"]);
     }
     cells.into_iter().map(str::to_owned).collect()
@@ -120,7 +125,7 @@ fn cells(
             cells.push(text(ratio(best), 2));
         }
     }
-    if workload != Workload::Idle9000 {
+    if !workload.is_idle() {
         let of = |metric: &str| results.spread(workload, row, metric).map(|s| s.median);
         for metric in ["balancer_percent", "load_percent"] {
             cells.push(text(of(metric), 0));

@@ -1,15 +1,16 @@
 //! One measurement: a fresh namespace, the end points, one balancer, one workload.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use crate::Arguments;
 use crate::balancer::{Balancer, Cpus, EndPoints};
+use crate::config::Size;
 use crate::sample::{Context, Sample, Void};
 use crate::server::Service;
 use crate::sys;
-use crate::target::{self, Splicing, Target};
+use crate::target::{self, Kind, Splicing, Target};
 use crate::tools::{Server, Tool};
 use crate::usage::{self, CpuTime, HostTime};
 use crate::workload::Workload;
@@ -45,6 +46,8 @@ pub(crate) struct Bed<'a> {
     pub(crate) balancer: Option<Balancer>,
     /// Connections that every process's descriptor limit has room for.
     pub(crate) connections_max: u64,
+    /// Flows of UDP that the balancer has room for.
+    pub(crate) flows_max: u64,
     pub(crate) seconds: f64,
     pub(crate) warm_up: Duration,
     pub(crate) quick: bool,
@@ -78,30 +81,41 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
     // On a CPU of the balancer, realtime ends would keep it from running.
     let realtime = workload == Workload::Mixed && !cpus.shared && sys::set_realtime(true).is_ok();
     sys::set_realtime(false)?;
-    let end_points = EndPoints::start(realtime)?;
+    let datagrams = workload.datagrams();
+    let end_points = match datagrams {
+        None => EndPoints::start(realtime)?,
+        Some(datagrams) => EndPoints::start_datagrams(datagrams.ends, datagrams.servers)?,
+    };
     let tool_server = Tool::start_server(workload.tools(), arguments)?;
     let mut servers: Vec<(Service, u16)> = Vec::new();
-    servers.extend(
-        Service::OWN
-            .into_iter()
-            .zip(end_points.ports.iter().copied()),
-    );
+    let ports = end_points.ports.iter().copied();
+    match datagrams {
+        None => servers.extend(Service::OWN.into_iter().zip(ports)),
+        Some(datagrams) => {
+            let ports = ports.take(datagrams.servers);
+            servers.extend(ports.map(|port| (Service::Datagrams, port)));
+        }
+    }
     servers.extend(
         tool_server
             .iter()
             .map(|server| (server.service, server.port)),
     );
+    let flows_max = match datagrams {
+        None => 0,
+        Some(datagrams) => flows_max(target.kind, datagrams.flows)?,
+    };
+    let size = Size {
+        connections: connections_max,
+        flows: flows_max,
+        one_reply: datagrams.is_some_and(|datagrams| datagrams.one_reply),
+    };
     let balancer = match &target.program {
         None => None,
         Some(program) => {
             let directory = &arguments.directory;
             Some(Balancer::start(
-                target,
-                program,
-                &servers,
-                connections_max,
-                directory,
-                &cpus,
+                target, program, &servers, size, directory, &cpus,
             )?)
         }
     };
@@ -112,6 +126,7 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
         servers,
         balancer,
         connections_max,
+        flows_max,
         seconds: arguments.seconds.unwrap_or(1.0),
         warm_up: if arguments.quick {
             WARM_UP_QUICK
@@ -156,7 +171,24 @@ fn make_room(splice: bool) -> Result<u64, Void> {
     Ok(room.min(CONNECTIONS_MAX))
 }
 
+/// How many flows of UDP a balancer can have: all that are wanted, or as many as it may open
+/// descriptors where it needs one for each.
+fn flows_max(kind: Kind, wanted: u64) -> Result<u64, Void> {
+    let limit = sys::raise_descriptor_limit(wanted + DESCRIPTORS_SPARE);
+    let room = limit.context("descriptor limit")? - DESCRIPTORS_SPARE;
+    Ok(match kind {
+        Kind::Nginx | Kind::Envoy => wanted.min(room),
+        Kind::Direct | Kind::Tidegate | Kind::Haproxy => wanted,
+    })
+}
+
 impl Bed<'_> {
+    /// Where a client of the servers of UDP sends to.
+    pub(crate) fn datagram_address(&self) -> SocketAddrV4 {
+        let port = self.address(Service::Datagrams).port();
+        SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)
+    }
+
     /// Where a client of a service connects to: the balancer, or the end point itself.
     pub(crate) fn address(&self, service: Service) -> SocketAddr {
         if let Some(balancer) = &self.balancer {

@@ -199,14 +199,39 @@ fn cpu_list(list: &str) -> impl Iterator<Item = usize> {
 /// Whether anybody in this network namespace listens on a port.
 pub(crate) fn listens(port: u16) -> bool {
     const LISTENING: &str = "0A";
-    let suffix = format!(":{port:04X}");
     // Server and balancers are told IPv4 addresses; Linux lists them here.
-    let text = fs::read_to_string("/proc/self/net/tcp").unwrap_or_default();
+    has_socket("tcp", port, LISTENING)
+}
+
+/// Whether anybody in this network namespace has a socket of UDP on a port.
+pub(crate) fn receives(port: u16) -> bool {
+    const UNCONNECTED: &str = "07";
+    has_socket("udp", port, UNCONNECTED)
+}
+
+fn has_socket(table: &str, port: u16, state: &str) -> bool {
+    let suffix = format!(":{port:04X}");
+    let text = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
     text.lines().skip(1).any(|line| {
         let mut fields = line.split_whitespace().skip(1);
-        let (local, state) = (fields.next(), fields.nth(1));
-        local.is_some_and(|local| local.ends_with(&suffix)) && state == Some(LISTENING)
+        let (local, found) = (fields.next(), fields.nth(1));
+        local.is_some_and(|local| local.ends_with(&suffix)) && found == Some(state)
     })
+}
+
+/// Bytes of all objects of the kernel's slab caches, of the whole machine; `None` without the
+/// right to see them.
+pub(crate) fn slab_bytes() -> Option<u64> {
+    let text = fs::read_to_string("/proc/slabinfo").ok()?;
+    let of = |line: &str| {
+        // name active_objs num_objs objsize ...
+        let mut fields = line.split_whitespace().skip(1);
+        let active: u64 = fields.next()?.parse().ok()?;
+        let bytes: u64 = fields.nth(1)?.parse().ok()?;
+        Some(active * bytes)
+    };
+    let caches = text.lines().filter(|line| !line.starts_with('#'));
+    Some(caches.filter_map(of).sum())
 }
 
 /// TIME_WAIT entries of this network namespace.

@@ -9,10 +9,12 @@ use crate::columns;
 pub(crate) use crate::columns::{Better, Column};
 use crate::load::connects::ClosesFirst;
 use crate::measure;
+use crate::measure_udp;
 use crate::run::Bed;
 use crate::sample::{Sample, Void};
+use crate::server::datagrams::Ends;
 use crate::server::http::Page;
-use crate::target::{Kind, Target};
+use crate::target::{Kind, Splicing, Target};
 use crate::tools::{self, Tool};
 
 /// Source ports of the kernel's default range, and of the range of `crc64full`.
@@ -46,10 +48,20 @@ pub(crate) enum Workload {
     Wrkclose,
     Redis50,
     Idle9000,
+    Udp1,
+    Udp64,
+    Udp1000,
+    Udp1000x64,
+    Udpbulk,
+    Udp8k,
+    Udpone,
+    Udptrain,
+    Udpnew,
+    Udpidle,
 }
 
 /// Names for several workloads at once.
-const GROUPS: [(&str, &[Workload]); 6] = [
+const GROUPS: [(&str, &[Workload]); 7] = [
     (
         "messages",
         &[
@@ -91,10 +103,25 @@ const GROUPS: [(&str, &[Workload]); 6] = [
             Workload::Redis50,
         ],
     ),
+    (
+        "udp",
+        &[
+            Workload::Udp1,
+            Workload::Udp64,
+            Workload::Udp1000,
+            Workload::Udp1000x64,
+            Workload::Udpbulk,
+            Workload::Udp8k,
+            Workload::Udpone,
+            Workload::Udptrain,
+            Workload::Udpnew,
+            Workload::Udpidle,
+        ],
+    ),
 ];
 
 /// One of each kind, which fit into a minute; the programs of others measure whole seconds.
-pub(crate) const QUICK: [Workload; 11] = [
+pub(crate) const QUICK: [Workload; 13] = [
     Workload::Rr1,
     Workload::Rr64,
     Workload::Rr64k64,
@@ -106,7 +133,20 @@ pub(crate) const QUICK: [Workload; 11] = [
     Workload::Crc64full,
     Workload::Wrkclose,
     Workload::Redis50,
+    Workload::Udp64,
+    Workload::Udpone,
 ];
+
+/// Servers of UDP behind a balancer, and how it has to treat them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Datagrams {
+    pub(crate) ends: Ends,
+    pub(crate) servers: usize,
+    /// Flows that a balancer must have room for.
+    pub(crate) flows: u64,
+    /// A flow ends with its first reply.
+    pub(crate) one_reply: bool,
+}
 
 /// What a word of `--only` stands for.
 #[derive(Clone, Debug)]
@@ -167,6 +207,16 @@ impl Workload {
             Workload::Wrkclose => "HTTP, one 64 B answer per connection, 64 at a time, by wrk",
             Workload::Redis50 => "SET, then GET on 50 kept connections, by redis-benchmark",
             Workload::Idle9000 => "9,000 idle connections after one 64 B exchange each",
+            Workload::Udp1 => "UDP, 64 B echo, 1 flow",
+            Workload::Udp64 => "UDP, 64 B echo, 64 flows",
+            Workload::Udp1000 => "UDP, 64 B echo, 1,000 flows",
+            Workload::Udp1000x64 => "UDP, 64 B echo, 1,000 flows over 64 servers",
+            Workload::Udpbulk => "UDP, 1,200 B echo, 4 flows with 32 in flight each",
+            Workload::Udp8k => "UDP, 8,000 B echo, 1 flow with 16 in flight",
+            Workload::Udpone => "UDP, 1,200 B one way at full rate, 4 flows",
+            Workload::Udptrain => "the same in trains of 16, cut by the sender's kernel",
+            Workload::Udpnew => "UDP, a flow for each 64 B echo, ends with the reply; 64 at a time",
+            Workload::Udpidle => "UDP, 50,000 idle flows over 16 servers after one 64 B echo each",
         }
     }
 
@@ -192,7 +242,61 @@ impl Workload {
             Workload::Crs64 | Workload::Crc64 | Workload::Crc64full => &columns::CONNECTS,
             Workload::Redis50 => &columns::REDIS,
             Workload::Idle9000 => &columns::IDLE,
+            Workload::Udp1
+            | Workload::Udp64
+            | Workload::Udp1000
+            | Workload::Udp1000x64
+            | Workload::Udpbulk
+            | Workload::Udp8k => &columns::DATAGRAMS,
+            Workload::Udpnew => &columns::FLOWS,
+            Workload::Udpone | Workload::Udptrain => &columns::ONE_WAY,
+            Workload::Udpidle => &columns::IDLE_FLOWS,
         }
+    }
+
+    /// The servers of a workload of UDP.
+    pub(crate) fn datagrams(self) -> Option<Datagrams> {
+        let plain = Datagrams {
+            ends: Ends::Echo,
+            servers: 1,
+            flows: 10_000,
+            one_reply: false,
+        };
+        let datagrams = match self {
+            Workload::Udp1
+            | Workload::Udp64
+            | Workload::Udp1000
+            | Workload::Udpbulk
+            | Workload::Udp8k => plain,
+            Workload::Udp1000x64 => Datagrams {
+                servers: 64,
+                ..plain
+            },
+            Workload::Udpone => Datagrams {
+                ends: Ends::Sink,
+                ..plain
+            },
+            Workload::Udptrain => Datagrams {
+                ends: Ends::JoiningSink,
+                ..plain
+            },
+            Workload::Udpnew => Datagrams {
+                one_reply: true,
+                ..plain
+            },
+            Workload::Udpidle => Datagrams {
+                servers: 16,
+                flows: measure_udp::IDLE_FLOWS_MAX,
+                ..plain
+            },
+            _ => return None,
+        };
+        Some(datagrams)
+    }
+
+    /// Whether its rows are about memory, and nothing is done while it is measured.
+    pub(crate) fn is_idle(self) -> bool {
+        matches!(self, Workload::Idle9000 | Workload::Udpidle)
     }
 
     /// The programs of others that take part, beside the balancer.
@@ -206,9 +310,31 @@ impl Workload {
     }
 
     /// Whether a target can be measured: without a balancer, nobody's memory grows, and the
-    /// realtime end points of `mixed` would leave nothing to the bulk ones.
+    /// realtime end points of `mixed` would leave nothing to the bulk ones. Nothing of UDP is
+    /// spliced.
     pub(crate) fn applies_to(self, target: &Target) -> bool {
-        target.kind != Kind::Direct || !matches!(self, Workload::Mixed | Workload::Idle9000)
+        if target.kind == Kind::Direct {
+            return !self.is_idle() && self != Workload::Mixed;
+        }
+        let Some(datagrams) = self.datagrams() else {
+            return true;
+        };
+        let can = self.unable(target, datagrams).is_none();
+        can && target.splicing == Splicing::Unsaid
+    }
+
+    /// What a target lacks for a workload of UDP.
+    fn unable(self, target: &Target, datagrams: Datagrams) -> Option<&'static str> {
+        match target.kind {
+            Kind::Haproxy => Some("has no UDP"),
+            Kind::Envoy if datagrams.one_reply => Some("cannot end a flow with a reply"),
+            _ => None,
+        }
+    }
+
+    /// Why a target has no row, where that is for what it lacks.
+    pub(crate) fn lacks(self, target: &Target) -> Option<&'static str> {
+        self.unable(target, self.datagrams()?)
     }
 
     /// Whether the namespace is left with a table full of TIME_WAIT entries.
@@ -254,6 +380,15 @@ impl Workload {
             Workload::Wrkclose => tools::measure_wrk(bed, 64, Page::Small, true),
             Workload::Redis50 => tools::measure_redis(bed, 50),
             Workload::Idle9000 => measure::idle(bed),
+            Workload::Udp1 => measure_udp::exchange(bed, 1, 1, 64),
+            Workload::Udp64 => measure_udp::exchange(bed, 64, 1, 64),
+            Workload::Udp1000 | Workload::Udp1000x64 => measure_udp::exchange(bed, 1_000, 1, 64),
+            Workload::Udpbulk => measure_udp::exchange(bed, 4, 32, 1_200),
+            Workload::Udp8k => measure_udp::exchange(bed, 1, 16, 8_000),
+            Workload::Udpone => measure_udp::one_way(bed, false),
+            Workload::Udptrain => measure_udp::one_way(bed, true),
+            Workload::Udpnew => measure_udp::new_flows(bed, 64),
+            Workload::Udpidle => measure_udp::idle(bed),
         }
     }
 }

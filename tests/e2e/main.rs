@@ -58,5 +58,6 @@ mod transparent;
 mod udp;
 mod udp_checks;
 mod udp_flows;
+mod udp_programs;
 mod unavailable;
 mod waking;

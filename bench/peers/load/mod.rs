@@ -6,7 +6,9 @@
 
 pub(crate) mod bulk;
 pub(crate) mod connects;
+pub(crate) mod datagrams;
 pub(crate) mod exchange;
+pub(crate) mod one_way;
 
 use std::net::SocketAddr;
 use std::net::TcpStream;
@@ -67,7 +69,7 @@ pub(crate) fn message(connection: u32, sequence: u64) -> [u8; MESSAGE_BYTES] {
 }
 
 /// A message of `bytes`, the number still missing; `pattern` has what follows the small message.
-fn long_message(connection: u32, bytes: usize, pattern: &[u8]) -> Vec<u8> {
+pub(crate) fn long_message(connection: u32, bytes: usize, pattern: &[u8]) -> Vec<u8> {
     // Every connection has a piece of its own of the pattern, as far as it goes.
     let begin = connection as usize * 997 % (pattern.len() - bytes);
     let mut long = pattern[begin..begin + bytes].to_vec();
@@ -77,7 +79,7 @@ fn long_message(connection: u32, bytes: usize, pattern: &[u8]) -> Vec<u8> {
 }
 
 /// Gives a message its number.
-fn stamp(message: &mut [u8], sequence: u64) {
+pub(crate) fn stamp(message: &mut [u8], sequence: u64) {
     for piece in message.chunks_mut(STAMP_EVERY_BYTES) {
         piece[..8].copy_from_slice(&sequence.to_le_bytes());
     }
@@ -87,6 +89,19 @@ fn stamp(message: &mut [u8], sequence: u64) {
 pub(crate) fn message_bytes(begin: &[u8]) -> usize {
     let field = begin[LENGTH_AT..].first_chunk().copied();
     field.map_or(0, |field| u32::from_le_bytes(field) as usize)
+}
+
+/// The number of a message; `None` if it is shorter than a small one.
+pub(crate) fn message_sequence(message: &[u8]) -> Option<u64> {
+    let whole = message.len() >= MESSAGE_BYTES;
+    let field = message.first_chunk().copied();
+    field.filter(|_| whole).map(u64::from_le_bytes)
+}
+
+/// Whose a message is.
+pub(crate) fn message_connection(begin: &[u8]) -> u32 {
+    let field = begin[8..].first_chunk().copied();
+    field.map_or(0, u32::from_le_bytes)
 }
 
 /// Waits for events, at most until the deadline; an empty slice means that it has come.

@@ -5,6 +5,7 @@
 //! also happens when the process that started it dies.
 
 mod answer;
+pub(crate) mod datagrams;
 pub(crate) mod http;
 mod source;
 
@@ -39,6 +40,8 @@ pub(crate) enum Service {
     Iperf,
     /// A redis-server.
     Redis,
+    /// Servers of UDP, in a process of end points that has nothing else.
+    Datagrams,
 }
 
 impl Service {
@@ -58,6 +61,7 @@ impl Service {
             Service::Http => "http",
             Service::Iperf => "iperf",
             Service::Redis => "redis",
+            Service::Datagrams => "datagrams",
         }
     }
 }
@@ -90,6 +94,20 @@ pub(crate) fn serve(realtime: bool) -> ExitCode {
     io::stdout()
         .flush()
         .expect("the run process reads the ports");
+    let _ = io::stdin().read(&mut [0]);
+    ExitCode::SUCCESS
+}
+
+/// Serves UDP until the input closes.
+pub(crate) fn serve_datagrams(ends: datagrams::Ends, count: usize) -> ExitCode {
+    thread::spawn(move || {
+        let outcome = datagrams::serve(ends, count);
+        eprintln!(
+            "peers: service {} ended: {outcome:?}",
+            Service::Datagrams.name()
+        );
+        std::process::exit(1);
+    });
     let _ = io::stdin().read(&mut [0]);
     ExitCode::SUCCESS
 }

@@ -170,13 +170,18 @@ impl DatagramClient {
         self.socket
             .set_read_timeout(Some(bound))
             .expect("read timeout");
-        match self.socket.recv_from(&mut buffer) {
-            Ok((count, from)) => {
-                buffer.truncate(count);
-                Some((buffer, from))
+        let begun = Stopwatch::start();
+        loop {
+            match self.socket.recv_from(&mut buffer) {
+                Ok((count, from)) => {
+                    buffer.truncate(count);
+                    return Some((buffer, from));
+                }
+                // Interrupted before its time, it waits again, for the whole of it.
+                Err(error) if is_nothing(&error) && begun.elapsed() < bound => {}
+                Err(error) if is_nothing(&error) => return None,
+                Err(error) => panic!("receive: {error}"),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
-            Err(error) => panic!("receive: {error}"),
         }
     }
 
@@ -417,12 +422,19 @@ impl Drop for DatagramServer {
     }
 }
 
+/// Whether a receive has only ended without a datagram: by its timeout, or because the process was
+/// interrupted, which happens while another test starts a program.
+fn is_nothing(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, WouldBlock};
+    matches!(error.kind(), Interrupted | WouldBlock)
+}
+
 fn serve(socket: &UdpSocket, shared: &Shared, answer: &Answer, keeps: bool) {
     let mut buffer = vec![0; LENGTH_MAX + 21];
     while !shared.stop.load(SeqCst) {
         let (count, from) = match socket.recv_from(&mut buffer) {
             Ok(arrived) => arrived,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            Err(error) if is_nothing(&error) => continue,
             Err(error) => panic!("a server receives: {error}"),
         };
         let bytes = buffer[..count].to_vec();
