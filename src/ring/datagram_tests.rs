@@ -119,7 +119,7 @@ fn options() -> DatagramListenOptions {
         fragment: true,
         gro: true,
         steering: true,
-        rcvbuf: None,
+        rcvbuf: 4 << 20,
         sndbuf: None,
     }
 }

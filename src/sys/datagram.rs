@@ -9,7 +9,7 @@ mod send;
 pub mod steering;
 
 pub use errors::{Undelivered, UndeliveredReason, address, undelivered};
-pub use listen::{DatagramListenOptions, Listening, RECEIVE_BUFFER};
+pub use listen::{DatagramListenOptions, Listening};
 pub use open::{DatagramOptions, open};
 pub use send::{Outgoing, send};
 

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use super::{Entry, ListenerKey, Options, Registry, is_in_use, proxy_name};
 use crate::base::receive::Capability;
 use crate::config::plan::{Endpoint, Listener, Plan};
-use crate::sys::datagram::{self, DatagramListenOptions, RECEIVE_BUFFER, listen, steering};
+use crate::sys::datagram::{self, DatagramListenOptions, listen, steering};
 use crate::sys::socket::ListenError;
 
 impl Registry {
@@ -106,10 +106,11 @@ impl Registry {
 
     fn note_short_buffer(&mut self, plan: &Plan, listener: &Listener, bytes: u32) {
         let (proxy, place) = (proxy_name(plan, listener), &listener.place);
+        let wanted = plan.global.udp_rcvbuf;
         self.warnings.push(format!(
             "Proxy '{proxy}': the receive buffer of the 'bind' at [{place}] is {bytes} bytes, not \
-             {RECEIVE_BUFFER}, and bursts of datagrams may be dropped: raise net.core.rmem_max (sysctl -w \
-             net.core.rmem_max={RECEIVE_BUFFER})"
+             {wanted}, and bursts of datagrams may be dropped: raise net.core.rmem_max (sysctl -w \
+             net.core.rmem_max={wanted})"
         ));
     }
 }
@@ -126,7 +127,7 @@ fn options_of(plan: &Plan, listener: &Listener) -> DatagramListenOptions {
         fragment: udp.is_none_or(|udp| udp.fragment),
         gro: may(Capability::Gro),
         steering: may(Capability::Steering),
-        rcvbuf: plan.global.rcvbuf_client,
+        rcvbuf: plan.global.udp_rcvbuf,
         sndbuf: plan.global.sndbuf_client,
     }
 }

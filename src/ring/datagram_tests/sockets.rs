@@ -9,7 +9,7 @@ use crate::base::source::Source;
 use crate::ring::{
     DatagramKernel, DatagramOptions, Errno, Fd, Inbox, Kernel, Outgoing, UndeliveredReason,
 };
-use crate::sys::datagram::{self, DatagramListenOptions, listen, steering};
+use crate::sys::datagram::{DatagramListenOptions, listen, steering};
 use crate::sys::stream;
 
 #[test]
@@ -94,7 +94,7 @@ fn what_must_not_be_fragmented_is_refused_and_told_once() {
 #[test]
 fn drops_are_counted_by_the_kernel() {
     let small = DatagramListenOptions {
-        rcvbuf: Some(8 << 10),
+        rcvbuf: 8 << 10,
         ..options()
     };
     let ring = Ring::new();
@@ -219,6 +219,6 @@ fn a_group_is_closed_to_others() {
     let got = socket2::SockRef::from(&bound.sockets[0])
         .recv_buffer_size()
         .unwrap();
-    let bytes = bound.short_buffer.unwrap_or(datagram::RECEIVE_BUFFER);
+    let bytes = bound.short_buffer.unwrap_or(options().rcvbuf);
     assert_eq!(got, 2 * bytes as usize);
 }

@@ -8,10 +8,6 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use super::{RECEIVE, SEND, set_buffer, set_common};
 use crate::sys::socket::{ListenError, set_option, set_transparent};
 
-/// Bytes asked for each way of a listener's buffers. The kernel's usual 208 KiB hold 256 small
-/// datagrams, less than a burst of a millisecond.
-pub const RECEIVE_BUFFER: u32 = 4 << 20;
-
 /// Options of a listening datagram socket.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct DatagramListenOptions {
@@ -28,8 +24,9 @@ pub struct DatagramListenOptions {
     pub gro: bool,
     /// Whether the group is to be steered (`steering`); by the kernel's choice otherwise.
     pub steering: bool,
-    /// SO_RCVBUF in bytes; `None` = [`RECEIVE_BUFFER`].
-    pub rcvbuf: Option<u32>,
+    /// SO_RCVBUF in bytes. The kernel's usual 208 KiB hold 256 small datagrams, less than a burst
+    /// of a millisecond.
+    pub rcvbuf: u32,
     /// SO_SNDBUF in bytes; `None` = the same.
     pub sndbuf: Option<u32>,
 }
@@ -124,10 +121,8 @@ fn open(
     if options.transparent {
         set_transparent(&socket, address).map_err(ListenError::of("transparent"))?;
     }
-    let wanted = options.rcvbuf.unwrap_or(RECEIVE_BUFFER);
-    let got = set_buffer(&socket, RECEIVE, wanted)?;
-    set_buffer(&socket, SEND, options.sndbuf.unwrap_or(RECEIVE_BUFFER))?;
-    // Who asks for a size by name gets what there is, as with TCP.
-    let short = options.rcvbuf.is_none() && got < wanted;
+    let got = set_buffer(&socket, RECEIVE, options.rcvbuf)?;
+    set_buffer(&socket, SEND, options.sndbuf.unwrap_or(options.rcvbuf))?;
+    let short = got < options.rcvbuf;
     Ok((socket, short.then_some(got)))
 }
