@@ -58,6 +58,7 @@ mod transparent;
 mod udp;
 mod udp_checks;
 mod udp_flows;
+mod udp_keys;
 mod udp_programs;
 mod unavailable;
 mod waking;

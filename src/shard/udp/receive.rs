@@ -123,7 +123,9 @@ impl<K: Kernel> Shard<K> {
         }
         let mut left = Some(arrival.payload);
         while let Some(payload) = left {
-            let Some(id) = self.flow_of(udp, &key, payload, None) else {
+            // What came together with it says nothing of the first one's server.
+            let (first, _) = split(payload, arrival.segment, 1);
+            let Some(id) = self.flow_of(udp, &key, first, None) else {
                 // What refuses one refuses all of its kind.
                 return;
             };

@@ -148,8 +148,13 @@ impl DatagramClient {
                 payload(self.flow, number, length)
             })
             .collect();
-        let pieces: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
-        let segment = u16::try_from(length).expect("a length of a segment");
+        self.send_together(&pieces);
+    }
+
+    /// Sends datagrams in one go: all have the length of the first, the last one at most that.
+    pub(crate) fn send_together(&self, datagrams: &[Vec<u8>]) {
+        let pieces: Vec<_> = datagrams.iter().map(|piece| IoSlice::new(piece)).collect();
+        let segment = u16::try_from(datagrams[0].len()).expect("a length of a segment");
         let target = SockaddrStorage::from(self.target);
         let sent = sendmsg(
             self.socket.as_raw_fd(),
