@@ -252,9 +252,9 @@ impl Backend {
         }
     }
 
-    /// The server that knows the connection of a datagram, as its connection ID says (`quic-lb`): in
-    /// service, if only to be drained. `None` = nothing is known; the algorithm decides. No count is
-    /// taken.
+    /// The server that knows the connection of a datagram, as its connection ID says
+    /// (`quic-lb`), in service, if only to be drained. `None` = nothing is known; the algorithm
+    /// decides. No count is taken.
     pub fn server_of_datagram(&self, datagram: &[u8]) -> Option<&Arc<Server>> {
         let index = self.server_ids.as_ref()?.find(datagram)?;
         let server = &self.servers[index];
