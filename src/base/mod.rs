@@ -1,6 +1,7 @@
 //! Plain building blocks with no knowledge of sockets, config or proxies.
 
 pub mod address;
+pub mod bencode;
 pub mod counters;
 pub mod digest;
 pub mod hash;

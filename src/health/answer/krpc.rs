@@ -1,16 +1,12 @@
 //! KRPC (BEP 5): a ping of a DHT node, and what it says to it.
 //!
-//! Only as much of the encoding is read as says whether it is the answer: the outermost dictionary,
-//! and the lengths of what is in it.
+//! Only as much is looked at as says whether it is the answer: what is in the outermost dictionary.
 
 use super::{Judgement, told};
+use crate::base::bencode::{Entry, Reader};
 
 /// The id that a check says it has. It is read-only (BEP 43), so that no node remembers it.
 const ID: &[u8; 20] = b"tidegate dht checks.";
-/// Dictionaries and lists in one another, at most.
-const DEPTH_MAX: usize = 16;
-/// Digits of a number, at most; of a length, far fewer are of use.
-const DIGITS_MAX: usize = 20;
 
 /// The query `ping` with a transaction's id.
 pub(in crate::health) fn ping(transaction: [u8; 2]) -> Vec<u8> {
@@ -21,81 +17,45 @@ pub(in crate::health) fn ping(transaction: [u8; 2]) -> Vec<u8> {
 
 /// What a datagram says to the ping of a transaction; `More` if it isn't its answer.
 pub(in crate::health) fn judge(transaction: [u8; 2], bytes: &[u8]) -> Judgement {
+    answer(transaction, bytes).unwrap_or(Judgement::More)
+}
+
+fn answer(transaction: [u8; 2], bytes: &[u8]) -> Option<Judgement> {
     let (mut is_ours, mut kind, mut error) = (false, None, None);
-    let mut rest = bytes.strip_prefix(b"d").unwrap_or_default();
-    while rest.first() != Some(&b'e') {
-        let entry = text(rest).and_then(|(key, rest)| Some((key, skipped(rest)?)));
-        let Some((key, (value, after))) = entry else {
-            return Judgement::More;
-        };
-        rest = after;
-        match key {
-            b"t" => is_ours = text(value).is_some_and(|(text, _)| text == transaction),
-            b"y" => kind = text(value).map(|(text, _)| text),
-            b"e" => error = Some(value),
-            _ => {}
+    let mut reader = Reader::new(bytes);
+    reader.begin_dictionary()?;
+    while let Entry::Named(name) = reader.entry()? {
+        match name {
+            b"t" => is_ours = reader.string()? == transaction,
+            b"y" => kind = Some(reader.string()?),
+            b"e" => {
+                error = Some(reader);
+                reader.pass_over()?;
+            }
+            _ => reader.pass_over()?,
         }
     }
-    match kind {
-        Some(b"r") if is_ours => Judgement::passed(0, None, String::new()),
-        Some(b"e") if is_ours => {
-            let (code, words) = error.map_or((None, String::new()), error_of);
-            Judgement::refused(code, words)
+    match kind? {
+        b"r" if is_ours => Some(Judgement::passed(0, None, String::new())),
+        b"e" if is_ours => {
+            let (code, words) = error.and_then(error_of).unwrap_or_default();
+            Some(Judgement::refused(code, words))
         }
-        _ => Judgement::More,
+        _ => None,
     }
 }
 
 /// Code and words of an error: a list of a number and a text.
-fn error_of(list: &[u8]) -> (Option<u16>, String) {
-    let read = || {
-        let (number, words) = skipped(list.strip_prefix(b"l")?)?;
-        let number = number.strip_prefix(b"i")?.strip_suffix(b"e")?;
-        let code = str::from_utf8(number).ok()?.parse().ok()?;
-        Some((Some(code), told(text(words)?.0)))
-    };
-    read().unwrap_or_default()
-}
-
-/// The text that bytes begin with, and what follows it.
-fn text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let digits = bytes.iter().take(DIGITS_MAX);
-    let digits = digits.take_while(|byte| byte.is_ascii_digit()).count();
-    let (length, rest) = bytes.split_at(digits);
-    let length: usize = str::from_utf8(length).ok()?.parse().ok()?;
-    rest.strip_prefix(b":")?.split_at_checked(length)
-}
-
-/// The value of whatever kind that bytes begin with, and what follows it.
-fn skipped(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (mut rest, mut depth) = (bytes, 0);
-    loop {
-        rest = match rest.first()? {
-            b'0'..=b'9' => text(rest)?.1,
-            b'i' => {
-                let end = rest.iter().take(DIGITS_MAX + 3).position(|b| *b == b'e')?;
-                &rest[end + 1..]
-            }
-            b'l' | b'd' if depth < DEPTH_MAX => {
-                depth += 1;
-                rest = &rest[1..];
-                continue;
-            }
-            b'e' if depth > 0 => {
-                depth -= 1;
-                &rest[1..]
-            }
-            _ => return None,
-        };
-        if depth == 0 {
-            return Some(bytes.split_at(bytes.len() - rest.len()));
-        }
-    }
+fn error_of(mut reader: Reader<'_>) -> Option<(Option<u16>, String)> {
+    reader.begin_list()?;
+    let code = str::from_utf8(reader.integer()?).ok()?.parse().ok()?;
+    Some((Some(code), told(reader.string()?)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::bencode::DEPTH_MAX;
 
     fn verdict(bytes: &[u8]) -> String {
         match judge(*b"aa", bytes) {

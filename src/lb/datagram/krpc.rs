@@ -2,7 +2,9 @@
 //!
 //! A query about an info hash or a target belongs where that is stored; a query without one and a
 //! response belong to the node that sends them. Keys are expected in any order, though bencode
-//! sorts them: not all nodes do. Of values that are passed over only the extent is read.
+//! sorts them: not all nodes do.
+
+use crate::base::bencode::{Entry, Reader};
 
 /// Bytes of node ids, info hashes and targets.
 pub const ID_LENGTH: usize = 20;
@@ -11,16 +13,6 @@ pub const ID_LENGTH: usize = 20;
 /// the largest values that they store (BEP 44) have 1,000 bytes.
 pub const MESSAGE_MAX: usize = 4_096;
 
-/// Deepest lists and dictionaries inside a value that is passed over. Stored values may be nested
-/// at will, but nobody has a reason to.
-const DEPTH_MAX: usize = 16;
-
-/// Most digits of a string's length: those of the longest message.
-const LENGTH_DIGITS_MAX: usize = 4;
-
-/// Most digits of an integer: those of 64 bits.
-const INTEGER_DIGITS_MAX: usize = 20;
-
 /// What servers are chosen by: the `info_hash` of a query, else its `target`, else the `id` of its
 /// sender; of a response the `id` of its sender. `None` = this is no such message: cut off,
 /// malformed, an error message, an id of another length.
@@ -28,19 +20,19 @@ pub fn key(datagram: &[u8]) -> Option<&[u8; ID_LENGTH]> {
     if datagram.len() > MESSAGE_MAX {
         return None;
     }
-    let mut reader = Reader { rest: datagram };
+    let mut reader = Reader::new(datagram);
     let mut kind = None;
     let (mut query, mut response) = (Body::default(), Body::default());
     reader.begin_dictionary()?;
     while let Entry::Named(name) = reader.entry()? {
         match name {
             b"y" => kind = kind.or(Some(reader.string()?)),
-            b"a" => query = reader.body()?,
-            b"r" => response = reader.body()?,
+            b"a" => query = Body::read(&mut reader)?,
+            b"r" => response = Body::read(&mut reader)?,
             _ => reader.pass_over()?,
         }
     }
-    if !reader.rest.is_empty() {
+    if !reader.is_at_end() {
         return None;
     }
     let key = match kind? {
@@ -59,94 +51,19 @@ struct Body<'a> {
     id: Option<&'a [u8]>,
 }
 
-/// What comes next in a dictionary.
-enum Entry<'a> {
-    Named(&'a [u8]),
-    End,
-}
-
-/// The part of a message that has not been read yet. `None` of any of its steps: it is malformed.
-struct Reader<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Reader<'a> {
-    fn begin_dictionary(&mut self) -> Option<()> {
-        self.rest = self.rest.strip_prefix(b"d")?;
-        Some(())
-    }
-
-    fn entry(&mut self) -> Option<Entry<'a>> {
-        if let Some(rest) = self.rest.strip_prefix(b"e") {
-            self.rest = rest;
-            return Some(Entry::End);
-        }
-        self.string().map(Entry::Named)
-    }
-
-    fn body(&mut self) -> Option<Body<'a>> {
+impl<'a> Body<'a> {
+    fn read(reader: &mut Reader<'a>) -> Option<Body<'a>> {
         let mut body = Body::default();
-        self.begin_dictionary()?;
-        while let Entry::Named(name) = self.entry()? {
+        reader.begin_dictionary()?;
+        while let Entry::Named(name) = reader.entry()? {
             match name {
-                b"info_hash" => body.info_hash = Some(self.string()?),
-                b"target" => body.target = Some(self.string()?),
-                b"id" => body.id = Some(self.string()?),
-                _ => self.pass_over()?,
+                b"info_hash" => body.info_hash = Some(reader.string()?),
+                b"target" => body.target = Some(reader.string()?),
+                b"id" => body.id = Some(reader.string()?),
+                _ => reader.pass_over()?,
             }
         }
         Some(body)
-    }
-
-    /// The digits at the front, and what follows them.
-    fn digits(text: &'a [u8], most: usize) -> Option<(&'a [u8], &'a [u8])> {
-        let is_digit = |byte: &u8| byte.is_ascii_digit();
-        let count = text.iter().take(most + 1).take_while(|byte| is_digit(byte));
-        let count = count.count();
-        (1..=most).contains(&count).then(|| text.split_at(count))
-    }
-
-    fn string(&mut self) -> Option<&'a [u8]> {
-        let (digits, rest) = Reader::digits(self.rest, LENGTH_DIGITS_MAX)?;
-        if digits.len() > 1 && digits[0] == b'0' {
-            return None;
-        }
-        let digit = |length, digit: &u8| length * 10 + usize::from(digit - b'0');
-        let length = digits.iter().fold(0, digit);
-        let (string, rest) = rest.strip_prefix(b":")?.split_at_checked(length)?;
-        self.rest = rest;
-        Some(string)
-    }
-
-    fn integer(&mut self) -> Option<()> {
-        let text = self.rest.strip_prefix(b"i")?;
-        let text = text.strip_prefix(b"-").unwrap_or(text);
-        let (_, rest) = Reader::digits(text, INTEGER_DIGITS_MAX)?;
-        self.rest = rest.strip_prefix(b"e")?;
-        Some(())
-    }
-
-    /// A value of any kind. Inside of it dictionaries are read as lists.
-    fn pass_over(&mut self) -> Option<()> {
-        let mut depth = 0usize;
-        loop {
-            match self.rest.first()? {
-                b'i' => self.integer()?,
-                b'd' | b'l' if depth == DEPTH_MAX => return None,
-                b'd' | b'l' => {
-                    depth += 1;
-                    self.rest = &self.rest[1..];
-                }
-                b'e' => {
-                    depth = depth.checked_sub(1)?;
-                    self.rest = &self.rest[1..];
-                }
-                _ => self.string().map(drop)?,
-            }
-            if depth == 0 {
-                return Some(());
-            }
-        }
     }
 }
 
@@ -154,6 +71,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::super::super::testing;
     use super::*;
+    use crate::base::bencode::DEPTH_MAX;
 
     /// The examples of BEP 5, in its order, and the keys that they have.
     const EXAMPLES: [(&[u8], Option<&[u8]>); 10] = [
