@@ -136,8 +136,9 @@ pub const MEMORY_PER_DIRECTION_MIN: u64 = 4096;
 pub const MEMORY_PER_FLOW: u64 = 512;
 
 /// What a shard has for datagrams: two inboxes of 128 buffers, each of which holds the longest
-/// datagram with what the kernel says of it (68 KiB).
-pub const MEMORY_OF_DATAGRAMS: u64 = 2 * 128 * (68 << 10);
+/// datagram with what the kernel says of it, and an entry of 16 bytes for each; some pages to begin
+/// on. `process::memory` asserts that they fit.
+pub const MEMORY_OF_DATAGRAMS: u64 = 2 * (128 * (69_952 + 16) + 4 * 4096);
 
 /// The part of the memory that a computed number of flows may take.
 pub const FLOWS_MEMORY_DIVISOR: u64 = 8;

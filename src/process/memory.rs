@@ -7,6 +7,9 @@
 use super::pipes::Wanted;
 use crate::config::plan::{Global, Plan};
 use crate::limits;
+use crate::ring::INBOXES_BYTES;
+
+const _: () = assert!(INBOXES_BYTES <= limits::MEMORY_OF_DATAGRAMS);
 
 /// What is to be shared.
 #[derive(Clone, Copy, Debug)]
@@ -42,13 +45,16 @@ impl Asked<'_> {
     /// What the process takes without a single session.
     fn fixed(&self) -> u64 {
         let rings = u64::from(self.global().ring_buffers) * limits::MEMORY_PER_RING_BUFFER;
-        let datagrams = if self.plan.has_datagrams() {
-            limits::MEMORY_OF_DATAGRAMS
-        } else {
-            0
-        };
-        let each = limits::MEMORY_PER_SHARD + rings + datagrams;
-        limits::MEMORY_OF_PROCESS + u64::from(self.shards) * each
+        let each = limits::MEMORY_PER_SHARD + rings;
+        limits::MEMORY_OF_PROCESS + u64::from(self.shards) * each + self.inboxes()
+    }
+
+    /// What the shards receive datagrams into.
+    fn inboxes(&self) -> u64 {
+        match self.plan.has_datagrams() {
+            true => u64::from(self.shards) * limits::MEMORY_OF_DATAGRAMS,
+            false => 0,
+        }
     }
 
     /// The least that the process can do with.
@@ -138,9 +144,13 @@ impl Asked<'_> {
             (None, None) => self.usual(),
         };
         let Some(rest) = limit.checked_sub(self.least()) else {
+            let of_datagrams = match self.inboxes() {
+                0 => String::new(),
+                bytes => format!(", {} of it to receive datagrams", mebibytes(bytes)),
+            };
             return Err(format!(
-                "memory-limit {} is too low: {} shards need {} without any connection. Raise it or \
-                 lower nbthread or tune.ring.buffers.",
+                "memory-limit {} is too low: {} shards need {} without any connection{of_datagrams}. \
+                 Raise it or lower nbthread or tune.ring.buffers.",
                 mebibytes(limit),
                 self.shards,
                 mebibytes(self.least())
@@ -320,6 +330,18 @@ mod tests {
             error.contains("memory-limit 8 MiB") && error.contains("2 shards"),
             "{error}"
         );
+        assert!(!error.contains("datagrams"), "{error}");
+        // Enough for two shards, and too little for what they receive datagrams into.
+        let mut relays = crate::process::budget::tests::datagrams();
+        relays.global.memory_limit = Some(60 * MIB);
+        let streams = plan(Some(60 * MIB), None);
+        assert!(asked(&streams, 1 << 40).share(10, false, NONE).is_ok());
+        let error = asked(&relays, 1 << 40).share(10, false, NONE).unwrap_err();
+        let expected = [
+            ", 35 MiB of it to receive datagrams.",
+            "memory-limit 60 MiB",
+        ];
+        assert!(expected.iter().all(|text| error.contains(text)), "{error}");
         let mut small = plan(Some(100 * MIB), None);
         let pipes = (500, Wanted::Configured(500), 1 << 20);
         let error = asked(&small, 1 << 40).share(10, false, pipes).unwrap_err();

@@ -31,7 +31,7 @@ pub use datagram::{
 };
 pub use errno::{AcceptError, ConnectError, Errno, ReceiveError, SendError};
 pub use token::{Op, Token};
-pub use uring::Uring;
+pub use uring::{INBOXES_BYTES, Uring};
 
 pub use crate::sys::stream::StreamOptions as SocketOptions;
 

@@ -8,6 +8,8 @@
 mod datagram;
 mod spin;
 
+pub use datagram::INBOXES_BYTES;
+
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;

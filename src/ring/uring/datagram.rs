@@ -26,6 +26,8 @@ const SIZE: u32 = 65_792;
 /// Bytes from one to the next: not a multiple of a page, or the beginnings of all buffers would
 /// share a few sets of the cache.
 const STRIDE: u32 = 69_952;
+/// Bytes of both inboxes, with the entries of their rings.
+pub const INBOXES_BYTES: u64 = 2 * BUFFERS as u64 * (STRIDE as u64 + 16);
 const _: () = assert!(arrival::PAYLOAD + 65_527 <= SIZE as usize && SIZE <= STRIDE);
 
 /// Both inboxes.
