@@ -149,7 +149,7 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off").datagrams(),
     works("udp-requests", Front, 1, "<number>", "Datagrams of a client after which its next one begins another flow, which may go to another server; 1 = each is balanced anew.", udp::count)
         .default("any number").datagrams(),
-    works("udp-responses", Front, 1, "<number>", "Answers after which a flow ends; 0 = it ends with its first datagram, and no answer is passed on.", udp::count)
+    works("udp-responses", Front, 1, "<number>", "Answers that each datagram of a client is due; with the last one of them its flow ends. 0 = it ends with its first datagram, and no answer is passed on.", udp::count)
         .default("any number").datagrams(),
     works("udp-source-flows", Front, 1, "<number>", "Most flows of one client address; 0 = any number.", udp::count)
         .default("0").datagrams(),

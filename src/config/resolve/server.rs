@@ -66,6 +66,7 @@ impl Builder<'_, '_> {
         }
         let send_proxy = self.send_proxy(draft, proxy);
         self.check_header(send_proxy, draft, proxy);
+        self.check_target(draft, proxy);
         // The servers of a disabled proxy are read, so that its errors show, and never used.
         let wanted = settings.check && !proxy.settings.disabled;
         let checked = wanted && draft.address != Target::Unresolved;

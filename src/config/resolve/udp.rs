@@ -8,7 +8,7 @@ use crate::base::send_proxy::{SendProxy, Version};
 use crate::config::draft::{BalanceWord, Mode, ProxyDraft, ServerDraft};
 use crate::config::draft_check::CheckKind;
 use crate::config::plan::{
-    DatagramCheck, Expression, Fetch, QuicLb, UdpBack, UdpFront, UdpSockets,
+    DatagramCheck, Expression, Fetch, QuicLb, Target, UdpBack, UdpFront, UdpSockets,
 };
 
 impl Builder<'_, '_> {
@@ -106,6 +106,18 @@ impl Builder<'_, '_> {
                 );
                 self.report.alert(&server.place, None, text);
             }
+        }
+    }
+
+    /// Where a client's datagrams were going to is not asked for: a server is where its line says.
+    pub(in crate::config) fn check_target(&mut self, server: &ServerDraft, proxy: &ProxyDraft) {
+        let of_client = matches!(server.address, Target::OfClient { .. });
+        if proxy.settings.mode == Mode::Udp && of_client {
+            let text = format!(
+                "'server {}/{}' : 'mode udp' needs the address and the port of the server.",
+                proxy.name, server.name
+            );
+            self.report.alert(&server.place, None, text);
         }
     }
 
