@@ -80,7 +80,7 @@ pub struct Listening {
     pub index: u16,
     /// The shards that accept from it.
     pub shards: ThreadSet,
-    /// Its accept queue, where the kernel tells.
+    /// Its accept queue or its receive buffer, where the kernel tells.
     pub queue: Option<AcceptQueue>,
 }
 
@@ -272,13 +272,20 @@ impl Registry {
         &self.warnings
     }
 
-    /// The sockets and their accept queues.
+    /// The sockets and what waits on them.
     pub fn listening(&self) -> Vec<Listening> {
+        let queue = |entry: &Entry| {
+            let socket = entry.socket.as_fd();
+            match entry.key.options {
+                Options::Stream(_) => AcceptQueue::of(socket),
+                Options::Datagram(_) => AcceptQueue::of_datagrams(socket),
+            }
+        };
         let listening = |entry: &Entry| Listening {
             listener_id: entry.listener_id,
             index: entry.key.index,
             shards: entry.shards,
-            queue: AcceptQueue::of(entry.socket.as_fd()).ok(),
+            queue: queue(entry).ok(),
         };
         self.entries.iter().map(listening).collect()
     }

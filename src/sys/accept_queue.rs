@@ -30,16 +30,29 @@ impl AcceptQueue {
         // Of a listening socket tcpi_unacked is the length and tcpi_sacked the limit.
         const LENGTH: usize = 6;
         let info: [u32; 8] = words(socket, libc::IPPROTO_TCP, libc::TCP_INFO)?;
-        // SK_MEMINFO_DROPS.
-        const DROPS: usize = 8;
-        let memory: [u32; 9] = words(socket, libc::SOL_SOCKET, libc::SO_MEMINFO)?;
+        let memory: [u32; MEMORY] = words(socket, libc::SOL_SOCKET, libc::SO_MEMINFO)?;
         Ok(AcceptQueue {
             length: info[LENGTH],
             limit: info[LENGTH + 1],
-            drops: Some(memory[DROPS]),
+            drops: Some(memory[MEMORY - 1]),
+        })
+    }
+
+    /// The receive buffer of a socket for datagrams: bytes instead of connections, with what the
+    /// kernel keeps beside them.
+    pub fn of_datagrams(socket: BorrowedFd<'_>) -> io::Result<AcceptQueue> {
+        let memory: [u32; MEMORY] = words(socket, libc::SOL_SOCKET, libc::SO_MEMINFO)?;
+        Ok(AcceptQueue {
+            length: memory[0],
+            limit: memory[1],
+            drops: Some(memory[MEMORY - 1]),
         })
     }
 }
+
+/// `sk_meminfo_vars` of include/uapi/linux/sock_diag.h: nine words, of which the first is what is
+/// in the receive buffer, the second its size, the last the drops.
+const MEMORY: usize = 9;
 
 /// The first words of an option.
 fn words<const N: usize>(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<[u32; N]> {

@@ -59,6 +59,7 @@ mod udp;
 mod udp_checks;
 mod udp_flows;
 mod udp_keys;
+mod udp_numbers;
 mod udp_programs;
 mod unavailable;
 mod waking;

@@ -30,6 +30,14 @@ pub struct Proxy {
     pub splice: SpliceOptions,
 }
 
+impl Proxy {
+    /// Whether it is of `mode udp`: both sides of a proxy are.
+    pub fn is_udp(&self) -> bool {
+        let front = self.front.as_ref().is_some_and(|front| front.udp.is_some());
+        front || self.back.as_ref().is_some_and(|back| back.udp.is_some())
+    }
+}
+
 /// `option splice-auto`, `splice-request` and `splice-response`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SpliceOptions {

@@ -28,7 +28,7 @@ const COMMANDS: &[Command] = &[
     Command { words: &["show", "info"], level: Level::User, usage: "show info",
         help: "report information about the running process", run: |shared, _, rest| info::show(shared, rest) },
     Command { words: &["show", "listeners"], level: Level::Operator, usage: "show listeners",
-        help: "list the listening sockets with their accept queues", run: |shared, _, _| listening::show(shared) },
+        help: "list the listening sockets with their queues and drops", run: |shared, _, _| listening::show(shared) },
     Command { words: &["show", "proc"], level: Level::User, usage: "show proc",
         help: "list the processes: this one, in the roles of HAProxy's master and worker", run: |shared, _, _| info::processes(shared) },
     Command { words: &["show", "stat"], level: Level::User, usage: "show stat [up|no-maint] [{<iid>|<proxy>} <type> <sid>]",

@@ -1,7 +1,8 @@
 //! `show info`: HAProxy's fields in HAProxy's order.
 //!
 //! What Tidegate has no notion of (TLS, compression, pools) is 0, never left out: readers count on
-//! the positions.
+//! the positions. A flow of datagrams is a stream, and counts with sessions and connections that
+//! there were; `CurrConns`, which `Maxconn` bounds, has the connections of now without flows.
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -34,6 +35,7 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
     let uptime_s = clock::now().ms_since(facts.started) / 1000;
     let current = world.limits.current(world.process_limit);
     let maxconn = world.limits.max(world.process_limit);
+    let streams = current.saturating_add(world.limits.current(world.flows_limit));
     let fronts = || world.frontends.iter().flatten();
     let sum = |counter: FrontCounter| {
         let each = fronts().map(|front| front.counters.sum(counter as usize));
@@ -100,13 +102,13 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
         ("CompressBpsRateLim", zero()),
         ("ZlibMemUsage", zero()),
         ("MaxZlibMemUsage", zero()),
-        ("Tasks", current.to_string()),
+        ("Tasks", streams.to_string()),
         ("Run_queue", zero()),
         ("Idle_pct", shared.rates.idle_percent().to_string()),
         ("node", node(&world.plan.global.process.node)),
         ("description", world.plan.global.process.description.clone()),
         ("Stopping", stopping.to_string()),
-        ("Jobs", (u64::from(current) + listeners as u64).to_string()),
+        ("Jobs", (u64::from(streams) + listeners as u64).to_string()),
         ("Unstoppable Jobs", api.to_string()),
         ("Listeners", listeners.to_string()),
         ("ActivePeers", zero()),
@@ -129,7 +131,7 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
         ("MaxconnReached", u8::from(world.limits.peak(world.process_limit) >= maxconn).to_string()),
         ("BootTime_ms", zero()),
         ("Niced_tasks", zero()),
-        ("CurrStreams", current.to_string()),
+        ("CurrStreams", streams.to_string()),
         ("CumStreams", sessions.to_string()),
         ("BlockedTrafficWarnings", zero()),
         ("PatternsAdded", zero()),

@@ -2,11 +2,13 @@
 //!
 //! The command is ours. A full queue means that clients wait for the program, or for a limit of it;
 //! what comes on top of a full queue the kernel drops, and the client tries again after a second.
+//! Sockets for datagrams have a receive buffer in the place of the queue, and bytes in its columns.
 //! The control thread asks for it when somebody wants to know; no shard does.
 
 use std::fmt::Write;
 use std::sync::PoisonError;
 
+use crate::config::plan::Endpoint;
 use crate::config::threads::ThreadSet;
 use crate::control::Shared;
 use crate::control::listeners::Listening;
@@ -42,10 +44,16 @@ pub(super) fn show(shared: &Shared) -> String {
     text
 }
 
-/// How many connections wait on all sockets, and how many were dropped.
+/// How many connections wait on all sockets, and how many were dropped. Datagrams are the shards'.
 pub(super) fn totals(shared: &Shared) -> [u64; 2] {
     let mut totals = [0; 2];
-    for queue in sockets(shared).into_iter().filter_map(|s| s.queue) {
+    let listeners = &shared.world.plan.listeners;
+    let of_streams = |socket: &Listening| {
+        let listener = &listeners[usize::from(socket.listener_id.0)];
+        !matches!(listener.endpoint, Endpoint::Datagram(_))
+    };
+    let sockets = sockets(shared).into_iter().filter(of_streams);
+    for queue in sockets.filter_map(|socket| socket.queue) {
         totals[0] += u64::from(queue.length);
         totals[1] += u64::from(queue.drops.unwrap_or(0));
     }

@@ -1,13 +1,15 @@
 //! `show stat`: HAProxy's CSV, column by column.
 //!
-//! Readers go by position, so the header is fixed and a column without a value is empty. Rows come
-//! in HAProxy's order: a proxy's FRONTEND, its servers, its BACKEND.
+//! Readers go by position, so the header is fixed and a column without a value is empty. What we
+//! have beyond HAProxy's columns stands behind them, where its modules have theirs: the datagrams
+//! of proxies in mode udp. Rows come in HAProxy's order: a proxy's FRONTEND, its servers, its
+//! BACKEND.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::condition::{check_columns, server_status, since_change_s};
-use super::table::{HEADER, Row};
+use super::table::{Row, header};
 use crate::base::limits::LimitKey;
 use crate::config::plan::{Level, Proxy};
 use crate::control::Shared;
@@ -37,7 +39,7 @@ pub(super) fn show(shared: &Shared, level: Level, rest: &[&str]) -> String {
         Ok(filter) => filter,
         Err(text) => return text,
     };
-    let mut text = format!("# {HEADER},-,\n");
+    let mut text = header();
     let world = &shared.world;
     for proxy in &world.plan.proxies {
         if !matches_proxy(proxy, filter.proxy) {
@@ -117,7 +119,11 @@ fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
     let own = limits.find(LimitKey::Frontend(id)).unwrap_or(front.limit);
     let (current, max) = (limits.current(own), limits.max(own));
     let bound = if max == u32::MAX {
-        limits.max(world.process_limit)
+        limits.max(if front.proxy.is_udp() {
+            world.flows_limit
+        } else {
+            world.process_limit
+        })
     } else {
         max
     };
@@ -146,7 +152,17 @@ fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
     row.set("conn_rate", rate.current);
     row.set("conn_rate_max", rate.max);
     row.set("conn_tot", sum(FrontCounter::Connections));
+    let datagrams = [FrontCounter::DatagramsIn, FrontCounter::DatagramsOut];
+    datagram_columns(&mut row, &front.proxy, datagrams.map(sum));
     row
+}
+
+/// Of proxies that have datagrams.
+fn datagram_columns(row: &mut Row, proxy: &Proxy, [to_servers, to_clients]: [u64; 2]) {
+    if proxy.is_udp() {
+        row.set("udp_datagrams_in", to_servers);
+        row.set("udp_datagrams_out", to_clients);
+    }
 }
 
 fn server_row(shared: &Shared, backend: &Backend, server: &Arc<Server>, level: Level) -> Row {
@@ -217,6 +233,8 @@ fn server_row(shared: &Shared, backend: &Backend, server: &Arc<Server>, level: L
         row.set("addr", server.plan.address.to_string());
     }
     check_columns(&mut row, shared, server);
+    let datagrams = [ServerCounter::DatagramsIn, ServerCounter::DatagramsOut];
+    datagram_columns(&mut row, &backend.proxy, datagrams.map(sum));
     row
 }
 
@@ -284,6 +302,8 @@ fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     if level >= Level::Operator {
         row.set("algo", backend.algorithm());
     }
+    let datagrams = [FrontCounter::DatagramsIn, FrontCounter::DatagramsOut];
+    datagram_columns(&mut row, &backend.proxy, datagrams.map(sum));
     row
 }
 

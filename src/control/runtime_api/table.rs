@@ -2,8 +2,9 @@
 
 use crate::config::plan::Proxy;
 
-/// The static columns, then the `-` that ends them.
-pub(super) const HEADER: &str = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,\
+/// HAProxy's static columns. A `-` ends them; behind it HAProxy has those of its modules, as they
+/// were built in, and readers that know their columns by position have stopped before.
+const STATIC: &str = "pxname,svname,qcur,qmax,scur,smax,slim,stot,bin,bout,dreq,dresp,ereq,econ,\
 eresp,wretr,wredis,status,weight,act,bck,chkfail,chkdown,lastchg,downtime,qlimit,pid,iid,sid,\
 throttle,lbtot,tracked,type,rate,rate_lim,rate_max,check_status,check_code,check_duration,hrsp_1xx,\
 hrsp_2xx,hrsp_3xx,hrsp_4xx,hrsp_5xx,hrsp_other,hanafail,req_rate,req_rate_max,req_tot,cli_abrt,\
@@ -15,6 +16,20 @@ ctime_max,rtime_max,ttime_max,eint,idle_conn_cur,safe_conn_cur,used_conn_cur,nee
 agg_server_status,agg_server_check_status,agg_check_status,srid,sess_other,h1sess,h2sess,h3sess,\
 req_other,h1req,h2req,h3req,proto,priv_idle_cur,reqbin,reqbout,resbin,resbout,cache_hint_hits";
 
+/// Our columns behind it.
+const OWN: &str = "udp_datagrams_in,udp_datagrams_out";
+
+/// All columns, in their order.
+fn columns() -> impl Iterator<Item = &'static str> {
+    let own = std::iter::once("-").chain(OWN.split(','));
+    STATIC.split(',').chain(own)
+}
+
+/// The first line.
+pub(super) fn header() -> String {
+    format!("# {STATIC},-,{OWN},\n")
+}
+
 /// One line of the table.
 pub(super) struct Row {
     values: Vec<String>,
@@ -23,21 +38,22 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn new(proxy: &Proxy, name: &str, kind: u8, sid: u32) -> Row {
         let mut row = Row {
-            values: vec![String::new(); HEADER.split(',').count()],
+            values: vec![String::new(); columns().count()],
         };
+        row.set("-", "-");
         row.set("pxname", &*proxy.name);
         row.set("svname", name);
         row.set("type", kind);
         row.set("pid", 1);
         row.set("iid", proxy.iid);
         row.set("sid", sid);
-        row.set("mode", "tcp");
+        row.set("mode", if proxy.is_udp() { "udp" } else { "tcp" });
         row
     }
 
     /// Sets a column by its name; the tests make sure that every name used here exists.
     pub(super) fn set(&mut self, column: &str, value: impl ToString) {
-        let index = HEADER.split(',').position(|name| name == column);
+        let index = columns().position(|name| name == column);
         debug_assert!(index.is_some(), "no column {column}");
         if let Some(cell) = index.and_then(|index| self.values.get_mut(index)) {
             *cell = value.to_string();
@@ -55,7 +71,7 @@ impl Row {
             }
             out.push(',');
         }
-        out.push_str("-,\n");
+        out.push('\n');
     }
 }
 
@@ -65,8 +81,9 @@ mod tests {
 
     #[test]
     fn the_header_has_its_columns_at_their_places() {
-        let names: Vec<&str> = HEADER.split(',').collect();
-        assert_eq!(names.len(), 119);
+        let names: Vec<&str> = columns().collect();
+        assert_eq!(names.len(), 119 + 3);
+        assert_eq!(header(), format!("# {},\n", names.join(",")));
         for (index, name) in [
             (0, "pxname"),
             (17, "status"),
@@ -77,6 +94,8 @@ mod tests {
             (100, "agg_server_status"),
             (105, "h1sess"),
             (118, "cache_hint_hits"),
+            (119, "-"),
+            (120, "udp_datagrams_in"),
         ] {
             assert_eq!(names[index], name);
         }
@@ -89,6 +108,6 @@ mod tests {
             values: vec!["a,\"b".to_owned(), "c".to_owned()],
         }
         .write(&mut out);
-        assert_eq!(out, "\"a,\"\"b\",c,-,\n");
+        assert_eq!(out, "\"a,\"\"b\",c,\n");
     }
 }

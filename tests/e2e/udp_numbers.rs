@@ -1,0 +1,117 @@
+//! What the runtime socket says of datagrams: flows where sessions are, datagrams behind HAProxy's
+//! columns, buffers and drops of listeners.
+
+use nix::sys::signal::Signal;
+
+use crate::support::balancer::Setup;
+use crate::support::datagram::{DatagramClient, DatagramServer};
+use crate::support::port::free_port;
+use crate::support::{MockServer, eventually, skip, turn};
+
+#[test]
+fn flows_are_where_sessions_are() {
+    let _turn = turn::shared();
+    if skip("it has no UDP") {
+        return;
+    }
+    let servers = [DatagramServer::echo(), DatagramServer::echo()];
+    let (port, of_streams, stream) = (free_port(), free_port(), MockServer::hold());
+    let balancer = Setup::new(format!(
+        "frontend f\n    mode udp\n    bind 127.0.0.1:{port}\n    timeout udp 1s\n    \
+         maxconn 50\n    default_backend b\n\
+         backend b\n    mode udp\n    balance roundrobin\n    \
+         server s0 {}\n    server s1 {}\n\
+         listen t\n    bind 127.0.0.1:{of_streams}\n    server s {}\n",
+        servers[0].address(),
+        servers[1].address(),
+        stream.address(),
+    ))
+    .shards(2)
+    .start();
+    let target = ([127, 0, 0, 1], port).into();
+    let clients: Vec<_> = (0..6).map(|n| DatagramClient::new(target, n)).collect();
+    for client in &clients {
+        client.exchange(1, 100);
+        client.exchange(2, 200);
+    }
+    let stat = balancer.stat();
+    for (proxy, row, flows) in [("f", "FRONTEND", 6), ("b", "BACKEND", 6), ("b", "s0", 3)] {
+        for (column, expected) in [
+            ("scur", flows),
+            ("smax", flows),
+            ("stot", flows),
+            ("udp_datagrams_in", 2 * flows),
+            ("udp_datagrams_out", 2 * flows),
+            ("bin", 300 * flows),
+            ("bout", 300 * flows),
+        ] {
+            // The peak of a backend is looked at once a second.
+            if (row, column) != ("BACKEND", "smax") {
+                assert_eq!(stat.number(proxy, row, column), expected, "{row} {column}");
+            }
+        }
+        assert_eq!(stat.text(proxy, row, "mode"), "udp");
+    }
+    assert_eq!(stat.number("f", "FRONTEND", "slim"), 50);
+    assert_eq!(stat.number("b", "BACKEND", "lbtot"), 6);
+    for row in ["FRONTEND", "s", "BACKEND"] {
+        assert_eq!(stat.text("t", row, "udp_datagrams_in"), "", "{row}");
+        assert_eq!(stat.text("t", row, "mode"), "tcp");
+    }
+    // Flows are streams; connections that 'maxconn' bounds they are not.
+    for (name, expected) in [("CurrStreams", 6), ("CumReq", 6), ("CurrConns", 0)] {
+        assert_eq!(balancer.info(name), expected, "{name}");
+    }
+    balancer.settle();
+    let stat = balancer.stat();
+    for (proxy, row, flows) in [("f", "FRONTEND", 6), ("b", "BACKEND", 6), ("b", "s1", 3)] {
+        assert_eq!(stat.number(proxy, row, "scur"), 0, "{row}");
+        assert_eq!(stat.number(proxy, row, "stot"), flows, "{row}");
+    }
+    assert_eq!(balancer.info("CurrStreams"), 0);
+}
+
+#[test]
+fn what_a_listener_can_not_hold_is_dropped_and_shown() {
+    let _turn = turn::shared();
+    if skip("it has no UDP") {
+        return;
+    }
+    const BUFFER: u64 = 200_000;
+    let (server, port) = (DatagramServer::silent(), free_port());
+    let balancer = Setup::new(format!(
+        "listen u\n    mode udp\n    bind 127.0.0.1:{port} name dns\n    timeout udp 1s\n    \
+         server s {}\n",
+        server.address()
+    ))
+    .global_of_ours(&format!("tune.udp.rcvbuf {BUFFER}"))
+    .shards(1)
+    .start();
+    let line = || {
+        let text = balancer.stats("show listeners");
+        let line = text.lines().find(|line| line.starts_with("u "));
+        let words = line.expect("a line").split_whitespace();
+        words.map(str::to_owned).collect::<Vec<String>>()
+    };
+    let quiet = line();
+    assert_eq!(quiet[1..5], ["1", "dns", "1", "1"]);
+    assert_eq!(quiet[8], format!("udp@127.0.0.1:{port}"));
+    assert_eq!((quiet[5].as_str(), quiet[7].as_str()), ("0", "0"));
+    // The kernel doubles what it is asked for.
+    assert_eq!(quiet[6], (2 * BUFFER).to_string());
+    let client = DatagramClient::new(([127, 0, 0, 1], port).into(), 1);
+    balancer.signal(Signal::SIGSTOP);
+    for number in 0..1_000 {
+        client.send_payload(number, 1_000);
+    }
+    balancer.signal(Signal::SIGCONT);
+    let drops = || line()[7].parse::<u64>().expect("a number");
+    eventually("drops are shown", || drops() > 0);
+    let activity = || balancer.activity().number("datagrams_overflowed");
+    eventually("drops are counted", || activity() == Some(drops()));
+    let activity = balancer.activity();
+    let came = activity.number("datagrams_from_clients").unwrap();
+    assert_eq!(came + drops(), 1_000);
+    assert_eq!(activity.number("accept_dropped"), Some(0));
+    balancer.settle();
+}
