@@ -1,14 +1,17 @@
 //! The demo from outside: the real program, its summary and its exit code.
 
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Command, Output};
 
-/// A port that was free a moment ago, below the range of outgoing connections, so that none takes
-/// it.
+/// A port that was free a moment ago for connections and datagrams, below the range of outgoing
+/// ones, so that none takes it.
 fn free_port() -> u16 {
     (21_000..32_000)
         .step_by(7)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .find(|port| {
+            let address = ("127.0.0.1", *port);
+            TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+        })
         .unwrap()
 }
 
@@ -37,7 +40,7 @@ fn number(text: &str) -> u64 {
 #[test]
 fn a_failover_is_shown_and_no_new_connection_fails() {
     let port = free_port().to_string();
-    let output = demo(&["--for", "3s", "--port", &port]);
+    let output = demo(&["--for", "3s", "--port", &port, "--udp-port", &port]);
     let text = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{text}\n{errors}");
@@ -57,6 +60,24 @@ fn a_failover_is_shown_and_no_new_connection_fails() {
     assert!(number(connections) > 100, "{text}");
     assert_eq!(between(&text, "answered, ", " failed"), "0");
     assert!(number(between(&text, "kill; ", " connects were redispatched")) > 0);
+    let requests = number(between(&text, "datagrams    ", " requests"));
+    let answers = number(between(&text, "requests, ", " answers"));
+    let lost = number(between(&text, "answers, ", " lost"));
+    let excused = number(between(&text, "dead upstream: ", ")"));
+    assert!(answers > 100 && requests == answers + lost, "{text}");
+    // Whoever was on u2 when it was killed, and nobody else.
+    assert!(
+        (1..requests / 4).contains(&lost) && lost == excused,
+        "{text}"
+    );
+    assert!(
+        number(
+            between(&text, "upstream: ", " flows moved")
+                .split_once(' ')
+                .unwrap()
+                .1
+        ) > 0
+    );
     for upstream in ["u1", "u2", "u3"] {
         let summary = &text[place("Summary of")..];
         let row = summary
@@ -72,13 +93,24 @@ fn a_failover_is_shown_and_no_new_connection_fails() {
         .filter(|line| line.ends_with("bytes/s") || line.contains(" UP "));
     assert!(rows.all(|row| row.len() < 80), "{before}");
     place(&format!("curl http://127.0.0.1:{port}/"));
+    place(&format!("UDP:127.0.0.1:{port}"));
+    assert!(before.contains("requests/s  lost 0  flows u1 "), "{before}");
 }
 
 #[test]
 fn a_port_in_use_is_said_and_nothing_runs() {
     let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port();
-    let output = demo(&["--for", "3s", "--port", &port.to_string()]);
+    let udp_port = UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+    let udp_port = udp_port.local_addr().unwrap().port().to_string();
+    let output = demo(&[
+        "--for",
+        "3s",
+        "--port",
+        &port.to_string(),
+        "--udp-port",
+        &udp_port,
+    ]);
     let errors = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{errors}");
     assert!(errors.contains("Address already in use"), "{errors}");

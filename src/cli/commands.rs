@@ -39,6 +39,9 @@ pub struct Demo {
     /// Port of 127.0.0.1 to listen on.
     #[arg(long, value_name = "N", default_value_t = 8080, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
+    /// Port of 127.0.0.1 for datagrams.
+    #[arg(long, value_name = "N", default_value_t = 6881, value_parser = clap::value_parser!(u16).range(1..))]
+    pub udp_port: u16,
 }
 
 /// `tidegate check`: the configuration's problems, for people.
@@ -171,7 +174,7 @@ mod tests {
             panic!()
         };
         assert_eq!((demo.duration, demo.keep), (Duration::from_secs(120), true));
-        assert_eq!(demo.port, 8080);
+        assert_eq!((demo.port, demo.udp_port), (8080, 6881));
         for wrong in ["--for x", "--for 200ms", "--port 0", "--port 70000"] {
             assert!(parsed(&format!("demo {wrong}")).is_err(), "{wrong}");
         }

@@ -130,6 +130,7 @@ fn run_demo(demo: &Demo) -> u8 {
         duration: demo.duration,
         keep: demo.keep,
         port: demo.port,
+        udp_port: demo.udp_port,
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::datagrams::DatagramLoad;
 use super::load::Load;
 use super::screen::{grouped, seconds};
 use super::upstreams::{self, Upstreams};
@@ -10,7 +11,7 @@ use crate::base::time::Moment;
 use crate::lb::{Backend, Health, ServerCounter};
 
 /// Place of the upstream that dies.
-const VICTIM: usize = 1;
+pub(super) const VICTIM: usize = 1;
 
 /// What has happened so far.
 #[derive(Debug)]
@@ -47,6 +48,7 @@ impl Failover {
         backend: &Backend,
         upstreams: &Upstreams,
         load: &Load,
+        datagrams: &DatagramLoad,
     ) -> Vec<String> {
         let mut lines = Vec::new();
         let name = upstreams::name(VICTIM);
@@ -56,6 +58,7 @@ impl Failover {
         if self.killed.is_none() && now >= self.kill_at {
             self.redispatched_before = redispatched(backend);
             load.kill_begins();
+            datagrams.kill_begins();
             match upstreams.kill(VICTIM) {
                 Ok(at) => load.kill_done(at),
                 Err(error) => say(format!("{name} could not be killed: {error}")),
@@ -123,7 +126,8 @@ impl Failover {
     }
 }
 
-fn redispatched(backend: &Backend) -> u64 {
+/// Connects, or flows, that were given to another upstream.
+pub(super) fn redispatched(backend: &Backend) -> u64 {
     let servers = backend.servers.iter();
     servers
         .map(|server| server.counters.sum(ServerCounter::Redispatches as usize))

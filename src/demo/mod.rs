@@ -1,5 +1,5 @@
-//! `tidegate demo`: three upstreams, a load and a balancer between them, in one process, to look
-//! at.
+//! `tidegate demo`: three upstreams, a load and a balancer between them, of connections and of
+//! datagrams, in one process, to look at.
 //!
 //! The balancer is the real one: its configuration is a text like any other, its connections go
 //! through real sockets, and what the table shows are the counters that `show stat` shows. Only the
@@ -9,6 +9,7 @@
 //! of the time it kills the second upstream, after two thirds it starts it again, and it says what
 //! followed.
 
+mod datagrams;
 mod failover;
 mod load;
 mod screen;
@@ -16,7 +17,7 @@ mod summary;
 mod upstreams;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -29,7 +30,8 @@ use crate::control::resolve::SystemEnvironment;
 use crate::lb::Backend;
 use crate::process::{self, Handle, Settings};
 use crate::sys::{clock, process as system};
-use failover::Failover;
+use datagrams::DatagramLoad;
+use failover::{Failover, VICTIM};
 use load::Load;
 use screen::Screen;
 use upstreams::Upstreams;
@@ -49,13 +51,15 @@ pub struct Options {
     pub keep: bool,
     /// Port of 127.0.0.1 to listen on.
     pub port: u16,
+    /// The same for datagrams.
+    pub udp_port: u16,
 }
 
 /// Runs the demo; returns the exit code: 0 only if no new connection failed and every upstream was
 /// served.
 pub fn run(options: Options) -> u8 {
     let console = Console::new(false);
-    let prepared = prepare(options.port, &console);
+    let prepared = prepare(options, &console);
     let (plan, upstreams, socket) = match prepared {
         Ok(prepared) => prepared,
         Err(text) => {
@@ -85,11 +89,19 @@ pub fn run(options: Options) -> u8 {
             Ok(false) | Err(_) => 1,
         },
         None => {
-            if is_taken(options.port) {
-                let port = options.port;
-                console.alert(&format!(
-                    "Port {port} of 127.0.0.1 is in use: 'tidegate demo --port N' takes another."
-                ));
+            for (port, is_taken, option) in [
+                (options.port, is_taken(options.port), "--port"),
+                (
+                    options.udp_port,
+                    is_taken_udp(options.udp_port),
+                    "--udp-port",
+                ),
+            ] {
+                if is_taken {
+                    console.alert(&format!(
+                        "Port {port} of 127.0.0.1 is in use: 'tidegate demo {option} N' takes another."
+                    ));
+                }
             }
             1
         }
@@ -101,7 +113,12 @@ fn is_taken(port: u16) -> bool {
         .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-fn prepare(port: u16, console: &Console) -> Result<(Plan, Upstreams, PathBuf), String> {
+fn is_taken_udp(port: u16) -> bool {
+    UdpSocket::bind(("127.0.0.1", port))
+        .is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+fn prepare(options: Options, console: &Console) -> Result<(Plan, Upstreams, PathBuf), String> {
     // Before the first thread: it would take the signals that the process waits for.
     system::block_signals().map_err(|error| format!("Cannot block signals: {error}"))?;
     let upstreams = Upstreams::start()
@@ -110,7 +127,8 @@ fn prepare(port: u16, console: &Console) -> Result<(Plan, Upstreams, PathBuf), S
     let socket = std::env::temp_dir().join(name);
     let environment = DemoEnvironment {
         system: SystemEnvironment::new(),
-        port,
+        port: options.port,
+        udp_port: options.udp_port,
         upstreams: upstreams.addresses,
         socket: socket.clone(),
     };
@@ -126,6 +144,7 @@ fn prepare(port: u16, console: &Console) -> Result<(Plan, Upstreams, PathBuf), S
 struct DemoEnvironment {
     system: SystemEnvironment,
     port: u16,
+    udp_port: u16,
     upstreams: [SocketAddr; upstreams::COUNT],
     socket: PathBuf,
 }
@@ -140,6 +159,7 @@ impl Environment for DemoEnvironment {
     fn variable(&self, name: &str) -> Option<String> {
         match name {
             "TIDEGATE_DEMO_PORT" => Some(self.port.to_string()),
+            "TIDEGATE_DEMO_UDP_PORT" => Some(self.udp_port.to_string()),
             "TIDEGATE_DEMO_SOCKET" => Some(self.socket.display().to_string()),
             "TIDEGATE_DEMO_U1" => Some(self.upstreams[0].to_string()),
             "TIDEGATE_DEMO_U2" => Some(self.upstreams[1].to_string()),
@@ -176,6 +196,7 @@ struct Show {
     backend: Arc<Backend>,
     upstreams: Upstreams,
     load: Load,
+    datagrams: DatagramLoad,
     screen: Screen,
     failover: Failover,
 }
@@ -201,23 +222,29 @@ impl Show {
         upstreams: Upstreams,
         socket: &Path,
     ) -> io::Result<Show> {
-        let backends = handle.shared.world.backends.iter().flatten();
-        let backend = backends
-            .last()
-            .map(Arc::clone)
-            .ok_or_else(|| io::Error::other("no backend"))?;
+        let backend = |name: &str| {
+            let backends = handle.shared.world.backends.iter().flatten();
+            let mut named = backends.filter(|backend| *backend.proxy.name == *name);
+            let found = named.next().map(Arc::clone);
+            found.ok_or_else(|| io::Error::other(format!("no backend {name}")))
+        };
+        let (of_streams, of_datagrams) = (backend("demo")?, backend("demo-udp")?);
         let target = SocketAddr::from(([127, 0, 0, 1], options.port));
         let mut screen = Screen::new();
         screen.say(&summary::introduction(&options, socket));
         let shared = Arc::clone(&handle.shared);
         let load = Load::start(target, move || shared.is_stopping())?;
+        let target = SocketAddr::from(([127, 0, 0, 1], options.udp_port));
+        let shared = Arc::clone(&handle.shared);
+        let datagrams = DatagramLoad::start(target, of_datagrams, move || shared.is_stopping())?;
         Ok(Show {
             failover: Failover::new(clock::now(), options.duration),
             options,
             handle,
-            backend,
+            backend: of_streams,
             upstreams,
             load,
+            datagrams,
             screen,
         })
     }
@@ -231,31 +258,45 @@ impl Show {
             if now >= began + self.options.duration {
                 break;
             }
-            for line in self
-                .failover
-                .step(now, &self.backend, &self.upstreams, &self.load)
-            {
+            let lines = self.failover.step(
+                now,
+                &self.backend,
+                &self.upstreams,
+                &self.load,
+                &self.datagrams,
+            );
+            for line in lines {
                 self.screen.say(&line);
             }
+            self.datagrams.look(VICTIM);
             if now >= draw_at {
+                let (seen, datagrams) = (self.load.seen(), self.datagrams.seen());
                 self.screen
-                    .draw(now, now - began, &self.backend, &self.load.seen());
+                    .draw(now, now - began, &self.backend, &seen, &datagrams);
                 draw_at = draw_at + Duration::from_secs(1);
             }
             let _ = looks.recv();
         }
         let played = clock::now() - began;
         self.load.stop();
-        let seen = self.load.seen();
-        let text = summary::summary(&self.options, played, &self.backend, &seen, &self.failover);
+        self.datagrams.stop();
+        let (seen, datagrams) = (self.load.seen(), self.datagrams.seen());
+        let text = summary::summary(
+            &self.options,
+            played,
+            &self.backend,
+            &seen,
+            &datagrams,
+            &self.failover,
+        );
         self.screen.say(&text);
         if self.options.keep {
-            self.screen.say(&summary::staying(self.options.port));
+            self.screen.say(&summary::staying(&self.options));
             while !self.handle.shared.is_stopping() {
                 let _ = looks.recv();
             }
         }
-        summary::went_well(&seen)
+        summary::went_well(&seen, &datagrams)
     }
 }
 
@@ -269,6 +310,7 @@ mod tests {
         let environment = DemoEnvironment {
             system: SystemEnvironment::new(),
             port: 7999,
+            udp_port: 7998,
             upstreams: [address(1), address(2), address(3)],
             socket: PathBuf::from("/tmp/x.sock"),
         };
@@ -277,11 +319,14 @@ mod tests {
         let plan = plan.unwrap();
         let text = format!("{:?}", plan.listeners[0].endpoint);
         assert!(text.contains("7999"), "{text}");
-        let servers = &plan.proxies.last().unwrap().back.as_ref().unwrap().servers;
-        for (index, server) in servers.iter().enumerate() {
-            assert_eq!(&*server.name, upstreams::name(index));
-            assert!(server.check.is_some());
+        assert_eq!(plan.listeners[1].endpoint.to_string(), "udp@127.0.0.1:7998");
+        for proxy in &plan.proxies {
+            let servers = &proxy.back.as_ref().unwrap().servers;
+            for (index, server) in servers.iter().enumerate() {
+                assert_eq!(&*server.name, upstreams::name(index));
+                assert!(server.check.is_some());
+            }
+            assert_eq!(servers.len(), upstreams::COUNT);
         }
-        assert_eq!(servers.len(), upstreams::COUNT);
     }
 }

@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
+use super::datagrams::DatagramsSeen;
 use super::load::Seen;
-use super::upstreams::COUNT;
+use super::upstreams::{COUNT, name};
 use crate::base::histogram::{BUCKETS, Histogram};
 use crate::base::time::Moment;
 use crate::lb::{Backend, Health, Server, ServerCounter};
@@ -36,6 +37,7 @@ struct Last {
     at: Moment,
     servers: Vec<Reading>,
     seen: Seen,
+    datagrams: DatagramsSeen,
 }
 
 /// Where the demo speaks.
@@ -69,15 +71,26 @@ impl Screen {
 
     /// Draws the table as of `now`, `elapsed` after the start; the first call only takes the
     /// readings.
-    pub(super) fn draw(&mut self, now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen) {
+    pub(super) fn draw(
+        &mut self,
+        now: Moment,
+        elapsed: Duration,
+        backend: &Backend,
+        seen: &Seen,
+        datagrams: &DatagramsSeen,
+    ) {
         let current = Last {
             at: now,
             servers: backend.servers.iter().map(|s| Reading::of(s)).collect(),
             seen: seen.clone(),
+            datagrams: datagrams.clone(),
         };
         if let Some(last) = self.last.replace(current) {
             let over = self.over();
             self.table = table(now, elapsed, backend, seen, &last);
+            let time = (now - last.at).as_secs_f64().max(0.001);
+            let new = datagrams.requests - last.datagrams.requests;
+            self.table += &datagram_line(datagrams, (new as f64 / time).round() as u64);
             write(&format!("{over}{}", self.table));
         }
     }
@@ -146,6 +159,20 @@ fn table(now: Moment, elapsed: Duration, backend: &Backend, seen: &Seen, last: &
         );
     }
     text
+}
+
+/// The line of the datagrams.
+fn datagram_line(seen: &DatagramsSeen, rate: u64) -> String {
+    let flows: Vec<String> = (0..COUNT)
+        .map(|index| format!("{} {}", name(index), seen.flows[index]))
+        .collect();
+    format!(
+        "  datagrams  {} requests/s  lost {}  flows {}  moved {}\n",
+        grouped(rate),
+        grouped(seen.lost),
+        flows.join(" "),
+        grouped(seen.moved),
+    )
 }
 
 /// What was recorded since an earlier state of a histogram.

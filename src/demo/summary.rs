@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Options;
+use super::datagrams::DatagramsSeen;
 use super::failover::Failover;
 use super::load::Seen;
 use super::screen::{grouped, ms_at, seconds, share};
@@ -12,24 +13,28 @@ use crate::lb::{Backend, ServerCounter};
 
 /// What is running, and where.
 pub(super) fn introduction(options: &Options, socket: &Path) -> String {
-    let port = options.port;
+    let (port, udp_port) = (options.port, options.udp_port);
     format!(
-        "Tidegate listens on 127.0.0.1:{port} and balances to three upstreams of its own.\n\
-         From another terminal:\n  \
+        "Tidegate listens on 127.0.0.1:{port} and, for datagrams, on 127.0.0.1:{udp_port}, and balances\n\
+         both to three upstreams of its own. From another terminal:\n  \
          curl http://127.0.0.1:{port}/\n  \
+         echo hello | socat -t 1 - UDP:127.0.0.1:{udp_port}\n  \
          echo \"show stat\" | socat - UNIX:{}\n",
         socket.display()
     )
 }
 
 /// What is left running after the show.
-pub(super) fn staying(port: u16) -> String {
-    format!("\nThe load has ended; 127.0.0.1:{port} stays until Ctrl-C.")
+pub(super) fn staying(options: &Options) -> String {
+    let (port, udp_port) = (options.port, options.udp_port);
+    format!("\nThe load has ended; 127.0.0.1:{port} and {udp_port} (UDP) stay until Ctrl-C.")
 }
 
-/// Whether no new connection failed and every upstream was served.
-pub(super) fn went_well(seen: &Seen) -> bool {
-    seen.failed == 0 && seen.by_upstream.iter().all(|answers| *answers > 0)
+/// Whether no new connection failed, no datagram was lost but with an upstream, and every upstream
+/// was served.
+pub(super) fn went_well(seen: &Seen, datagrams: &DatagramsSeen) -> bool {
+    let served = seen.by_upstream.iter().all(|answers| *answers > 0);
+    seen.failed == 0 && served && datagrams.went_well()
 }
 
 /// The table and the lines after the show.
@@ -38,6 +43,7 @@ pub(super) fn summary(
     played: Duration,
     backend: &Backend,
     seen: &Seen,
+    datagrams: &DatagramsSeen,
     failover: &Failover,
 ) -> String {
     let mut text = format!("\nSummary of {}\n", seconds(played));
@@ -70,12 +76,22 @@ pub(super) fn summary(
         ms_at(&seen.exchange_us, 0.999),
         grouped(seen.kept_broken),
     );
+    let _ = writeln!(
+        text,
+        "  datagrams    {} requests, {} answers, {} lost (on the way to a dead upstream: {}), {} flows moved",
+        grouped(datagrams.requests),
+        grouped(datagrams.answered),
+        grouped(datagrams.lost),
+        grouped(datagrams.lost - datagrams.failed),
+        grouped(datagrams.moved),
+    );
     let [out, back] = failover.report(backend);
     let _ = writeln!(text, "  failover     {out}\n               {back}");
-    let verdict = if went_well(seen) {
+    let verdict = if went_well(seen, datagrams) {
         "no new connection failed, and every upstream was served"
     } else {
-        "NOT as it should be: a new connection failed, or an upstream was not served"
+        "NOT as it should be: a new connection failed, a datagram was lost without a reason, or an \
+         upstream was not served"
     };
     let _ = writeln!(text, "  result       {verdict}\n");
     let port = options.port;

@@ -1,16 +1,16 @@
 //! The demo's upstreams: three small HTTP/1.1 responders on one thread, each of which can be killed
-//! and started again.
+//! and started again. They answer datagrams too, on the port of the same number.
 //!
-//! Every request is answered with the same 64 bytes that name the upstream. A second socket holds
-//! each upstream's port by being bound to it without listening: while the upstream is dead its port
-//! refuses connections, and no outgoing connection of this machine can be given the port in the
-//! meantime.
+//! Every request is answered with the same 64 bytes that name the upstream, a datagram with itself
+//! behind that name. A second socket holds each upstream's port by being bound to it without
+//! listening: while the upstream is dead its port refuses, and nothing of this machine that leaves
+//! it can be given the port in the meantime.
 
 use socket2::{Domain, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 
 use crate::sys::clock;
@@ -23,6 +23,12 @@ pub(super) const MESSAGE_BYTES: usize = 64;
 
 /// Longest request head: curl's is about 80 bytes, a browser's about 1 KiB.
 const HEAD_BYTES_MAX: usize = 16 << 10;
+
+/// Longest datagram that is answered.
+const DATAGRAM_BYTES_MAX: usize = 2048;
+
+/// How often a port is looked for that is free for both.
+const RESERVATIONS_MAX: usize = 16;
 
 /// Backlog of an upstream: more connections than the load generator ever has open.
 const BACKLOG: i32 = 1024;
@@ -97,32 +103,54 @@ fn gone() -> io::Error {
 #[derive(Debug)]
 struct Port {
     address: SocketAddr,
-    _holder: Socket,
+    _holders: [Socket; 2],
 }
 
 impl Port {
     fn reserve() -> io::Result<Port> {
-        let holder = open(SocketAddr::from(([127, 0, 0, 1], 0)))?;
+        let mut reserved = Port::try_reserve();
+        for _ in 1..RESERVATIONS_MAX {
+            if reserved.is_ok() {
+                break;
+            }
+            // The port of the same number may be in use.
+            reserved = Port::try_reserve();
+        }
+        reserved
+    }
+
+    fn try_reserve() -> io::Result<Port> {
+        let holder = open(SocketAddr::from(([127, 0, 0, 1], 0)), Type::STREAM)?;
         let address = holder
             .local_addr()?
             .as_socket()
             .ok_or_else(|| io::Error::other("not an address"))?;
+        let datagrams = open(address, Type::DGRAM)?;
+        // To be given nothing: what it is connected to never sends.
+        datagrams.connect(&SocketAddr::from(([127, 0, 0, 1], DISCARD)).into())?;
         Ok(Port {
             address,
-            _holder: holder,
+            _holders: [holder, datagrams],
         })
     }
 
-    fn listen(&self) -> io::Result<TcpListener> {
-        let socket = open(self.address)?;
+    fn listen(&self) -> io::Result<(TcpListener, UdpSocket)> {
+        let socket = open(self.address, Type::STREAM)?;
         socket.listen(BACKLOG)?;
-        TcpListener::from_std(socket.into())
+        let datagrams = open(self.address, Type::DGRAM)?;
+        Ok((
+            TcpListener::from_std(socket.into())?,
+            UdpSocket::from_std(datagrams.into())?,
+        ))
     }
 }
 
-/// A bound socket. Both of a port's sockets need SO_REUSEADDR to share it.
-fn open(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+/// The port of the discard service.
+const DISCARD: u16 = 9;
+
+/// A bound socket. All of a port's sockets need SO_REUSEADDR to share it.
+fn open(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -138,7 +166,7 @@ async fn serve(
     let mut lives: Vec<Option<Life>> = Vec::with_capacity(ports.len());
     for (index, port) in ports.iter().enumerate() {
         match port.listen() {
-            Ok(listener) => lives.push(Some(Life::begin(index, listener))),
+            Ok(sockets) => lives.push(Some(Life::begin(index, sockets))),
             Err(error) => return drop(ready.send(Err(error))),
         }
     }
@@ -152,8 +180,8 @@ async fn serve(
                 let _ = done.send(clock::now().0);
             }
             Order::Start(index, done) => {
-                let _ = done.send(ports[index].listen().map(|listener| {
-                    lives[index] = Some(Life::begin(index, listener));
+                let _ = done.send(ports[index].listen().map(|sockets| {
+                    lives[index] = Some(Life::begin(index, sockets));
                 }));
             }
         }
@@ -168,8 +196,9 @@ struct Life {
 }
 
 impl Life {
-    fn begin(index: usize, listener: TcpListener) -> Life {
+    fn begin(index: usize, (listener, datagrams): (TcpListener, UdpSocket)) -> Life {
         let (alive, ended) = watch::channel(());
+        tokio::spawn(answer_datagrams(index, datagrams, ended.clone()));
         tokio::spawn(accept_all(answer(index), listener, ended));
         Life { alive }
     }
@@ -197,9 +226,33 @@ pub(super) fn who_answered(message: &[u8; MESSAGE_BYTES]) -> Option<usize> {
     (0..COUNT).find(|index| answer(*index) == *message)
 }
 
+/// The answer of an upstream to a datagram.
+pub(super) fn datagram_answer(index: usize, request: &[u8]) -> Vec<u8> {
+    let head = format!("Answered by upstream {}: ", name(index));
+    [head.as_bytes(), request].concat()
+}
+
 /// Name of an upstream, as in the configuration.
 pub(super) fn name(index: usize) -> &'static str {
     ["u1", "u2", "u3"][index]
+}
+
+async fn answer_datagrams(index: usize, socket: UdpSocket, mut ended: watch::Receiver<()>) {
+    let mut request = [0; DATAGRAM_BYTES_MAX];
+    loop {
+        tokio::select! {
+            _ = ended.changed() => return,
+            received = socket.recv_from(&mut request) => match received {
+                // Who doesn't get an answer asks again.
+                Ok((length, client)) => {
+                    let answer = datagram_answer(index, &request[..length]);
+                    let _ = socket.try_send_to(&answer, client);
+                }
+                // What an earlier answer has met.
+                Err(_) => tokio::task::yield_now().await,
+            },
+        }
+    }
 }
 
 async fn accept_all(
@@ -296,5 +349,27 @@ mod tests {
         );
         upstreams.start_again(1).unwrap();
         assert_eq!(who_answered(&exchange(address).unwrap()), Some(1));
+    }
+
+    #[test]
+    fn datagrams_are_answered_while_their_upstream_lives() {
+        let upstreams = Upstreams::start().unwrap();
+        let client = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let patience = std::time::Duration::from_secs(5);
+        client.set_read_timeout(Some(patience)).unwrap();
+        client.connect(upstreams.addresses[2]).unwrap();
+        let exchange = || {
+            client.send(b"hello")?;
+            let mut answer = [0; 64];
+            let length = client.recv(&mut answer)?;
+            io::Result::Ok(answer[..length].to_vec())
+        };
+        let expected = datagram_answer(2, b"hello");
+        assert_eq!(exchange().unwrap(), expected);
+        upstreams.kill(2).unwrap();
+        let refused = exchange().unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        upstreams.start_again(2).unwrap();
+        assert_eq!(exchange().unwrap(), expected);
     }
 }
