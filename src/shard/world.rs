@@ -84,6 +84,14 @@ pub struct Frontend {
     pub counters: ProxyCounters,
 }
 
+impl Frontend {
+    /// Client addresses that have flows now, where `udp-source-flows` bounds them (simulation).
+    pub fn sources(&self) -> usize {
+        let sources = self.flow_sources.as_ref();
+        sources.map_or(0, SourceCounts::addresses)
+    }
+}
+
 /// What the process may use, as it was computed at the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {

@@ -82,6 +82,7 @@ const GAUGES: &[(&str, Gauge)] = &[
     ("datagrams_undeliverable", |g| &g.datagrams[Datagrams::Undeliverable as usize]),
     ("datagrams_unknown", |g| &g.datagrams[Datagrams::Unknown as usize]),
     ("datagrams_malformed", |g| &g.datagrams[Datagrams::HeadersMalformed as usize]),
+    ("datagrams_refused", |g| &g.datagrams[Datagrams::Refused as usize]),
     ("datagram_refusals", |g| &g.datagrams[Datagrams::Refusals as usize]),
     ("datagram_segments_refused", |g| &g.datagrams[Datagrams::SegmentsRefused as usize]),
     ("datagram_buffers_exhausted", |g| &g.datagrams[Datagrams::InboxesExhausted as usize]),

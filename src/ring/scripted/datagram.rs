@@ -13,7 +13,7 @@ use crate::ring::buffers::{BufferLayout, Piece};
 use crate::ring::datagram::{
     Arrival, DatagramKernel, DatagramOptions, INBOXES, Inbox, Outgoing, Payload, Undelivered,
 };
-use crate::ring::scripted::network::Datagram;
+use crate::ring::scripted::network::Received;
 use crate::ring::{Completion, Errno, Fd, Op, Token};
 use crate::sys::datagram::control::Control;
 
@@ -79,17 +79,17 @@ impl Scripted {
                 let destination = network.tells_destination(fd);
                 (network.receive_datagram(fd), destination)
             };
-            let (datagram, segment) = match received {
+            let received = match received {
                 None => return,
                 Some(Err(errno)) => return self.post(index, -errno, false, None),
                 Some(Ok(received)) => received,
             };
-            let bytes = written(&datagram, segment, destination);
+            let bytes = written(&received, destination);
             let inboxes = self.inboxes.as_mut().expect("inboxes are prepared");
             let used = inboxes.ring(inbox).fill(&bytes);
             let length = i32::try_from(bytes.len()).expect("a buffer's worth");
             // An empty datagram looks like an end.
-            let more = !datagram.bytes.is_empty() && !self.overflow();
+            let more = !received.datagram.bytes.is_empty() && !self.overflow();
             self.post(index, length, more, Some(used));
             if !more || self.chance(|settings| settings.late) {
                 return;
@@ -108,9 +108,10 @@ impl Scripted {
 }
 
 /// A filled buffer, as the kernel writes it.
-fn written(datagram: &Datagram, segment: Option<u16>, destination: bool) -> Vec<u8> {
+fn written(received: &Received, destination: bool) -> Vec<u8> {
+    let datagram = &received.datagram;
     let mut control = Control::new();
-    if let Some(size) = segment {
+    if let Some(size) = received.segment {
         let size = i32::from(size).to_ne_bytes();
         control.push(libc::SOL_UDP, libc::UDP_GRO, &size);
     }
@@ -135,7 +136,16 @@ fn written(datagram: &Datagram, segment: Option<u16>, destination: bool) -> Vec<
         }
     }
     let name = name_of(datagram.from);
-    let lengths = [name.len(), control.bytes().len(), datagram.bytes.len(), 0];
+    let flags = match received.truncated {
+        true => libc::MSG_TRUNC.unsigned_abs() as usize,
+        false => 0,
+    };
+    let lengths = [
+        name.len(),
+        control.bytes().len(),
+        datagram.bytes.len(),
+        flags,
+    ];
     let mut bytes: Vec<u8> = lengths
         .iter()
         .flat_map(|length| u32::try_from(*length).expect("short").to_ne_bytes())

@@ -22,7 +22,7 @@ mod random;
 mod receive;
 mod socket;
 
-pub use network::{Datagram, DatagramSettings, Network, Notice, Settings};
+pub use network::{Datagram, DatagramSettings, Network, Notice, Passed, Settings, Way};
 pub use random::Random;
 pub use socket::{Read, SocketId};
 

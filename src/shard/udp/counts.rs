@@ -38,6 +38,8 @@ pub enum DatagramCount {
     Unknown,
     /// Dropped: its PROXY header is missing or wrong.
     HeadersMalformed,
+    /// Dropped: of a client that no flow could begin for; why is counted by flow below.
+    Refused,
     /// What the network has said of datagrams that a server did not get.
     Refusals,
     /// Destinations that can't be sent several datagrams with one call.

@@ -127,6 +127,8 @@ impl<K: Kernel> Shard<K> {
             let (first, _) = split(payload, arrival.segment, 1);
             let Some(id) = self.flow_of(udp, &key, first, None) else {
                 // What refuses one refuses all of its kind.
+                let refused = datagrams_in(payload.length, arrival.segment);
+                udp.counts.add(DatagramCount::Refused, refused);
                 return;
             };
             let most = udp
@@ -155,6 +157,8 @@ impl<K: Kernel> Shard<K> {
                 ..*arrival
             };
             self.request(udp, id, &single, payload);
+        } else {
+            udp.counts.one(DatagramCount::Refused);
         }
     }
 

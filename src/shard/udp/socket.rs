@@ -62,6 +62,15 @@ impl Shared {
         }
     }
 
+    /// All its sockets are closed; mappings end with them.
+    pub(super) fn clear(&mut self) {
+        for (number, socket) in (0..).zip(&mut self.sockets) {
+            if socket.take().is_some() {
+                self.pool.lose_socket(number, &mut Vec::new());
+            }
+        }
+    }
+
     /// Whether its sockets are of that kind.
     pub(super) fn is_of(&self, options: &DatagramOptions) -> bool {
         self.options == *options

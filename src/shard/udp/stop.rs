@@ -64,6 +64,9 @@ impl<K: Kernel> Shard<K> {
         for key in keys {
             udp.abandon(key);
         }
+        for shared in &mut udp.pools {
+            shared.clear();
+        }
         self.close_sockets(udp);
         for listener in &mut udp.listeners {
             if listener.receiving == Receiving::Ended && listener.fd != Fd::NONE {

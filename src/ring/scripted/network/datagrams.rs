@@ -39,6 +39,8 @@ pub struct DatagramSettings {
     pub refusals_told: u32,
     /// Receives that bring several datagrams of one sender, where they could.
     pub joined: u32,
+    /// Receives whose datagram doesn't fit.
+    pub truncated: u32,
     /// Datagrams that wait in a socket; more are dropped.
     pub queue_max: usize,
     /// Bytes of the largest datagram that passes without being fragmented.
@@ -57,6 +59,7 @@ impl Default for DatagramSettings {
             open_refused: 0,
             refusals_told: 1_000,
             joined: 500,
+            truncated: 0,
             queue_max: 1_024,
             unfragmented_max: 1_472,
         }
@@ -74,6 +77,38 @@ pub struct Datagram {
     pub traffic_class: u8,
     /// Its bytes.
     pub bytes: Vec<u8>,
+}
+
+/// What a receive has brought.
+pub(in super::super) struct Received {
+    /// One datagram, or several joined.
+    pub(in super::super) datagram: Datagram,
+    /// Length of each of several.
+    pub(in super::super) segment: Option<u16>,
+    pub(in super::super) truncated: bool,
+}
+
+/// A datagram at a socket of a shard, for who watches.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Passed {
+    /// At a listener; else at a socket towards servers.
+    pub listens: bool,
+    /// How it passed.
+    pub way: Way,
+    /// The datagram.
+    pub datagram: Datagram,
+}
+
+/// Which way a datagram has passed a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// It was received; whole, or cut.
+    In {
+        /// It did not fit.
+        truncated: bool,
+    },
+    /// It was sent, or not for this error.
+    Out(Result<(), i32>),
 }
 
 /// A shard's socket.
@@ -100,6 +135,8 @@ pub(super) struct Datagrams {
     peers: BTreeMap<SocketAddr, bool>,
     /// What has come to them.
     arrived: Vec<Datagram>,
+    /// What has passed sockets of shards, if somebody wants to know.
+    passed: Option<Vec<Passed>>,
     /// On the way, by number.
     travelling: BTreeMap<u64, Datagram>,
     sent: u64,
@@ -178,6 +215,37 @@ impl Network {
             sockets.filter(|s| s.open && s.listens == listens).count()
         };
         [open(false), open(true)]
+    }
+
+    /// Datagrams that wait in open sockets.
+    pub fn datagrams_waiting(&self) -> usize {
+        let open = self.datagrams.sockets.iter().filter(|s| s.open);
+        open.map(|socket| socket.queue.len()).sum()
+    }
+
+    /// From now on what passes sockets of shards is noted.
+    pub fn watch_datagrams(&mut self) {
+        self.datagrams.passed = Some(Vec::new());
+    }
+
+    /// What has passed since the last call, in its order.
+    pub fn take_passed(&mut self) -> Vec<Passed> {
+        self.datagrams
+            .passed
+            .as_mut()
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    fn note_passed(&mut self, listens: bool, way: Way, datagram: &Datagram) {
+        if let Some(passed) = &mut self.datagrams.passed {
+            let datagram = datagram.clone();
+            passed.push(Passed {
+                listens,
+                way,
+                datagram,
+            });
+        }
     }
 
     /// From now on somebody is at an address, or nobody.
@@ -313,19 +381,21 @@ impl Network {
         socket.error != 0 || !socket.queue.is_empty()
     }
 
-    /// The next datagram, or several joined with the length of each, or the pending error.
-    pub(in super::super) fn receive_datagram(
-        &mut self,
-        fd: i32,
-    ) -> Option<Result<(Datagram, Option<u16>), i32>> {
-        let odds = self.datagrams.settings.joined;
-        let join = self.random.chance(odds);
+    /// The next datagram, or several joined, or the pending error.
+    pub(in super::super) fn receive_datagram(&mut self, fd: i32) -> Option<Result<Received, i32>> {
+        let odds = (
+            self.datagrams.settings.joined,
+            self.datagrams.settings.truncated,
+        );
+        let (join, truncated) = (self.random.chance(odds.0), self.random.chance(odds.1));
         let socket = self.datagram_socket(fd);
         let error = std::mem::take(&mut socket.error);
         if error != 0 {
             return Some(Err(error));
         }
+        let listens = socket.listens;
         let mut first = socket.queue.pop_front()?;
+        let mut taken = vec![first.clone()];
         let size = first.bytes.len();
         let mut segment = None;
         // Equal ones of one sender, of which the last may be shorter.
@@ -341,10 +411,18 @@ impl Network {
             let Some(next) = socket.queue.pop_front_if(fits) else {
                 break;
             };
-            first.bytes.extend(next.bytes);
+            first.bytes.extend(&next.bytes);
+            taken.push(next);
             segment = u16::try_from(size).ok();
         }
-        Some(Ok((first, segment)))
+        for datagram in &taken {
+            self.note_passed(listens, Way::In { truncated }, datagram);
+        }
+        Some(Ok(Received {
+            datagram: first,
+            segment,
+            truncated,
+        }))
     }
 
     /// Whether its socket tells the address that datagrams were sent to.

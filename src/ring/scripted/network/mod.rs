@@ -17,7 +17,8 @@ use super::random::Random;
 use super::socket::{Socket, SocketId};
 use crate::base::time::Moment;
 use datagrams::Datagrams;
-pub use datagrams::{Datagram, DatagramSettings};
+pub(super) use datagrams::Received;
+pub use datagrams::{Datagram, DatagramSettings, Passed, Way};
 use pipes::VirtualPipe;
 
 /// Nanoseconds in a microsecond.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Datagram, LENGTH_MAX, Network, PORT_FIRST, SEGMENTS_MAX, Socket, Target};
+use super::{Datagram, LENGTH_MAX, Network, PORT_FIRST, SEGMENTS_MAX, Socket, Target, Way};
 use crate::base::source::Foreign;
 use crate::ring::datagram::{DatagramOptions, Outgoing, Undelivered};
 
@@ -27,54 +27,46 @@ impl Network {
         };
         let from = socket.leaves_from(outgoing.from, to);
         assert_eq!(from.is_ipv6(), to.is_ipv6(), "a datagram of two families");
-        let error = std::mem::take(&mut socket.error);
-        if error != 0 {
-            return Err(error);
-        }
-        if full {
-            return Err(room);
-        }
         let bytes: Vec<u8> = outgoing
             .parts
             .iter()
             .flat_map(|part| part.to_vec())
             .collect();
-        let most = if socket.fragment {
-            LENGTH_MAX
-        } else {
-            settings.unfragmented_max
-        };
-        let pieces: Vec<&[u8]> = match outgoing.segment {
-            None => vec![&bytes],
-            Some(size) => {
-                assert!(size > 0, "datagrams of no length sent together");
-                let size = usize::from(size);
-                let count = bytes.len().div_ceil(size);
-                if !cut || count > SEGMENTS_MAX || size > settings.unfragmented_max {
-                    return Err(if cut { libc::EINVAL } else { uncut });
-                }
-                bytes.chunks(size).collect()
-            }
-        };
-        let total_max = if outgoing.segment.is_some() {
-            LENGTH_MAX
-        } else {
-            most
-        };
-        if bytes.len() > total_max {
-            return Err(libc::EMSGSIZE);
-        }
         let traffic_class = outgoing.traffic_class;
-        for piece in pieces {
-            let bytes = piece.to_vec();
-            self.send_on_its_way(Datagram {
-                from,
-                to,
-                traffic_class,
-                bytes,
-            });
+        let listens = socket.listens;
+        let pieces: Vec<Datagram> = match outgoing.segment {
+            Some(0) => panic!("datagrams of no length sent together"),
+            Some(size) => bytes.chunks(size.into()).map(<[u8]>::to_vec).collect(),
+            None => vec![bytes.clone()],
         }
-        Ok(())
+        .into_iter()
+        .map(|bytes| Datagram {
+            from,
+            to,
+            traffic_class,
+            bytes,
+        })
+        .collect();
+        let error = std::mem::take(&mut socket.error);
+        let unfragmented_max = settings.unfragmented_max;
+        let result = match outgoing.segment {
+            _ if error != 0 => Err(error),
+            _ if full => Err(room),
+            Some(_) if !cut => Err(uncut),
+            Some(size) if pieces.len() > SEGMENTS_MAX || usize::from(size) > unfragmented_max => {
+                Err(libc::EINVAL)
+            }
+            None if !socket.fragment && bytes.len() > unfragmented_max => Err(libc::EMSGSIZE),
+            _ if bytes.len() > LENGTH_MAX => Err(libc::EMSGSIZE),
+            _ => Ok(()),
+        };
+        for piece in pieces {
+            self.note_passed(listens, Way::Out(result), &piece);
+            if result.is_ok() {
+                self.send_on_its_way(piece);
+            }
+        }
+        result
     }
 
     /// A shard opens a socket towards servers.
