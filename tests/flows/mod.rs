@@ -394,11 +394,11 @@ impl Simulation {
         match self.random.below(6) {
             0 => server.set_admin(Admin::Drain),
             1 => server.set_admin(Admin::Maintenance),
-            2 => server.set_health(Health::Down),
-            3 => server.set_health(Health::Up),
+            2 | 3 => server.set_health(Health::Down),
+            4 => server.set_health(Health::Up),
             _ => server.set_admin(Admin::Ready),
         }
-        if self.random.chance(400) {
+        if self.random.chance(200) {
             let who = self.random.pick(&[Who::Killed, Who::MarkedDown]);
             for port in &self.world.ports {
                 port.send(Message::EndSessions(server.id, who))

@@ -78,9 +78,10 @@ impl Scenario {
         let mut times = |often: u32, most: u64| -> Vec<u64> {
             let some = !clean && random.chance(often);
             let count = if some { random.between(1, most) } else { 0 };
-            (0..count).map(|_| random.below(20_000_000)).collect()
+            let until_us = random.pick(&[2_000_000, 8_000_000]);
+            (0..count).map(|_| random.below(until_us)).collect()
         };
-        let (admin_us, ends_us) = (times(350, 12), times(300, 4));
+        let (admin_us, ends_us) = (times(500, 12), times(300, 4));
         let ending = if clean { 9 } else { random.below(10) };
         let ending_us = random.below(20_000_000);
         let settings = streams(random, clean);
