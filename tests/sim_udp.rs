@@ -1,4 +1,4 @@
-//! The shipped shard with datagrams, over a scripted ring, a virtual network and a virtual clock, by
+//! The shipped shard with datagrams over a scripted ring, a virtual network and a virtual clock, by
 //! seed.
 //!
 //! `TIDEGATE_SIM_SEEDS=100000` runs more seeds than the usual ones, `TIDEGATE_SIM_SEED=123` repeats

@@ -45,6 +45,9 @@ impl Simulation {
             of(ToServers) + of(ToClients) + dropped,
             "what came has left or is counted as dropped"
         );
+        if self.shards[shard].is_stopping() {
+            assert_eq!(of(Flows), 0, "flows of a stopped shard");
+        }
         let limits = &self.world.limits;
         let flows: u64 = self.sum(Flows);
         let most = limits.max(self.world.flows_limit);
@@ -195,7 +198,23 @@ impl Simulation {
         let confirmed = evicted.clone().filter(|flow| flow.replies > 0).count();
         assert_eq!(confirmed, 0, "flows with an answer have made room");
         let evicted = evicted.count() as u64;
+        self.check_evicted();
         assert_eq!(evicted, self.sum(DatagramCount::Evicted), "evicted");
+    }
+
+    /// Nobody makes room at a limit that doesn't count him.
+    fn check_evicted(&self) {
+        let limits = &self.world.limits;
+        if limits.peak(self.world.flows_limit) >= limits.max(self.world.flows_limit) {
+            return;
+        }
+        for record in &self.records {
+            let evicted = record.flow.is_some_and(|f| f.reason == Reason::Evicted);
+            let name = &record.frontend.proxy.name;
+            let mut proxies = self.scenario.proxies.iter().enumerate();
+            let limited = proxies.any(|(n, proxy)| proxy.limited && **name == *format!("l{n}"));
+            assert!(!evicted || limited, "{name} makes room for others");
+        }
     }
 
     /// Where nothing goes wrong, everything arrives.

@@ -87,7 +87,7 @@ impl Summary {
             Merged,
             Empty,
         ];
-        let few = |count: &DatagramCount| self.counts.0[*count as usize] < seeds / 8;
+        let few = |count: &DatagramCount| self.counts.0[*count as usize] < seeds / 32;
         let many = |count: &DatagramCount| self.counts.0[*count as usize] < 2 * seeds;
         seldom
             .into_iter()

@@ -205,7 +205,7 @@ impl Simulation {
             left: if forged {
                 1
             } else {
-                self.random.between(1, 12)
+                self.random.between(1, 20)
             },
         });
         let us = self.random.below(self.scenario.arrivals_us + 1);
@@ -259,7 +259,7 @@ impl Simulation {
         if client.left > 0 {
             let most = self
                 .random
-                .pick(&[0, 1_000, 200_000, 2_000_000, 10_000_000]);
+                .pick(&[0, 1_000, 200_000, 500_000, 2_000_000, 10_000_000]);
             let us = self.random.below(most + 1);
             self.at(us, Action::Send(number));
         } else if self.random.chance(300) {

@@ -19,6 +19,8 @@ pub(crate) struct Proxy {
     /// Where its listeners are bound.
     pub(crate) binds: Vec<SocketAddr>,
     pub(crate) servers: Vec<SocketAddr>,
+    /// It, or a listener of it, may have so many flows.
+    pub(crate) limited: bool,
     /// How long a server may speak first.
     pub(crate) mapping_ms: Option<u64>,
 }
@@ -165,7 +167,7 @@ fn proxy(
     number: u64,
     servers_of: u64,
 ) -> Proxy {
-    let limited = !clean;
+    let begin = text.len();
     writeln!(text, "listen l{number}").expect("a string takes all");
     let mut line = |words: String| writeln!(text, " {words}").expect("a string takes all");
     let port = 7_000 + 10 * u16::try_from(number).expect("few");
@@ -180,18 +182,18 @@ fn proxy(
     };
     for bind in &binds {
         let both = if bind.is_ipv6() { " v4v6" } else { "" };
-        let most = match limited && random.chance(150) {
+        let most = match !clean && random.chance(150) {
             true => format!(" maxconn {}", random.between(1, 4)),
             false => String::new(),
         };
         line(format!("bind {bind}{both}{most}"));
     }
     for what in ["client", "server"] {
-        let times = ["60s", "20s", "2s", "300ms"];
-        let time = if limited { random.pick(&times) } else { "60s" };
+        let times = ["60s", "20s", "20s", "5s", "300ms"];
+        let time = if clean { "60s" } else { random.pick(&times) };
         line(format!("timeout {what} {time}"));
     }
-    if limited {
+    if !clean {
         let time = random.pick(&["10s", "2s", "500ms"]);
         line(format!("timeout udp-unconfirmed {time}"));
         let mut rule = |often: u32, name: &str, least: u64, most: u64| {
@@ -206,7 +208,7 @@ fn proxy(
         rule(100, "rate-limit sessions", 1, 20);
     }
     line(format!("balance {}", random.pick(&BALANCE)));
-    if limited && random.chance(200) {
+    if !clean && random.chance(200) {
         line("udp-fragment off".to_owned());
     }
     if random.chance(250) {
@@ -221,21 +223,24 @@ fn proxy(
         ));
     }
     let mut servers = Vec::new();
-    for server in 0..u8::try_from(random.between(1, 3)).expect("few") {
+    for server in 0..random.pick(&[1, 2, 3, 3]) {
         let address = match server {
             2 => SocketAddr::from(([0xfd00, 0, 0, 0, 0, 0, 9, 1], 53)),
             _ => SocketAddr::from(([10, 9, servers_of.to_le_bytes()[0], server], 53)),
         };
-        let most = match limited && random.chance(150) {
+        let most = match !clean && random.chance(150) {
             true => format!(" maxconn {}", random.between(1, 4)),
             false => String::new(),
         };
         line(format!("server s{server} {address}{most}"));
         servers.push(address);
     }
+    let mut lines = text[begin..].lines().map(str::trim);
+    let limited = lines.any(|line| !line.starts_with("server") && line.contains("maxconn"));
     Proxy {
         binds,
         servers,
+        limited,
         mapping_ms,
     }
 }
