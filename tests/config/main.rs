@@ -12,4 +12,5 @@ mod rules;
 mod servers;
 mod text;
 mod toml;
+mod udp;
 mod world;

@@ -9,13 +9,13 @@ use crate::support::port::free_port;
 use crate::support::{Balancer, MockServer, Syslog, eventually, is_tidegate, turn};
 
 /// An agent that says the same to everybody until it is told to say something else.
-struct Agent {
+pub(crate) struct Agent {
     server: MockServer,
     words: Arc<Mutex<String>>,
 }
 
 impl Agent {
-    fn new(words: &str) -> Agent {
+    pub(crate) fn new(words: &str) -> Agent {
         let words = Arc::new(Mutex::new(words.to_owned()));
         let said = Arc::clone(&words);
         let server = MockServer::start(move |mut stream: TcpStream| {
@@ -26,12 +26,12 @@ impl Agent {
         Agent { server, words }
     }
 
-    fn say(&self, words: &str) {
+    pub(crate) fn say(&self, words: &str) {
         let mut said = self.words.lock().unwrap_or_else(PoisonError::into_inner);
         words.clone_into(&mut said);
     }
 
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.server.address().port()
     }
 }

@@ -19,24 +19,24 @@ use crate::support::proxy_header;
 use crate::support::{Balancer, MockServer, Stopwatch, Syslog, eventually, server, turn};
 
 /// Addresses of both families: the client's, the balancer's on its two sides, the server's.
-const CLIENT: [&str; 2] = ["10.78.1.2", "fd78:1::2"];
-const FRONT: [&str; 2] = ["10.78.1.1", "fd78:1::1"];
-const BACK: [&str; 2] = ["10.78.2.1", "fd78:2::1"];
-const SERVER: [&str; 2] = ["10.78.2.2", "fd78:2::2"];
+pub(crate) const CLIENT: [&str; 2] = ["10.78.1.2", "fd78:1::2"];
+pub(crate) const FRONT: [&str; 2] = ["10.78.1.1", "fd78:1::1"];
+pub(crate) const BACK: [&str; 2] = ["10.78.2.1", "fd78:2::1"];
+pub(crate) const SERVER: [&str; 2] = ["10.78.2.2", "fd78:2::2"];
 
 /// A user that has nothing.
 const NOBODY: u32 = 65534;
 
 /// Three networks in a row.
-struct Row {
-    client: Network,
-    balancer: Network,
-    server: Network,
+pub(crate) struct Row {
+    pub(crate) client: Network,
+    pub(crate) balancer: Network,
+    pub(crate) server: Network,
 }
 
 impl Row {
     /// The networks and the routes that any of them would have.
-    fn new() -> Row {
+    pub(crate) fn new() -> Row {
         let row = Row {
             client: Network::new(),
             balancer: Network::new(),
@@ -66,7 +66,7 @@ impl Row {
     }
 
     /// The recipe: what comes in by these devices is the balancer's, whomever it is for.
-    fn takes_all_of(&self, devices: &[&str]) {
+    pub(crate) fn takes_all_of(&self, devices: &[&str]) {
         for family in ["", "-6 "] {
             for device in devices {
                 let rule = format!("rule add iif {device} lookup 100");
@@ -78,7 +78,7 @@ impl Row {
         self.balancer.ip("-6 route add local ::/0 dev lo table 100");
     }
 
-    fn start_balancer(&self, setup: Setup) -> Balancer {
+    pub(crate) fn start_balancer(&self, setup: Setup) -> Balancer {
         self.balancer.run(move || setup.start())
     }
 

@@ -276,9 +276,8 @@ impl<K: Kernel> Shard<K> {
         let (class, segment) = (arrival.traffic_class, arrival.segment);
         udp.batches
             .add(&mut flow.data.down, &route, class, payload, segment, &[]);
-        if !flow.is_confirmed() {
-            udp.upstreams.at(upstream).server.observed.succeeded();
-        }
+        // Every reply ends a row of errors, not only a flow's first: flows live long.
+        udp.upstreams.at(upstream).server.observed.succeeded();
         let bytes = payload.length.into();
         match udp.flows.on_reply(id, datagrams, bytes, self.now) {
             After::Stays | After::Spent => {}

@@ -5,6 +5,7 @@ mod brain;
 mod hft;
 mod mandi;
 mod privatus;
+mod privatus_udp;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,12 +30,21 @@ struct Scenario {
 impl Scenario {
     /// Starts `conf/NAME` with `servers` in the place of its server addresses, in their order.
     fn start(name: &str, servers: &[SocketAddr]) -> Self {
+        Scenario::start_changed(name, servers, |text| text)
+    }
+
+    /// The same with a change: where a test can't wait as long as the file says.
+    fn start_changed(
+        name: &str,
+        servers: &[SocketAddr],
+        change: impl FnOnce(String) -> String,
+    ) -> Self {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("conf")
             .join(name);
         let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
         let dir = TempDir::new();
-        let (text, ports) = adopt(&text, &dir, servers);
+        let (text, ports) = adopt(&change(text), &dir, servers);
         Scenario {
             balancer: Balancer::start_text(dir, &text),
             ports,
