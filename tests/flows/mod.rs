@@ -300,7 +300,7 @@ impl Simulation {
         }
         let passed = self.network.borrow_mut().take_passed();
         self.watch
-            .look(index, passed, &mut self.peers, &self.scenario);
+            .look(index, passed, &self.peers, &self.scenario);
         {
             let mut network = self.network.borrow_mut();
             let passed = network.random.below(20_000);
