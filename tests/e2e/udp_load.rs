@@ -81,8 +81,10 @@ fn fifty_thousand_flows_over_sixteen_servers_get_their_own_answers() {
     ] {
         eventually(name, || count(&balancer, name) == datagrams);
     }
-    let received: u64 = servers.iter().map(DatagramServer::received).sum();
-    assert_eq!(received, datagrams);
+    eventually("each came to a server once", || {
+        let received: u64 = servers.iter().map(DatagramServer::received).sum();
+        received == datagrams
+    });
     let stat = balancer.stat();
     let even = u64::from(FLOWS) / SERVERS;
     for number in 0..SERVERS {
@@ -184,7 +186,7 @@ fn a_burst_of_new_clients_loses_nothing() {
         .map(|arrival| (identify(&arrival.bytes).expect("a payload").0, arrival.from))
         .collect();
     assert_eq!(pairs.len(), clients.len());
-    let unasked = rounds..rounds + 4;
+    let unasked = rounds..rounds + 12;
     balancer.paused(|| {
         for number in unasked.clone() {
             for (flow, pair) in &pairs {
@@ -296,13 +298,12 @@ fn a_flood_of_forged_sources_costs_those_who_are_served_nothing() {
     eventually("all have come", || {
         count(&balancer, "datagrams_from_clients") == all
     });
-    let (evicted, refused, flows) = (
-        count(&balancer, "flows_evicted"),
-        count(&balancer, "flows_refused_limit"),
-        balancer.stat().number("u", "FRONTEND", "stot"),
-    );
     // Each forged address got a flow or was refused, and none of the others has lost its own.
-    assert_eq!(flows + refused, u64::from(LIVE + next));
+    eventually("each was let in or refused, once", || {
+        let flows = balancer.stat().number("u", "FRONTEND", "stot");
+        flows + count(&balancer, "flows_refused_limit") == u64::from(LIVE + next)
+    });
+    let evicted = count(&balancer, "flows_evicted");
     assert!(evicted > u64::from(next) / 2, "{evicted} of {next}");
     balancer.settle();
 }
