@@ -20,6 +20,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use nix::sys::signal::Signal;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -330,6 +331,8 @@ impl Running {
     fn drain(&mut self) {
         system::notify_service("STOPPING=1");
         self.shared.set_stopping();
+        let replaced = self.is_replaced();
+        self.shared.world.replaced.store(replaced, Relaxed);
         // Before the shards hear of it: their duplicates are then the last descriptors, and closing
         // them closes the sockets.
         self.release_sockets();
@@ -349,6 +352,12 @@ impl Running {
         self.release_sockets();
         self.phase = Phase::Stopping(clock::now().after_ms(STOP_MS));
         self.tell_all(|| Message::Stop);
+    }
+
+    /// Whether somebody else has an address that datagrams come to.
+    fn is_replaced(&self) -> bool {
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.shares_datagrams()
     }
 
     fn release_sockets(&self) {

@@ -137,6 +137,9 @@ pub struct World {
     pub unix_ms_at_zero: AtomicU64,
     /// A successor has been given the listening sockets that it can be given.
     pub handed_over: AtomicBool,
+    /// A process that drains has found another one with sockets of its own on an address that
+    /// datagrams come to.
+    pub replaced: AtomicBool,
     /// Where ports towards servers are chosen here.
     pub destinations: Vec<Arc<Destination>>,
     /// Pipes the process may have, of all shards.
@@ -241,6 +244,7 @@ impl World {
             log_queue,
             unix_ms_at_zero: AtomicU64::new(unix_ms_at_zero),
             handed_over: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
             pipes_max,
             pipes_made: AtomicU32::new(0),
             memory_max,

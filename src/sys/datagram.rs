@@ -6,12 +6,14 @@ mod errors;
 pub mod listen;
 mod open;
 mod send;
+mod sockets;
 pub mod steering;
 
 pub use errors::{Undelivered, UndeliveredReason, address, undelivered};
 pub use listen::{DatagramListenOptions, Listening};
 pub use open::{DatagramOptions, open};
 pub use send::{Outgoing, send};
+pub use sockets::sockets_on;
 
 use std::io;
 use std::net::SocketAddr;

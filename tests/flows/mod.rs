@@ -299,8 +299,7 @@ impl Simulation {
             self.print_trace();
         }
         let passed = self.network.borrow_mut().take_passed();
-        self.watch
-            .look(index, passed, &self.peers, &self.scenario);
+        self.watch.look(index, passed, &self.peers, &self.scenario);
         {
             let mut network = self.network.borrow_mut();
             let passed = network.random.below(20_000);

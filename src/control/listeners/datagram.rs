@@ -104,6 +104,21 @@ impl Registry {
         beside
     }
 
+    /// Whether another process has sockets of its own on an address that datagrams come to. Which
+    /// of them a client is led to goes by their order in the group: those of this process come
+    /// first, and have to be closed before the others get all.
+    pub fn shares_datagrams(&self) -> bool {
+        self.entries.iter().any(|entry| {
+            let Endpoint::Datagram(address) = entry.key.endpoint else {
+                return false;
+            };
+            let own = self.entries.iter();
+            let own = own.filter(|own| own.key.endpoint == entry.key.endpoint);
+            // Where the kernel doesn't tell, nobody is assumed.
+            datagram::sockets_on(address).is_ok_and(|all| all > own.count())
+        })
+    }
+
     fn note_short_buffer(&mut self, plan: &Plan, listener: &Listener, bytes: u32) {
         let (proxy, place) = (proxy_name(plan, listener), &listener.place);
         let wanted = plan.global.udp_rcvbuf;

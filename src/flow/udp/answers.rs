@@ -9,7 +9,8 @@ use crate::base::time::Moment;
 pub struct PoolLimits {
     /// Sockets at once.
     pub sockets_max: u16,
-    /// Sockets that are added in one turn: each costs three to four microseconds.
+    /// Sockets that are added in one turn: each costs three to four microseconds. As many as there
+    /// are buffers for clients' datagrams, so that a burst of new clients finds one each.
     pub growth_max: u16,
     /// How long a pair rests after a flow.
     pub quarantine_ms: u32,
@@ -22,7 +23,7 @@ impl PoolLimits {
     pub fn of(sockets_max: u16) -> PoolLimits {
         PoolLimits {
             sockets_max: sockets_max.min(SOCKETS_MAX),
-            growth_max: 64,
+            growth_max: 128,
             quarantine_ms: 1_000,
             spare_ms: 60_000,
         }

@@ -348,12 +348,13 @@ fn a_server_that_was_gone_finds_its_pairs_as_they_were() {
 #[test]
 fn a_turn_adds_no_more_sockets_than_it_may() {
     let mut taking = Taking::new(1000);
-    for number in 0..64 {
+    let most = PoolLimits::of(1000).growth_max;
+    for number in 0..most {
         assert!(taking.take(0, number, START).is_ok());
     }
-    assert_eq!(taking.take(0, 64, START), Err(Refusal::Growth));
+    assert_eq!(taking.take(0, most, START), Err(Refusal::Growth));
     taking.pool.begin_turn();
-    assert!(taking.take(0, 64, START).is_ok());
+    assert!(taking.take(0, most, START).is_ok());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use super::batch::Open;
 use super::counts::DatagramCount;
 use super::end::who;
 use super::flow_data::FlowData;
+use super::listener::Receiving;
 use super::origin::Ends;
 use super::{Shard, Udp};
 use crate::base::ids::ServerId;
@@ -163,11 +164,16 @@ impl<K: Kernel> Shard<K> {
 
     /// Takes what a new flow counts in, and a place in the table.
     fn let_in(&mut self, udp: &mut Udp, ends: &Ends) -> Option<FlowId> {
-        if self.draining {
+        let listener = &udp.listeners[usize::from(ends.key.listener())];
+        // What was read before a successor got the socket is nobody else's to serve.
+        let is_last = listener.receiving == Receiving::Ending
+            && self.world.handed_over.load(Relaxed)
+            && !self.stopping;
+        if self.draining && !is_last {
             udp.counts.one(DatagramCount::RefusedDraining);
             return None;
         }
-        let frontend = Arc::clone(&udp.listeners[usize::from(ends.key.listener())].frontend);
+        let frontend = Arc::clone(&listener.frontend);
         if !self.take_flow_rates(&frontend) {
             udp.counts.one(DatagramCount::RefusedRate);
             return None;

@@ -12,15 +12,20 @@ use crate::ring::{Fd, Kernel};
 
 impl<K: Kernel> Shard<K> {
     /// No flow begins any more; those there are go on, and for them the listeners stay open. A
-    /// successor that has been given the same sockets gets what clients send from now on.
+    /// successor that has been given the same sockets gets what clients send from now on. For one
+    /// that has made its own the sockets are closed: while they are there, it hears nothing.
     pub(in crate::shard) fn drain_datagrams(&mut self) {
         let Some(mut udp) = self.udp.take() else {
             return;
         };
-        if self.world.handed_over.load(Relaxed) {
+        let handed_over = self.world.handed_over.load(Relaxed);
+        if handed_over {
             self.end_receiving(&mut udp);
         }
         self.udp = Some(udp);
+        if !handed_over && self.world.replaced.load(Relaxed) {
+            self.stop_datagrams();
+        }
     }
 
     /// Ends everything at once.

@@ -109,6 +109,12 @@ impl Setup {
         }
     }
 
+    /// Adds sections behind the proxies.
+    pub(crate) fn body_more(mut self, text: impl AsRef<str>) -> Self {
+        self.body.push_str(text.as_ref());
+        self
+    }
+
     /// Adds words to the command line.
     pub(crate) fn arguments(mut self, words: &[&str]) -> Self {
         self.arguments
@@ -315,6 +321,27 @@ impl Balancer {
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid()), signal).expect("signal the balancer");
+    }
+
+    /// Stops it where it is, as if it got no core, while `during` runs.
+    pub(crate) fn paused(&self, during: impl FnOnce()) {
+        self.signal(Signal::SIGSTOP);
+        let path = format!("/proc/{}/task", self.pid());
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("stat")).ok()?;
+            // The state follows the name in parentheses.
+            Some(stat.rsplit_once(") ")?.1.starts_with('T'))
+        };
+        let all = || {
+            let mut tasks = std::fs::read_dir(&path).ok()?;
+            tasks
+                .all(|task| is_stopped(task) != Some(false))
+                .then_some(())
+        };
+        let stopped = wait_for(Duration::from_secs(5), all);
+        assert!(stopped.is_some(), "it goes on");
+        during();
+        self.signal(Signal::SIGCONT);
     }
 
     /// Waits for its end.

@@ -7,6 +7,7 @@ pub(crate) mod announcement;
 pub(crate) mod balancer;
 pub(crate) mod client;
 pub(crate) mod clock;
+pub(crate) mod crowd;
 pub(crate) mod datagram;
 pub(crate) mod failures;
 pub(crate) mod networks;
