@@ -137,11 +137,12 @@ fn ids_are_those_of_their_form_and_differ() {
     balancer.settle();
 }
 
+/// Each proxy counts its own lines, also for a target that all share.
 #[test]
-fn a_target_gets_its_sample_of_the_lines_of_all_proxies() {
+fn a_target_gets_its_sample_of_the_lines_of_each_proxy() {
     let _turn = turn::shared();
     let (server, syslog) = (MockServer::echo(), Syslog::start());
-    let (first, second) = (free_port(), free_port());
+    let ports = [free_port(), free_port()];
     let proxy = |name: &str, port| {
         format!(
             "listen {name}\n    bind 127.0.0.1:{port}\n    log global\n    \
@@ -149,27 +150,20 @@ fn a_target_gets_its_sample_of_the_lines_of_all_proxies() {
             server.address()
         )
     };
-    let balancer = Setup::new(format!("{}{}", proxy("a", first), proxy("b", second)))
-        .global(format!(
-            "log {} format raw sample 2-3:4 local0",
-            syslog.address()
-        ))
-        .start();
+    let target = format!("log {} format raw sample 2-3:4 local0", syslog.address());
+    let proxies = proxy("a", ports[0]) + &proxy("b", ports[1]);
+    let balancer = Setup::new(proxies).global(target).start();
     let mut expected = Vec::new();
-    // In turn, so that the order of lines is that of sessions.
-    for number in 1..=8_u64 {
-        let (name, port) = if number % 2 == 1 {
-            ("a", first)
-        } else {
-            ("b", second)
-        };
-        let from = one_session(port).local_addr().unwrap().port();
-        balancer.settle();
-        if [2, 3, 6, 7].contains(&number) {
-            expected.push(format!("{name} {from} 5"));
-            eventually("its line is there", || {
-                syslog.received() == expected.len() as u64
-            });
+    for number in 1..=8 {
+        for (name, port) in ["a", "b"].into_iter().zip(ports) {
+            let from = one_session(port).local_addr().unwrap().port();
+            balancer.settle();
+            if [2, 3, 6, 7].contains(&number) {
+                expected.push(format!("{name} {from} 5"));
+                eventually("its line is there", || {
+                    syslog.received() == expected.len() as u64
+                });
+            }
         }
     }
     assert_eq!(syslog.lines(), expected);

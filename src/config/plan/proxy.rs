@@ -24,7 +24,7 @@ pub struct Proxy {
     pub back: Option<Back>,
     /// `guid`: its identity over restarts, unique in the file; empty = none.
     pub guid: String,
-    /// Resolved log targets (`log global` expanded). A global one is the same for all proxies.
+    /// Resolved log targets (`log global` expanded).
     pub logs: Vec<Arc<LogTarget>>,
     /// `log-tag`: the program's name in its lines; `None` = the global one.
     pub log_tag: Option<String>,

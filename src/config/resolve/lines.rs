@@ -77,8 +77,8 @@ impl Builder<'_, '_> {
     }
 }
 
-/// The form of `option udplog`: that of sessions, and after it the bytes of the client, datagrams of
-/// both sides, and why the flow has ended.
+/// The form of `option udplog`: that of sessions, and after it the bytes of the client, datagrams
+/// of both sides, and why the flow has ended.
 fn of_flows() -> LineFormat {
     let mut format = known(TCP_LOG_FORMAT);
     let item = |value| {

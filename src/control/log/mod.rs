@@ -184,7 +184,7 @@ impl Shipper {
     fn new(shared: Arc<Shared>, console: bool, standard: bool) -> Shipper {
         let plan = &shared.world.plan;
         let mut wanted: Vec<LogSink> = Vec::new();
-        let (voices, samplers) = voices(plan, &mut wanted);
+        let voices = voices(plan, &mut wanted);
         let mut console_sink = None;
         if console {
             let at = wanted.iter().position(|sink| *sink == LogSink::Stderr);
@@ -201,7 +201,7 @@ impl Shipper {
         let sinks = wanted.iter().map(|sink| Sink::open(sink, standard));
         Shipper {
             voices,
-            outlet: Outlet::new(sinks.collect(), samplers, host),
+            outlet: Outlet::new(sinks.collect(), host),
             console: console_sink,
             filler: Filler::new(LocalTime::new()),
             body: Vec::new(),
@@ -277,7 +277,8 @@ impl Shipper {
             structured: &self.structured,
             body: &self.body,
         };
-        self.outlet.send(&voice.routes, line, &mut self.filler.time);
+        self.outlet
+            .send(&mut voice.routes, line, &mut self.filler.time);
     }
 
     fn message(&mut self, message: &Message) {
@@ -286,7 +287,7 @@ impl Shipper {
             self.outlet.sinks[console].push(line.as_bytes());
         }
         let Some(proxy) = message.proxy else { return };
-        let Some(voice) = self.voices.get(usize::from(proxy.0)) else {
+        let Some(voice) = self.voices.get_mut(usize::from(proxy.0)) else {
             return;
         };
         let line = Line {
@@ -295,7 +296,8 @@ impl Shipper {
             structured: b"",
             body: message.text.as_bytes(),
         };
-        self.outlet.send(&voice.routes, line, &mut self.filler.time);
+        self.outlet
+            .send(&mut voice.routes, line, &mut self.filler.time);
     }
 
     fn flush(&mut self, now: Moment) {
@@ -346,41 +348,25 @@ impl Shipper {
     }
 }
 
-/// What every proxy says and where to, with sinks that several name merged into `sinks`, and the
-/// targets that have only a part of the lines.
-fn voices(plan: &Plan, sinks: &mut Vec<LogSink>) -> (Vec<Voice>, Vec<outlet::Sampler>) {
-    let mut samplers: Vec<outlet::Sampler> = Vec::new();
+/// What every proxy says and where to, with sinks that several name merged into `sinks`.
+fn voices(plan: &Plan, sinks: &mut Vec<LogSink>) -> Vec<Voice> {
     let mut route = |target: &Arc<LogTarget>| {
         let found = sinks.iter().position(|sink| *sink == target.sink);
         let sink = found.unwrap_or_else(|| {
             sinks.push(target.sink.clone());
             sinks.len() - 1
         });
-        // The lines of all proxies that log to a global target are counted together.
-        let sampler = target.sample.as_ref().map(|_| {
-            let found = samplers.iter().position(|sampler| sampler.is_of(target));
-            found.unwrap_or_else(|| {
-                samplers.push(outlet::Sampler::new(Arc::clone(target)));
-                samplers.len() - 1
-            })
-        });
-        outlet::Route {
-            sink,
-            sampler,
-            target: Arc::clone(target),
+        outlet::Route::new(sink, Arc::clone(target))
+    };
+    let voice = |proxy: &Arc<Proxy>| {
+        let tag = proxy.log_tag.as_ref().unwrap_or(&plan.global.log_tag);
+        Voice {
+            routes: proxy.logs.iter().map(&mut route).collect(),
+            tag: tag.clone(),
+            lines: 0,
         }
     };
-    let voice = |proxy: &Arc<Proxy>| Voice {
-        routes: proxy.logs.iter().map(&mut route).collect(),
-        tag: proxy
-            .log_tag
-            .as_ref()
-            .unwrap_or(&plan.global.log_tag)
-            .clone(),
-        lines: 0,
-    };
-    let voices = plan.proxies.iter().map(voice).collect();
-    (voices, samplers)
+    plan.proxies.iter().map(voice).collect()
 }
 
 #[cfg(test)]

@@ -9,27 +9,20 @@ use crate::config::plan::{LogFormat, LogTarget};
 /// A log target of a proxy: the sink it shares with others, and its own form of headers.
 #[derive(Debug)]
 pub(super) struct Route {
-    pub(super) sink: usize,
-    /// Its place among the samplers.
-    pub(super) sampler: Option<usize>,
-    pub(super) target: Arc<LogTarget>,
-}
-
-/// Counts the lines of a target that gets a part of them.
-#[derive(Debug)]
-pub(super) struct Sampler {
+    sink: usize,
     target: Arc<LogTarget>,
-    /// The number of the last line.
+    /// The number of the last line, where the target gets a part of them. As with HAProxy, each
+    /// proxy counts its own.
     at: u32,
 }
 
-impl Sampler {
-    pub(super) fn new(target: Arc<LogTarget>) -> Sampler {
-        Sampler { target, at: 0 }
-    }
-
-    pub(super) fn is_of(&self, target: &Arc<LogTarget>) -> bool {
-        Arc::ptr_eq(&self.target, target)
+impl Route {
+    pub(super) fn new(sink: usize, target: Arc<LogTarget>) -> Route {
+        Route {
+            sink,
+            target,
+            at: 0,
+        }
     }
 
     /// Whether the next line is one of those that are sent.
@@ -57,7 +50,6 @@ pub(super) struct Message<'a> {
 #[derive(Debug)]
 pub(super) struct Outlet {
     pub(super) sinks: Vec<Sink>,
-    samplers: Vec<Sampler>,
     /// `log-send-hostname`.
     host: Option<String>,
     pub(super) pid: u32,
@@ -66,10 +58,9 @@ pub(super) struct Outlet {
 }
 
 impl Outlet {
-    pub(super) fn new(sinks: Vec<Sink>, samplers: Vec<Sampler>, host: Option<String>) -> Outlet {
+    pub(super) fn new(sinks: Vec<Sink>, host: Option<String>) -> Outlet {
         Outlet {
             sinks,
-            samplers,
             host,
             pid: std::process::id(),
             line: Vec::new(),
@@ -77,7 +68,12 @@ impl Outlet {
     }
 
     /// Sends a line to each of the targets that takes its level.
-    pub(super) fn send(&mut self, routes: &[Route], message: Message<'_>, time: &mut LocalTime) {
+    pub(super) fn send(
+        &mut self,
+        routes: &mut [Route],
+        message: Message<'_>,
+        time: &mut LocalTime,
+    ) {
         let origin = Origin {
             host: self.host.as_deref(),
             tag: message.tag,
@@ -85,14 +81,10 @@ impl Outlet {
             structured: message.structured,
         };
         for route in routes {
+            if message.level > route.target.level_max || !route.takes_next() {
+                continue;
+            }
             let target = &route.target;
-            if message.level > target.level_max {
-                continue;
-            }
-            let sampler = route.sampler.and_then(|index| self.samplers.get_mut(index));
-            if sampler.is_some_and(|sampler| !sampler.takes_next()) {
-                continue;
-            }
             let line = &mut self.line;
             line.clear();
             if target.format != LogFormat::Raw {
@@ -125,9 +117,8 @@ mod tests {
                 size: 5,
             }),
         });
-        let mut sampler = Sampler::new(Arc::clone(&target));
-        let taken: Vec<usize> = (1..=10).filter(|_| sampler.takes_next()).collect();
+        let mut route = Route::new(0, target);
+        let taken: Vec<usize> = (1..=10).filter(|_| route.takes_next()).collect();
         assert_eq!(taken, [2, 3, 5, 7, 8, 10]);
-        assert!(sampler.is_of(&target) && !sampler.is_of(&Arc::new((*target).clone())));
     }
 }
