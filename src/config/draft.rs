@@ -4,6 +4,7 @@
 //! it inherits and is then overwritten line by line. `resolve` turns the whole into a `Plan`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::diagnostics::Place;
 use super::draft_check::CheckDraft;
@@ -13,6 +14,7 @@ use super::plan::{
     Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, OnError, ProxyKind,
     ServerKey, Sockets, SourceCondition, SpliceOptions, Target,
 };
+use super::raw::token::Word;
 use super::values::address::Family;
 use super::values::threads::ThreadSet;
 use crate::base::address::Address;
@@ -63,6 +65,8 @@ pub(super) struct Settings {
     pub(super) dontlog_normal: bool,
     pub(super) log_separate_errors: bool,
     pub(super) log_health_checks: bool,
+    /// `log-format` and what else is said of log lines.
+    pub(super) lines: LineWords,
     /// What kind of check it is, and its lines.
     pub(super) check_kind: CheckDraft,
     pub(super) allbackups: bool,
@@ -166,7 +170,31 @@ pub(super) enum BalanceWord {
 pub(super) enum LogEntry {
     /// `log global`
     Global,
-    Target(LogTarget),
+    Target(Arc<LogTarget>),
+}
+
+/// What is said of the lines of sessions beyond options.
+#[derive(Clone, Debug, Default)]
+pub(super) struct LineWords {
+    /// `log-format`.
+    pub(super) line: Option<FormatWord>,
+    /// `log-format-sd`.
+    pub(super) structured: Option<FormatWord>,
+    /// `error-log-format`.
+    pub(super) error: Option<FormatWord>,
+    /// `unique-id-format`.
+    pub(super) unique_id: Option<FormatWord>,
+    /// `option logasap`.
+    pub(super) asap: bool,
+    /// `log-tag`.
+    pub(super) tag: Option<String>,
+}
+
+/// The form of a line, as it is written.
+#[derive(Clone, Debug)]
+pub(super) struct FormatWord {
+    pub(super) word: Word,
+    pub(super) place: Place,
 }
 
 /// A `bind` line.

@@ -11,7 +11,7 @@ mod value;
 use std::net::{IpAddr, SocketAddr};
 use twox_hash::{XxHash32, XxHash64};
 
-use self::value::Value;
+pub(super) use self::value::Value;
 use super::PickRequest;
 use super::datagram::{krpc, quic};
 use crate::base::{digest, hash};
@@ -70,7 +70,10 @@ fn applied(function: HashFunction, value: Value<'_>) -> u32 {
     }
 }
 
-fn evaluate<'a>(expression: &Expression, request: &PickRequest<'a>) -> Option<Value<'a>> {
+pub(super) fn evaluate<'a>(
+    expression: &Expression,
+    request: &PickRequest<'a>,
+) -> Option<Value<'a>> {
     let value = match expression.fetch {
         Fetch::Source => Value::from(address(request.client?)),
         Fetch::SourcePort => Value::Number(i64::from(request.client?.port())),

@@ -144,6 +144,7 @@ fn proxy(balance: Balance, servers: Vec<Arc<Server>>, allbackups: bool) -> Arc<P
         back: Some(back),
         guid: String::new(),
         logs: Vec::new(),
+        log_tag: None,
         splice: SpliceOptions::default(),
     })
 }

@@ -100,7 +100,10 @@ mod tests {
     #[test]
     fn without_a_map_each_shard_has_a_cpu_if_there_are_enough() {
         assert_eq!(pinning(&[], 2, &[3, 5, 7]).cpus, [vec![3], vec![5]]);
-        assert_eq!(pinning(&[], 2, &[3]).cpus, [vec![], vec![]]);
+        assert_eq!(
+            pinning(&[], 2, &[3]).cpus,
+            [Vec::<usize>::new(), Vec::new()]
+        );
     }
 
     #[test]

@@ -4,11 +4,13 @@
 //! other peer: closing by reset throws away what the kernel has not delivered. A server that has
 //! sent its FIN is complete whatever follows: the client gets everything and is drained.
 
+use std::net::SocketAddr;
+
 use super::Shard;
-use super::record::SessionRecord;
 use super::session::{Session, State};
 use super::source_port;
 use super::world::FrontCounter;
+use crate::base::ids::SessionKey;
 use crate::base::time::Moment;
 use crate::flow::{Arm, Cause, Close, Direction, Phase, Reading, Side, Who, Writing};
 use crate::lb::{Outcome, ServerCounter};
@@ -276,11 +278,12 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    fn finish(&mut self, key: crate::base::ids::SessionKey) {
+    fn finish(&mut self, key: SessionKey) {
         let session = self.sessions.get(key).expect("ended once");
         debug_assert!(session.in_kernel == 0 && session.pieces.iter().all(|list| list.is_empty()));
         let close = session.close.unwrap_or(Close::FINISHED);
         let session_begun = session.begun;
+        let source = self.source_shown(session);
         for side in Side::BOTH {
             let fd = session.fd(side);
             if fd == Fd::NONE {
@@ -303,7 +306,7 @@ impl<K: Kernel> Shard<K> {
         }
         self.give_source_port(key.slot);
         if session_begun {
-            self.account(key, close);
+            self.account(key, close, source);
         }
         if let Some(backend) = &self.sessions.get(key).expect("still there").backend {
             backend.leave();
@@ -318,7 +321,7 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// Counters and the log line.
-    fn account(&mut self, key: crate::base::ids::SessionKey, close: Close) {
+    fn account(&mut self, key: SessionKey, close: Close, source: Option<SocketAddr>) {
         let now = self.now;
         let session = self.sessions.get(key).expect("still there");
         let total_ms = now.ms_since(session.accepted_at);
@@ -373,63 +376,7 @@ impl<K: Kernel> Shard<K> {
                     .add(self.id, ServerCounter::ResponseErrors as usize, 1);
             }
         }
-        self.log_end(key, close);
-    }
-
-    fn log_end(&mut self, key: crate::base::ids::SessionKey, close: Close) {
-        let session = self.sessions.get(key).expect("still there");
-        let front = session.frontend.proxy.front.as_ref().expect("a frontend");
-        let bytes_in = session.halves[Direction::Up as usize].bytes_in;
-        let unlogged = session.frontend.proxy.logs.is_empty()
-            || !front.tcplog
-            || (front.dontlognull && bytes_in == 0);
-        if unlogged {
-            return;
-        }
-        let limits = &self.world.limits;
-        // Who gave up in the queue has waited until now.
-        let left_queue_at = match close.phase {
-            Phase::Queue => Some(self.now),
-            Phase::Request | Phase::Connect | Phase::Data => session.assigned_at,
-        };
-        let ms = |at: Option<Moment>, from: Moment| {
-            at.map_or(-1, |at| {
-                i64::try_from(at.ms_since(from)).unwrap_or(i64::MAX)
-            })
-        };
-        // The backend's and the server's count are those without this session, as HAProxy logs
-        // them.
-        let backend_now = session.backend.as_ref().map_or(0, |backend| {
-            let counters = self.world.counters_of(backend);
-            u32::try_from(counters.sum(FrontCounter::Active as usize)).unwrap_or(0)
-        });
-        let record = SessionRecord {
-            backend: session.backend.clone(),
-            server: session.server_tried.clone(),
-            queue_ms: ms(left_queue_at, session.ready_at()),
-            connect_ms: ms(
-                session.connected_at,
-                session.assigned_at.unwrap_or(session.accepted_at),
-            ),
-            total_ms: ms(Some(self.now), session.accepted_at),
-            bytes_in,
-            bytes_out: session.halves[Direction::Down as usize].bytes_in,
-            termination: close.letters(),
-            counts: [
-                limits.current(self.world.process_limit),
-                limits.current(session.frontend.limit),
-                backend_now,
-                session
-                    .server
-                    .as_ref()
-                    .map_or(0, |server| server.active().saturating_sub(1)),
-            ],
-            retries: session.retries,
-            redispatched: session.redispatched,
-            queued_before: [0, session.queued_before],
-            ..self.record(session)
-        };
-        self.log(record);
+        self.log_end(key, close, source);
     }
 }
 

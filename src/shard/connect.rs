@@ -265,6 +265,7 @@ impl<K: Kernel> Shard<K> {
         counters.add(self.id, FrontCounter::ConnectTimeUs as usize, us);
         counters.add(self.id, FrontCounter::BytesIn as usize, early);
         counters.add(self.id, FrontCounter::Connections as usize, 1);
+        self.log_connected(slot);
         self.arm_next(slot, Direction::Down);
         self.mark_dirty(slot, Direction::Up);
         self.retime(slot);

@@ -14,6 +14,7 @@ mod connect;
 mod control_port;
 mod frozen;
 mod hand_over;
+mod lines;
 mod observe;
 mod origin;
 mod pick;
@@ -36,7 +37,7 @@ mod world;
 pub use control_port::{ControlPort, Observation};
 pub use frozen::FrozenDirection;
 pub use port::{Gauges, Message, ShardPort};
-pub use record::{FlowPart, LogQueue, Refusal, Refused, SessionRecord};
+pub use record::{Beyond, FlowPart, LogQueue, Refusal, SessionRecord};
 pub use udp::DatagramCount;
 pub use world::{Bounds, FrontCounter, Frontend, ProxyCounters, World};
 

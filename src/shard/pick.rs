@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::record::SessionRecord;
 use super::session::{NONE, Session, State};
 use super::world::FrontCounter;
 use super::{Shard, frontend_backend};
@@ -49,22 +48,21 @@ impl<K: Kernel> Shard<K> {
         session.begun = true;
         let frontend = Arc::clone(&session.frontend);
         let backend = frontend_backend(&self.world, &frontend);
-        let front = frontend.proxy.front.as_ref().expect("a frontend");
         let logs = !frontend.proxy.logs.is_empty();
         let back = backend.as_ref().and_then(|b| b.proxy.back.as_ref());
         let balance = back.map(|back| &back.balance);
         let fd = session.fd(Side::Client);
         // Both cost a system call each: asked for only where something reads them.
         let by_source = balance.is_some_and(Balance::reads_source);
-        if session.client.is_none() && (logs || by_source) {
+        if session.client.is_none() && by_source {
             session.client = self.kernel.peer_address(fd);
         }
-        let logs_now = logs && !front.tcplog;
         let by_destination = balance.is_some_and(Balance::reads_destination);
-        if session.local.is_none() && (logs_now || by_destination) {
+        if session.local.is_none() && by_destination {
             session.local = self.kernel.local_address(fd);
         }
-        if logs_now {
+        if logs {
+            self.note_addresses(slot);
             self.log_accept(slot);
         }
         for counter in [FrontCounter::Sessions, FrontCounter::Active] {
@@ -296,40 +294,6 @@ impl<K: Kernel> Shard<K> {
                 cause: Cause::Aborted,
             },
         );
-    }
-
-    fn log_accept(&mut self, slot: u32) {
-        let session = self.sessions.at(slot).expect("a live session");
-        let record = SessionRecord {
-            at_accept: true,
-            ..self.record(session)
-        };
-        self.log(record);
-    }
-
-    /// The record of a session with which nothing has happened yet.
-    pub(super) fn record(&self, session: &Session) -> SessionRecord {
-        SessionRecord {
-            accepted_unix_ms: self.unix_ms() - self.now.ms_since(session.accepted_at),
-            frontend: Arc::clone(&session.frontend),
-            backend: None,
-            server: None,
-            client: session.client,
-            local: session.local,
-            at_accept: false,
-            refused: None,
-            queue_ms: -1,
-            connect_ms: -1,
-            total_ms: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            termination: *b"--",
-            counts: [0; 4],
-            retries: 0,
-            redispatched: false,
-            queued_before: [0; 2],
-            flow: None,
-        }
     }
 
     /// Puts the session into its server's list.

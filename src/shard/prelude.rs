@@ -8,7 +8,7 @@
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::record::{Refusal, Refused, SessionRecord};
+use super::record::Refusal;
 use super::session::{Session, State};
 use super::{Frontend, Shard};
 use crate::flow::proxy_protocol::Header;
@@ -211,28 +211,6 @@ impl<K: Kernel> Shard<K> {
         };
         let (who, phase) = (Who::Client, Phase::Request);
         self.begin_close(slot, Close { who, phase, cause });
-    }
-
-    /// As HAProxy: where sessions have a line of their own, by the client's own address.
-    fn log_refusal(&mut self, slot: u32, refusal: Refusal) {
-        let session = self.sessions.at(slot).expect("a live session");
-        let proxy = &session.frontend.proxy;
-        let front = proxy.front.as_ref().expect("a frontend");
-        let is_null = front.dontlognull && !refusal.has_bytes();
-        if proxy.logs.is_empty() || !front.tcplog || is_null {
-            return;
-        }
-        let listener_id = self.acceptors[usize::from(session.acceptor)].listener_id;
-        let listeners = &self.world.plan.listeners;
-        let record = SessionRecord {
-            refused: Some(Refused {
-                listener: listeners[usize::from(listener_id.0)].clone(),
-                refusal,
-            }),
-            total_ms: i64::try_from(self.now.ms_since(session.accepted_at)).unwrap_or(i64::MAX),
-            ..self.record(session)
-        };
-        self.log(record);
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::world::Frontend;
-use crate::config::plan::Listener;
+use crate::config::plan::{Listener, Stage};
 use crate::flow::udp::Reason;
 use crate::lb::{Backend, Server};
 use crate::sys::EventFd;
@@ -19,6 +19,8 @@ pub struct SessionRecord {
     pub accepted_unix_ms: u64,
     /// The frontend.
     pub frontend: Arc<Frontend>,
+    /// Where it came in.
+    pub listener: Arc<Listener>,
     /// The backend, once one was chosen.
     pub backend: Option<Arc<Backend>>,
     /// The last server tried.
@@ -27,10 +29,12 @@ pub struct SessionRecord {
     pub client: Option<SocketAddr>,
     /// Address the client connected to; `None` for Unix listeners.
     pub local: Option<SocketAddr>,
-    /// True for the line at accept (`Connect from ...`): the fields below are then meaningless.
-    pub at_accept: bool,
-    /// The connection never became a session: only client, frontend and times mean something.
-    pub refused: Option<Refused>,
+    /// When this was: what had not happened yet means nothing.
+    pub stage: Stage,
+    /// The connection never became a session: it has no backend and no server.
+    pub refused: Option<Refusal>,
+    /// Milliseconds that its PROXY header took.
+    pub handshake_ms: u32,
     /// Milliseconds in the queue, -1 = aborted before or there.
     pub queue_ms: i64,
     /// Milliseconds to connect, retries included; -1 = never connected.
@@ -53,6 +57,10 @@ pub struct SessionRecord {
     pub queued_before: [u32; 2],
     /// It is of a flow of datagrams.
     pub flow: Option<FlowPart>,
+    /// The number of the session in the process, from 0 on, where lines show it.
+    pub number: u64,
+    /// What only few lines show.
+    pub beyond: Option<Box<Beyond>>,
 }
 
 /// What a record says of a flow alone.
@@ -66,13 +74,16 @@ pub struct FlowPart {
     pub reason: Reason,
 }
 
-/// A connection that was closed before it became a session.
+/// Records are kept by the thousand (200 bytes on x86-64): a full queue holds 3 MiB of them.
+const _: () = assert!(size_of::<SessionRecord>() <= 224, "a record has grown");
+
+/// What is known of a session, and made part of its record where a form asks for it.
 #[derive(Clone, Debug)]
-pub struct Refused {
-    /// Where it came in.
-    pub listener: Arc<Listener>,
-    /// Why.
-    pub refusal: Refusal,
+pub struct Beyond {
+    /// The address that the connection to the server came from.
+    pub source: Option<SocketAddr>,
+    /// The fields of the client's PROXY header.
+    pub tlvs: Option<Box<[u8]>>,
 }
 
 /// Why a connection that a PROXY header is expected from was closed.

@@ -8,7 +8,7 @@ use tidegate::base::ids::ProxyId;
 use tidegate::base::receive::ReceiveStep;
 use tidegate::base::source::ShortName;
 use tidegate::config::plan::{
-    Balance, Endpoint, HashKind, KeepAlive, Level, LogFormat, LogHost, LogSink,
+    Balance, Endpoint, HashKind, KeepAlive, Level, LogFormat, LogHost, LogSink, Stage,
 };
 
 use crate::world::{back, front, load, plan, printed};
@@ -25,8 +25,8 @@ fn front_settings() {
         (0, 0, 0)
     );
     assert_eq!(
-        (plain.keepalive, plain.tcplog, plain.dontlognull),
-        (None, false, false)
+        (plain.keepalive, plain.lines.stage, plain.dontlognull),
+        (None, Stage::Accepted, false)
     );
     // A listen is its own backend.
     assert_eq!(plain.default_backend, Some(ProxyId(0)));
@@ -48,8 +48,8 @@ fn front_settings() {
         count: Some(3),
     };
     assert_eq!(
-        (set.keepalive, set.tcplog, set.dontlognull),
-        (Some(keepalive), true, true)
+        (set.keepalive, set.lines.stage, set.dontlognull),
+        (Some(keepalive), Stage::Ended, true)
     );
     assert_eq!(plan.listeners[0].backlog, 8);
     let (both, plan) = front("bind :80\noption tcpka");
@@ -65,10 +65,10 @@ fn front_settings() {
 fn the_log_of_http_is_that_of_sessions() {
     for option in ["option httplog", "option httplog clf", "option httpslog"] {
         let (set, _) = front(&format!("bind :80\n{option}\n"));
-        assert!(set.tcplog, "{option}");
+        assert_eq!(set.lines.stage, Stage::Ended, "{option}");
     }
     let (unset, _) = front("bind :80\noption httplog\nno option httplog\n");
-    assert!(!unset.tcplog);
+    assert_eq!(unset.lines.stage, Stage::Accepted);
 }
 
 #[test]
@@ -310,6 +310,51 @@ fn which_lines_are_logged_and_how() {
         let plan = self::plan(&format!("global\nlog 127.0.0.1 format {word} local0\n"));
         assert_eq!(plan.global.logs[0].format, format, "{word}");
     }
+}
+
+/// What the forms of lines ask for, and which one wins.
+#[test]
+fn lines_have_the_form_that_is_asked_for_last() {
+    let lines = |text: &str| {
+        front(&format!("bind :80\nlog stdout local0\n{text}"))
+            .0
+            .lines
+    };
+    let is_tcplog = |text: &str| lines(text).line == lines("option tcplog").line;
+    assert!(is_tcplog("log-format %f\noption tcplog"));
+    assert!(is_tcplog("log-format %f\noption httplog"));
+    assert!(!is_tcplog("option tcplog\nlog-format %f"));
+    assert!(is_tcplog("option tcplog\nno option tcplog\noption tcplog"));
+    let stage = |text: &str| lines(text).stage;
+    assert_eq!(stage(""), Stage::Accepted);
+    assert_eq!(stage("log-format %f"), Stage::Connected);
+    assert_eq!(stage("log-format '%f %B'"), Stage::Ended);
+    assert_eq!(stage("log-format %f\nlog-format-sd %B"), Stage::Ended);
+    assert_eq!(stage("option tcplog\noption logasap"), Stage::Connected);
+    assert_eq!(stage("option logasap"), Stage::Accepted);
+    let reads = |text: &str| lines(text).reads;
+    let all = reads("log-format '%fi %bp %[fc_pp_authority] %rt'");
+    assert!(all.destination && all.source && all.header && all.number);
+    assert_eq!(reads("option tcplog"), Default::default());
+    assert!(reads("").destination && reads("error-log-format %fi").destination);
+    assert!(reads("log-format %ID\nunique-id-format %rt").number);
+    let plan = plan("global\nlog-tag all\nfrontend a\nlog-tag own\nbackend b\n");
+    let tags: Vec<_> = plan
+        .proxies
+        .iter()
+        .map(|proxy| proxy.log_tag.as_deref())
+        .collect();
+    assert_eq!(tags, [Some("own"), None]);
+}
+
+#[test]
+fn samples_of_lines() {
+    let plan = plan("global\nlog 127.0.0.1 sample 1,3-4:5 local0\nfrontend a\nlog global\n");
+    let sample = plan.proxies[0].logs[0].sample.as_ref().unwrap();
+    assert_eq!(
+        (&sample.ranges[..], sample.size),
+        (&[(1, 1), (3, 4)][..], 5)
+    );
 }
 
 #[test]

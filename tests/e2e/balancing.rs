@@ -216,7 +216,7 @@ fn first_fills_one_server_after_the_other() {
         clients.push(connect_port(port));
         let accepted = || servers.iter().map(MockServer::accepted).collect::<Vec<_>>();
         eventually("the connection is through", || {
-            accepted().iter().sum::<u64>() == expected.iter().sum()
+            accepted().iter().sum::<u64>() == expected.iter().sum::<u64>()
         });
         assert_eq!(accepted(), expected);
     }

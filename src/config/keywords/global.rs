@@ -123,9 +123,9 @@ pub(super) static GLOBAL: &[Keyword] = &[
     works("zero-warning", Global, 0, "", "Warnings are errors, as -dW.", process::flag)
         .default("off"),
 
-    works("log", Everywhere, MANY, "global | <target> [len <n>] [format <format>] <facility> [<level> [<minimum>]]",
+    works("log", Everywhere, MANY, "global | <target> [len <n>] [format <format>] [sample <ranges>:<size>] <facility> [<level> [<minimum>]]",
         "Where log lines go.", log::log)
-        .lacks(&["sample", "profile", "ring@", "backend@", "tcp@"]),
+        .lacks(&["profile", "ring@", "backend@", "tcp@"]),
     works("maxconn", Everywhere, 1, "<number>", "Most connections at a time, of the process or of a frontend.", proxy::maxconn)
         .default("from the descriptor limit"),
 

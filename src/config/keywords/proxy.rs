@@ -4,8 +4,8 @@ use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CONNECTS, HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
 use crate::config::parse::{
-    acl, balance, bind, check, http_check, proxy, server, source, tcp_check, tcp_request, udp,
-    udp_check,
+    acl, balance, bind, check, http_check, log_format, proxy, server, source, tcp_check,
+    tcp_request, udp, udp_check,
 };
 
 const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
@@ -61,6 +61,18 @@ pub(super) static PROXY: &[Keyword] = &[
     works("option httplog", Front, 1, "[clf]", "Means 'option tcplog', as it does with HAProxy in a proxy that isn't in 'mode http'; a notice says so.", proxy::http_log)
         .default("off").streams(),
     works("option httpslog", Front, 0, "", "The same.", proxy::http_log)
+        .default("off").streams(),
+    works("log-format", Front, MANY, "<format>", "Form of the lines of sessions; docs/logging.md has more.", log_format::format)
+        .default("that of 'option tcplog', else the short one").streams(),
+    works("log-format-sd", Front, MANY, "<format>", "Structured data of lines in the format 'rfc5424'.", log_format::format)
+        .default("none").streams(),
+    works("error-log-format", Front, MANY, "<format>", "Form of the lines of connections that never became a session.", log_format::format)
+        .default("HAProxy's").streams(),
+    works("unique-id-format", Front, MANY, "<format>", "What '%ID' stands for in lines.", log_format::format)
+        .default("'%ID' is '-'").streams(),
+    works("log-tag", Both, 1, "<tag>", "Program name in a proxy's log lines.", log_format::tag)
+        .default("the global one"),
+    works("option logasap", Front, 0, "", "Logs a session when it is connected, with a '+' before what goes on.", log_format::asap)
         .default("off").streams(),
     works("option tcp-smart-accept", Front, 0, "", "The kernel acknowledges a client's first data with the answer to it.", proxy::option)
         .default("off").streams(),
@@ -179,13 +191,7 @@ pub(super) static PROXY: &[Keyword] = &[
         .not_in_defaults(),
     needed("stick", Back, "on|match|store-request|store-response ...", "Keeps clients on the server that a table names.")
         .not_in_defaults(),
-    later("log-format", Front, "<format>", "Form of the lines of sessions.")
-        .meaning("lines have the form of 'option tcplog' or the short one"),
-    later("log-format-sd", Front, "<format>", "Structured data of RFC 5424 lines."),
-    later("error-log-format", Front, "<format>", "Form of the lines of failed sessions."),
-    later("log-tag", Both, "<tag>", "Program name in a proxy's log lines."),
     later("log-steps", Front, "<step>...", "When lines of a session are logged."),
-    later("unique-id-format", Front, "<format>", "Makes an id for each session."),
     needed("persist", Back, "rdp-cookie[(<name>)]", "Keeps RDP clients on their server."),
     later("load-server-state-from-file", Back, "global|local|none", "Takes the state of servers from a file.")
         .meaning("servers start as the file says"),
@@ -198,8 +204,6 @@ pub(super) static PROXY: &[Keyword] = &[
     needed("transparent", Both, "", "Connects to where the client wanted to go."),
     later("option external-check", Back, "", "Checks by a program.")
         .meaning(CONNECTS),
-    later("option logasap", Front, "", "Logs a session when it is connected.")
-        .meaning("lines come at the end of sessions"),
     later("option spop-check", Back, "", "Checks an SPOP agent.")
         .meaning(CONNECTS),
     needed("option transparent", Both, "", "Connects to where the client wanted to go."),

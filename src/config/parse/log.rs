@@ -1,8 +1,9 @@
 //! `log` lines, of the `global` section and of proxies.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::{Call, Complaint, Outcome, Parser};
+use super::{Call, Complaint, Outcome, Parser, log_sample};
 use crate::config::draft::LogEntry;
 use crate::config::plan::{LogFormat, LogSink, LogTarget};
 use crate::config::raw::token::Word;
@@ -56,7 +57,7 @@ pub(in crate::config) fn log(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcom
         parser.current.settings.logs.push(LogEntry::Global);
         return Ok(());
     }
-    let target = target(parser, call, is_global)?;
+    let target = Arc::new(target(parser, call, is_global)?);
     if is_global {
         parser.draft.global.logs.push(target);
     } else {
@@ -93,9 +94,17 @@ fn target(parser: &Parser<'_>, call: &Call<'_>, is_global: bool) -> Result<LogTa
     if args.next_if(|word| word.text == "format").is_some() {
         format = log_format(args.next().ok_or_else(incomplete)?)?;
     }
-    if let Some(word) = args.next_if(|word| matches!(word.text.as_str(), "sample" | "profile")) {
+    if let Some(word) = args.next_if(|word| word.text == "profile") {
         let text = format!("log : '{}' is not implemented yet", word.text);
         return Err(Complaint::about(word, text));
+    }
+    let mut sample = None;
+    if args.next_if(|word| word.text == "sample").is_some() {
+        let word = args
+            .next()
+            .ok_or_else(|| Complaint::from("log : Missing sample size"))?;
+        let fault = |text: String| Complaint::about(word, format!("log : {text}"));
+        sample = Some(log_sample::parse(&word.text).map_err(fault)?);
     }
     let word = args.next().ok_or_else(incomplete)?;
     let Some(facility) = position(&FACILITIES, word) else {
@@ -127,6 +136,7 @@ fn target(parser: &Parser<'_>, call: &Call<'_>, is_global: bool) -> Result<LogTa
         facility,
         level_max,
         level_min,
+        sample,
     })
 }
 

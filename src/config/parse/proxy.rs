@@ -211,6 +211,10 @@ pub(in crate::config) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
     match call.keyword.name {
         "option tcplog" => {
             settings.tcplog = on;
+            // The last one that says what a line looks like wins.
+            if on {
+                settings.lines.line = None;
+            }
             if call.arg(0) == "clf" {
                 let text = "'option tcplog clf' : the form 'clf' is not implemented in Tidegate \
                             yet: lines have the usual form.";
@@ -260,6 +264,7 @@ pub(in crate::config) fn http_log(parser: &mut Parser<'_>, call: &Call<'_>) -> O
     let on = call.line.prefix == Prefix::Set;
     parser.current.settings.http_log = on;
     if on {
+        parser.current.settings.lines.line = None;
         let text = format!("'{name}' needs 'mode http'; falling back to 'option tcplog'.");
         let word = call.line.words.first();
         parser

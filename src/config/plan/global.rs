@@ -1,6 +1,7 @@
 //! Settings of the process.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::LogHost;
 use super::LogTarget;
@@ -32,7 +33,7 @@ pub struct Global {
     /// `tune.listener.multi-queue`: which shard serves a connection.
     pub multi_queue: MultiQueue,
     /// `log` lines of the global section (proxies refer to them by `log global`).
-    pub logs: Vec<LogTarget>,
+    pub logs: Vec<Arc<LogTarget>>,
     /// `log-tag`, `tidegate` by default.
     pub log_tag: String,
     /// `pidfile`.

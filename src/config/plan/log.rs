@@ -17,6 +17,17 @@ pub struct LogTarget {
     pub level_max: u8,
     /// Lowest severity number; more urgent ones are sent with this one (0 = emerg, the default).
     pub level_min: u8,
+    /// `sample`: only some of the lines are sent; `None` = all.
+    pub sample: Option<LogSample>,
+}
+
+/// Which lines are sent: of so many in turn those with these numbers, from 1 on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogSample {
+    /// First and last number of each range, in their order.
+    pub ranges: Vec<(u32, u32)>,
+    /// After how many lines it begins anew.
+    pub size: u32,
 }
 
 /// A log destination.

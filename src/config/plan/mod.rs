@@ -8,6 +8,7 @@ mod check;
 mod check_script;
 mod condition;
 mod global;
+mod line_format;
 mod listener;
 mod log;
 mod passive;
@@ -30,8 +31,9 @@ pub use check_script::{
 };
 pub use condition::{Network, Networks, SourceCondition, SourceTerm};
 pub use global::{Global, Jail, Level, MultiQueue, ProcessSettings, StatsSocket};
+pub use line_format::{Cast, Item, LineFormat, Piece, Reads, SessionLines, Stage, Value};
 pub use listener::{Endpoint, Listener, Sockets};
-pub use log::{LogFormat, LogHost, LogSink, LogTarget};
+pub use log::{LogFormat, LogHost, LogSample, LogSink, LogTarget};
 pub use passive::{Breaker, Observe, OnError, Passive};
 pub use pattern::{Content, HttpAnswer, HttpWanted, Pattern, RegularExpression};
 pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind, SpliceOptions};

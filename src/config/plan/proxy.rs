@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Balance, LogTarget, QuicLb, Server, SourceCondition, UdpBack, UdpFront};
+use super::{Balance, LogTarget, QuicLb, Server, SessionLines, SourceCondition, UdpBack, UdpFront};
 use crate::base::ids::{ListenerId, ProxyId};
 
 /// A frontend, a backend, or a listen (both).
@@ -25,7 +25,9 @@ pub struct Proxy {
     /// `guid`: its identity over restarts, unique in the file; empty = none.
     pub guid: String,
     /// Resolved log targets (`log global` expanded).
-    pub logs: Vec<LogTarget>,
+    pub logs: Vec<Arc<LogTarget>>,
+    /// `log-tag`: the program's name in its lines; `None` = the global one.
+    pub log_tag: Option<String>,
     /// What `option splice-...` ask for; a session does what its frontend or its backend asks.
     pub splice: SpliceOptions,
 }
@@ -99,8 +101,8 @@ pub struct Front {
     pub expect_proxy: Vec<SourceCondition>,
     /// `option tcpka` or `clitcpka`.
     pub keepalive: Option<KeepAlive>,
-    /// `option tcplog`.
-    pub tcplog: bool,
+    /// The form of sessions' log lines, and when they are written.
+    pub lines: SessionLines,
     /// `option dontlognull`: sessions without a byte from the client are not logged.
     pub dontlognull: bool,
     /// `option dontlog-normal`: nor are those that went well.

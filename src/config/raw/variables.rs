@@ -12,7 +12,7 @@ use super::token::Word;
 use crate::config::environment::Environment;
 
 /// HAProxy's `option tcplog` as a format.
-const TCP_LOG_FORMAT: &str =
+pub(in crate::config) const TCP_LOG_FORMAT: &str =
     "%ci:%cp [%t] %ft %b/%s %Tw/%Tc/%Tt %B %ts %ac/%fc/%bc/%sc/%rc %sq/%bq";
 
 /// HAProxy's `option httplog` as a format; proxies of `mode http` refer to it.

@@ -5,6 +5,7 @@
 
 mod check;
 mod check_protocols;
+mod lines;
 mod listeners;
 mod loops;
 mod passive;
@@ -218,9 +219,11 @@ impl Builder<'_, '_> {
         if self.whole && !draft.settings.disabled {
             self.warn(draft);
         }
-        let front = (draft.kind != ProxyKind::Backend).then(|| self.front(proxy_id, draft));
-        let back = (draft.kind != ProxyKind::Frontend).then(|| self.back(draft));
         let logs = self.logs(&draft.settings.logs);
+        let has_logs = !logs.is_empty();
+        let front =
+            (draft.kind != ProxyKind::Backend).then(|| self.front(proxy_id, draft, has_logs));
+        let back = (draft.kind != ProxyKind::Frontend).then(|| self.back(draft));
         self.plan.proxies.push(Arc::new(Proxy {
             proxy_id,
             iid,
@@ -234,6 +237,7 @@ impl Builder<'_, '_> {
                 .clone()
                 .map_or_else(String::new, |(guid, _)| guid),
             logs,
+            log_tag: draft.settings.lines.tag.clone(),
             splice: match draft.settings.mode {
                 Mode::Udp => SpliceOptions::default(),
                 Mode::Tcp | Mode::Http => draft.settings.splice,
@@ -290,7 +294,7 @@ impl Builder<'_, '_> {
         }
     }
 
-    fn front(&mut self, proxy_id: ProxyId, draft: &ProxyDraft) -> Front {
+    fn front(&mut self, proxy_id: ProxyId, draft: &ProxyDraft, has_logs: bool) -> Front {
         let settings = &draft.settings;
         let rule = settings.use_backend.as_ref();
         let rule = rule.and_then(|rule| self.backend("use_backend", rule, draft));
@@ -322,7 +326,7 @@ impl Builder<'_, '_> {
                 Mode::Tcp | Mode::Http => settings.expect_proxy.clone(),
             },
             keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
-            tcplog: settings.tcplog || settings.http_log,
+            lines: self.session_lines(draft, has_logs),
             dontlognull: settings.dontlognull,
             dontlog_normal: settings.dontlog_normal,
             log_separate_errors: settings.log_separate_errors,
@@ -438,12 +442,12 @@ impl Builder<'_, '_> {
     }
 
     /// The targets of a proxy; `log global` counts once, however often it is written.
-    fn logs(&self, entries: &[LogEntry]) -> Vec<LogTarget> {
+    fn logs(&self, entries: &[LogEntry]) -> Vec<Arc<LogTarget>> {
         let mut logs = Vec::new();
         let mut has_global = false;
         for entry in entries {
             match entry {
-                LogEntry::Target(target) => logs.push(target.clone()),
+                LogEntry::Target(target) => logs.push(Arc::clone(target)),
                 LogEntry::Global if has_global => {}
                 LogEntry::Global => {
                     has_global = true;

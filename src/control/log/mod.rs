@@ -5,7 +5,10 @@
 //! target is non-blocking and has a bounded backlog of its own, so a blocked one costs its own
 //! lines (dropped and counted) and nobody else's. Nothing waits for this thread.
 
+mod encode;
 mod format;
+mod outlet;
+mod session;
 mod sink;
 #[cfg(test)]
 mod testing;
@@ -20,12 +23,14 @@ use super::Shared;
 use super::messages::{Severity, format as message_line};
 use crate::base::ids::ProxyId;
 use crate::base::time::Moment;
-use crate::config::plan::{LogFormat, LogHost, LogSink, LogTarget, Plan};
+use crate::config::plan::{LogHost, LogSink, LogTarget, Plan, Proxy, Stage};
 use crate::limits;
 use crate::shard::{LogQueue, SessionRecord};
 use crate::sys::lines::{PollItem, poll};
 use crate::sys::{clock, process};
-use format::{LocalTime, Origin, write_header, write_session};
+use format::LocalTime;
+use outlet::{Message as Line, Outlet};
+use session::{Filler, Speaker};
 use sink::Sink;
 
 /// Syslog level of session lines.
@@ -151,33 +156,35 @@ impl LogThread {
     }
 }
 
-/// A log target of a proxy: the sink it shares with others, and its own line format.
+/// What the log thread knows of a proxy.
 #[derive(Debug)]
-struct Route {
-    sink: usize,
-    target: LogTarget,
+struct Voice {
+    routes: Vec<outlet::Route>,
+    /// `log-tag`.
+    tag: String,
+    /// Lines of its sessions so far.
+    lines: u64,
 }
 
 /// The log thread's state.
 struct Shipper {
     shared: Arc<Shared>,
-    sinks: Vec<Sink>,
+    outlet: Outlet,
     /// By `ProxyId`.
-    routes: Vec<Vec<Route>>,
+    voices: Vec<Voice>,
     /// Standard error for messages.
     console: Option<usize>,
-    time: LocalTime,
-    /// The line at hand, reused.
+    filler: Filler,
+    /// The line at hand and its structured data, reused.
     body: Vec<u8>,
-    line: Vec<u8>,
-    origin: Origin,
+    structured: Vec<u8>,
 }
 
 impl Shipper {
     fn new(shared: Arc<Shared>, console: bool, standard: bool) -> Shipper {
         let plan = &shared.world.plan;
         let mut wanted: Vec<LogSink> = Vec::new();
-        let routes = routes(plan, &mut wanted);
+        let voices = voices(plan, &mut wanted);
         let mut console_sink = None;
         if console {
             let at = wanted.iter().position(|sink| *sink == LogSink::Stderr);
@@ -186,28 +193,19 @@ impl Shipper {
                 wanted.len() - 1
             }));
         }
-        let sinks = wanted
-            .iter()
-            .map(|sink| Sink::open(sink, standard))
-            .collect();
+        let host = match &plan.global.log_host {
+            LogHost::None => None,
+            LogHost::System => Some(process::host_name().to_owned()).filter(|n| !n.is_empty()),
+            LogHost::Named(name) => Some(name.clone()),
+        };
+        let sinks = wanted.iter().map(|sink| Sink::open(sink, standard));
         Shipper {
-            routes,
-            sinks,
+            voices,
+            outlet: Outlet::new(sinks.collect(), host),
             console: console_sink,
-            time: LocalTime::new(),
+            filler: Filler::new(LocalTime::new()),
             body: Vec::new(),
-            line: Vec::new(),
-            origin: Origin {
-                host: match &plan.global.log_host {
-                    LogHost::None => None,
-                    LogHost::System => {
-                        Some(process::host_name().to_owned()).filter(|name| !name.is_empty())
-                    }
-                    LogHost::Named(name) => Some(name.clone()),
-                },
-                tag: plan.global.log_tag.clone(),
-                pid: std::process::id(),
-            },
+            structured: Vec::new(),
             shared,
         }
     }
@@ -222,7 +220,7 @@ impl Shipper {
             self.flush(now);
             if self.shared.messages.stop.load(SeqCst) {
                 let until = *flush_until.get_or_insert(now.after_ms(limits::LOG_FLUSH_MS));
-                let idle = emptied && self.sinks.iter().all(|sink| !sink.has_pending());
+                let idle = emptied && self.outlet.sinks.iter().all(|sink| !sink.has_pending());
                 if idle || now >= until {
                     return;
                 }
@@ -239,7 +237,7 @@ impl Shipper {
             self.message(&message);
         }
         for _ in 0..limits::LOG_TURN_RECORDS_MAX {
-            if self.sinks.iter().any(Sink::wants_pause) {
+            if self.outlet.sinks.iter().any(Sink::wants_pause) {
                 return queue.is_empty();
             }
             let Some(record) = queue.pop() else {
@@ -251,56 +249,60 @@ impl Shipper {
     }
 
     fn record(&mut self, record: &SessionRecord) {
-        let Some(routes) = self
-            .routes
-            .get(usize::from(record.frontend.proxy.proxy_id.0))
-        else {
+        let proxy = &record.frontend.proxy;
+        let Some(voice) = self.voices.get_mut(usize::from(proxy.proxy_id.0)) else {
             return;
         };
-        let front = record.frontend.proxy.front.as_ref();
+        let front = proxy.front.as_ref();
         let is_normal = record.is_normal();
-        let unlogged = !record.at_accept && front.is_some_and(|f| f.dontlog_normal) && is_normal;
-        if routes.is_empty() || unlogged {
+        let is_short = record.stage == Stage::Accepted;
+        let unlogged = !is_short && front.is_some_and(|f| f.dontlog_normal) && is_normal;
+        if voice.routes.is_empty() || unlogged {
             return;
         }
         let apart = front.is_some_and(|front| front.log_separate_errors);
-        let level = if apart && !is_normal { ERROR } else { INFO };
+        let by = Speaker {
+            host: process::host_name(),
+            pid: self.outlet.pid,
+            lines: voice.lines,
+        };
+        voice.lines += 1;
         self.body.clear();
-        write_session(&mut self.body, record, &mut self.time);
-        send_to_routes(
-            routes,
-            &mut self.sinks,
-            level,
-            &self.body,
-            &mut self.line,
-            &mut self.time,
-            &self.origin,
-        );
+        self.filler.line(&mut self.body, record, by);
+        self.structured.clear();
+        self.filler.structured(&mut self.structured, record, by);
+        let line = Line {
+            level: if apart && !is_normal { ERROR } else { INFO },
+            tag: &voice.tag,
+            structured: &self.structured,
+            body: &self.body,
+        };
+        self.outlet
+            .send(&mut voice.routes, line, &mut self.filler.time);
     }
 
     fn message(&mut self, message: &Message) {
         if let (Some(console), Some(severity)) = (self.console, message.severity) {
             let line = message_line(severity, &message.text);
-            self.sinks[console].push(line.as_bytes());
+            self.outlet.sinks[console].push(line.as_bytes());
         }
         let Some(proxy) = message.proxy else { return };
-        let Some(routes) = self.routes.get(usize::from(proxy.0)) else {
+        let Some(voice) = self.voices.get_mut(usize::from(proxy.0)) else {
             return;
         };
-        send_to_routes(
-            routes,
-            &mut self.sinks,
-            message.level,
-            message.text.as_bytes(),
-            &mut self.line,
-            &mut self.time,
-            &self.origin,
-        );
+        let line = Line {
+            level: message.level,
+            tag: &voice.tag,
+            structured: b"",
+            body: message.text.as_bytes(),
+        };
+        self.outlet
+            .send(&mut voice.routes, line, &mut self.filler.time);
     }
 
     fn flush(&mut self, now: Moment) {
         let messages = &self.shared.messages;
-        for sink in &mut self.sinks {
+        for sink in &mut self.outlet.sinks {
             sink.flush(now);
             let (sent, dropped) = sink.take_counts();
             if sent > 0 {
@@ -321,7 +323,7 @@ impl Shipper {
         }];
         let mut timeout_ms = if stopping { 10 } else { -1 };
         let mut held = false;
-        for sink in &self.sinks {
+        for sink in &self.outlet.sinks {
             if let Some(descriptor) = sink.waits_for() {
                 items.push(PollItem {
                     descriptor,
@@ -346,48 +348,25 @@ impl Shipper {
     }
 }
 
-/// The targets of every proxy, with sinks that several name merged into `sinks`.
-fn routes(plan: &Plan, sinks: &mut Vec<LogSink>) -> Vec<Vec<Route>> {
-    let mut route = |target: &LogTarget| {
+/// What every proxy says and where to, with sinks that several name merged into `sinks`.
+fn voices(plan: &Plan, sinks: &mut Vec<LogSink>) -> Vec<Voice> {
+    let mut route = |target: &Arc<LogTarget>| {
         let found = sinks.iter().position(|sink| *sink == target.sink);
         let sink = found.unwrap_or_else(|| {
             sinks.push(target.sink.clone());
             sinks.len() - 1
         });
-        Route {
-            sink,
-            target: target.clone(),
+        outlet::Route::new(sink, Arc::clone(target))
+    };
+    let voice = |proxy: &Arc<Proxy>| {
+        let tag = proxy.log_tag.as_ref().unwrap_or(&plan.global.log_tag);
+        Voice {
+            routes: proxy.logs.iter().map(&mut route).collect(),
+            tag: tag.clone(),
+            lines: 0,
         }
     };
-    plan.proxies
-        .iter()
-        .map(|proxy| proxy.logs.iter().map(&mut route).collect())
-        .collect()
-}
-
-fn send_to_routes(
-    routes: &[Route],
-    sinks: &mut [Sink],
-    level: u8,
-    body: &[u8],
-    line: &mut Vec<u8>,
-    time: &mut LocalTime,
-    origin: &Origin,
-) {
-    for route in routes {
-        let target = &route.target;
-        if level > target.level_max {
-            continue;
-        }
-        line.clear();
-        if target.format != LogFormat::Raw {
-            let level = level.max(target.level_min);
-            write_header(line, target.format, target.facility, level, time, origin);
-        }
-        line.extend_from_slice(body);
-        line.truncate(usize::from(target.length_max).max(1));
-        sinks[route.sink].push(line);
-    }
+    plan.proxies.iter().map(voice).collect()
 }
 
 #[cfg(test)]
@@ -424,6 +403,7 @@ mod tests {
             facility: 16,
             level_max: 7,
             level_min: 0,
+            sample: None,
         };
         let logs = vec![
             target(LogSink::Udp(udp.local_addr().unwrap())),

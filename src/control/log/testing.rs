@@ -2,75 +2,29 @@
 
 use std::sync::Arc;
 
-use crate::base::address::Address;
-use crate::base::ids::{ListenerId, ProxyId, ServerId, ShardId};
-use crate::config::plan::{
-    Back, Balance, Front, LogTarget, Plan, Proxy, ProxyKind, Server, ServerKey, SpliceOptions,
-    Target, Watch,
-};
+use crate::base::ids::ShardId;
+use crate::config;
+use crate::config::plan::{LogTarget, Stage};
+use crate::control::resolve::SystemEnvironment;
 use crate::shard::{Bounds, ControlPort, LogQueue, SessionRecord, ShardPort, World};
 
-/// A frontend `fe` that logs to `logs` and a backend `bk` with a server `s1`.
+/// A frontend `fe` that logs to `logs`, as `option tcplog` has it, and a backend `bk` with a server
+/// `s1`.
 pub(super) fn world(logs: Vec<LogTarget>) -> World {
-    let front = Front {
-        listeners: vec![ListenerId(0)],
-        default_backend: Some(ProxyId(1)),
-        tcplog: true,
-        ..Front::default()
-    };
-    let server = Arc::new(Server {
-        server_id: ServerId(0),
-        sid: 1,
-        name: "s1".into(),
-        address: Target::Fixed(Address::Ip("127.0.0.1:1".parse().unwrap())),
-        address_text: String::new(),
-        weight: 1,
-        maxconn: 0,
-        minconn: 0,
-        maxqueue: 0,
-        backup: false,
-        disabled: false,
-        check: None,
-        watch: Watch::default(),
-        slow_start: None,
-        passive: Default::default(),
-        tcp_user_timeout_ms: 0,
-        congestion: None,
-        source: None,
-        hash_key: ServerKey::AddressPort,
-        guid: String::new(),
-        quic_id: Vec::new(),
-        send_proxy: None,
-        place: String::new(),
-    });
-    let back = Back {
-        balance: Balance::RoundRobin,
-        servers: vec![Arc::clone(&server)],
-        retries: 3,
-        ..Back::default()
-    };
-    let proxy = |id, name: &str, kind, front, back| {
-        Arc::new(Proxy {
-            proxy_id: ProxyId(id),
-            iid: 2,
-            description: String::new(),
-            name: name.into(),
-            kind,
-            front,
-            back,
-            guid: String::new(),
-            logs: logs.clone(),
-            splice: SpliceOptions::default(),
-        })
-    };
-    let plan = Plan {
-        proxies: vec![
-            proxy(0, "fe", ProxyKind::Frontend, Some(front), None),
-            proxy(1, "bk", ProxyKind::Backend, None, Some(back)),
-        ],
-        servers_count: 1,
-        ..Plan::default()
-    };
+    world_of("    option tcplog\n", logs)
+}
+
+/// The same with these lines in the frontend.
+pub(super) fn world_of(lines: &str, logs: Vec<LogTarget>) -> World {
+    let text = format!(
+        "frontend fe\n    bind 10.0.0.1:80 name in\n    bind /run/fe.sock id 7\n    \
+         default_backend bk\n    log 127.0.0.1 local0\n{lines}\
+         backend bk\n    server s1 10.0.0.2:8080\n"
+    );
+    let (plan, said) = config::load_text("t.cfg", text, &SystemEnvironment::new());
+    let mut plan = plan.unwrap_or_else(|| panic!("{said:?}"));
+    let frontend = Arc::get_mut(&mut plan.proxies[0]).expect("nobody else has it");
+    frontend.logs = logs.into_iter().map(Arc::new).collect();
     let port = Arc::new(ShardPort::new(ShardId(0), 4).unwrap());
     let queue = Arc::new(LogQueue::new(crate::limits::LOG_RECORDS_MAX).unwrap());
     let control = Arc::new(ControlPort::new(4).unwrap());
@@ -88,24 +42,21 @@ pub(super) fn world(logs: Vec<LogTarget>) -> World {
     )
 }
 
-/// A session that went well after retries, in a world of its own.
-pub(super) fn record() -> SessionRecord {
-    record_in(&world(Vec::new()))
-}
-
-/// The same in a given world.
+/// A session that went well after retries.
 pub(super) fn record_in(world: &World) -> SessionRecord {
     SessionRecord {
         accepted_unix_ms: 1_233_922_329_443,
         frontend: Arc::clone(world.frontends[0].as_ref().unwrap()),
+        listener: Arc::clone(&world.plan.listeners[0]),
         backend: world.backends[1].clone(),
         server: world.backends[1]
             .as_ref()
             .map(|backend| Arc::clone(&backend.servers[0])),
         client: Some("10.0.1.2:33313".parse().unwrap()),
         local: Some("10.0.0.1:80".parse().unwrap()),
-        at_accept: false,
+        stage: Stage::Ended,
         refused: None,
+        handshake_ms: 2,
         queue_ms: 0,
         connect_ms: 5,
         total_ms: 5007,
@@ -117,5 +68,7 @@ pub(super) fn record_in(world: &World) -> SessionRecord {
         redispatched: true,
         queued_before: [5, 6],
         flow: None,
+        number: 17,
+        beyond: None,
     }
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 /// A value of an expression.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Value<'a> {
+pub(in crate::lb) enum Value<'a> {
     V4([u8; 4]),
     V6([u8; 16]),
     Number(i64),

@@ -6,6 +6,7 @@ use super::flow_data::FlowData;
 use super::origin::Ends;
 use super::{Shard, Udp};
 use crate::base::limits::LimitId;
+use crate::config::plan::Stage;
 use crate::flow::udp::{Closed, Flow, FlowId, FlowKey, Reason};
 use crate::flow::{Cause, Close, Phase, Who};
 use crate::lb::{Outcome, ServerCounter};
@@ -172,8 +173,10 @@ impl<K: Kernel> Shard<K> {
             server: None,
             client: Some(ends.client),
             local: ends.local,
-            at_accept: false,
+            listener: Arc::clone(&listener.plan),
+            stage: Stage::Ended,
             refused: None,
+            handshake_ms: 0,
             queue_ms: -1,
             connect_ms: -1,
             total_ms: 0,
@@ -185,6 +188,8 @@ impl<K: Kernel> Shard<K> {
             redispatched: false,
             queued_before: [0; 2],
             flow: None,
+            number: 0,
+            beyond: None,
         }
     }
 }

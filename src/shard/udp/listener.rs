@@ -11,7 +11,7 @@ use super::{Rest, Shard, Udp};
 use crate::base::ids::ListenerId;
 use crate::base::limits::{LimitId, LimitKey};
 use crate::base::time::Moment;
-use crate::config::plan::UdpFront;
+use crate::config::plan::{self, UdpFront};
 use crate::lb::Backend;
 use crate::ring::{Arrival, Fd, Inbox, Kernel, Op, Token};
 use crate::shard::frontend_backend;
@@ -39,6 +39,8 @@ pub(super) struct Listener {
     pub(super) fd: Fd,
     pub(super) receiving: Receiving,
     pub(super) frontend: Arc<Frontend>,
+    /// What the configuration says of it.
+    pub(super) plan: Arc<plan::Listener>,
     pub(super) backend: Option<Arc<Backend>>,
     pub(super) rules: UdpFront,
     /// What a flow counts in: process, listener, frontend.
@@ -98,6 +100,7 @@ impl<K: Kernel> Shard<K> {
             rules,
             limits,
             accepts_proxy: plan.accept_proxy,
+            plan: Arc::clone(plan),
             bound: bound.map(crate::flow::udp::normalised),
             wildcard: bound.is_none_or(|bound| bound.ip().is_unspecified()),
             dropped: self.kernel.datagrams_dropped(fd),
