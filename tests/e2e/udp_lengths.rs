@@ -136,7 +136,7 @@ fn trains_pass_whatever_the_kernel_joins_and_cuts() {
         eventually("all are counted", || {
             ["datagrams_to_servers", "datagrams_to_clients"]
                 .iter()
-                .all(|name| count(&balancer, name) == first.into())
+                .all(|name| count(&balancer, name) == u64::from(first))
         });
         let merged = count(&balancer, "datagrams_merged");
         if without.contains("gso") {
