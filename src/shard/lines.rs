@@ -179,31 +179,13 @@ impl<K: Kernel> Shard<K> {
     /// The record of a session with which nothing has happened yet.
     fn record(&self, session: &Session, stage: Stage) -> SessionRecord {
         let listener_id = self.acceptors[usize::from(session.acceptor)].listener_id;
-        let listeners = &self.world.plan.listeners;
+        let listener = &self.world.plan.listeners[usize::from(listener_id.0)];
         SessionRecord {
             accepted_unix_ms: self.unix_ms() - self.now.ms_since(session.accepted_at),
-            frontend: session.frontend.clone(),
-            listener: listeners[usize::from(listener_id.0)].clone(),
-            backend: None,
-            server: None,
             client: session.client,
             local: session.local,
-            stage,
-            refused: None,
             handshake_ms: session.prelude_ms,
-            queue_ms: -1,
-            connect_ms: -1,
-            total_ms: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            termination: *b"--",
-            counts: [0; 4],
-            retries: 0,
-            redispatched: false,
-            queued_before: [0; 2],
-            flow: None,
-            number: 0,
-            beyond: None,
+            ..SessionRecord::new(&session.frontend, listener, stage)
         }
     }
 }

@@ -120,6 +120,35 @@ impl Refusal {
 }
 
 impl SessionRecord {
+    /// Of a session or a flow with which nothing has happened yet.
+    pub(super) fn new(frontend: &Arc<Frontend>, listener: &Arc<Listener>, stage: Stage) -> Self {
+        SessionRecord {
+            accepted_unix_ms: 0,
+            frontend: Arc::clone(frontend),
+            listener: Arc::clone(listener),
+            backend: None,
+            server: None,
+            client: None,
+            local: None,
+            stage,
+            refused: None,
+            handshake_ms: 0,
+            queue_ms: -1,
+            connect_ms: -1,
+            total_ms: 0,
+            bytes_in: 0,
+            bytes_out: 0,
+            termination: *b"--",
+            counts: [0; 4],
+            retries: 0,
+            redispatched: false,
+            queued_before: [0; 2],
+            flow: None,
+            number: 0,
+            beyond: None,
+        }
+    }
+
     /// Whether nothing went wrong, as `option dontlog-normal` has it: neither side broke the
     /// session off, nothing timed out, and the first attempt to connect succeeded.
     pub fn is_normal(&self) -> bool {

@@ -168,28 +168,9 @@ impl<K: Kernel> Shard<K> {
         let listener = &udp.listeners[usize::from(ends.key.listener())];
         SessionRecord {
             accepted_unix_ms: self.unix_ms(),
-            frontend: Arc::clone(&listener.frontend),
-            backend: None,
-            server: None,
             client: Some(ends.client),
             local: ends.local,
-            listener: Arc::clone(&listener.plan),
-            stage: Stage::Ended,
-            refused: None,
-            handshake_ms: 0,
-            queue_ms: -1,
-            connect_ms: -1,
-            total_ms: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            termination: *b"--",
-            counts: [0; 4],
-            retries: 0,
-            redispatched: false,
-            queued_before: [0; 2],
-            flow: None,
-            number: 0,
-            beyond: None,
+            ..SessionRecord::new(&listener.frontend, &listener.plan, Stage::Ended)
         }
     }
 }
