@@ -120,8 +120,8 @@ fn nginx_text(
             let _ = writeln!(text, "        server 127.0.0.1:{server};");
         }
         let rest = match (route.service, size.one_reply) {
-            (Service::Datagrams, false) => "udp reuseport;",
-            (Service::Datagrams, true) => "udp reuseport; proxy_responses 1;",
+            (Service::Datagrams, false) => "udp reuseport rcvbuf=4m;",
+            (Service::Datagrams, true) => "udp reuseport rcvbuf=4m; proxy_responses 1;",
             _ => &format!("backlog={BACKLOG};"),
         };
         let _ = writeln!(

@@ -29,6 +29,8 @@ const PORT_FIRST: u32 = 32_768;
 /// no larger where the descriptor limit is, because some balancers have memory for each from the
 /// start.
 const CONNECTIONS_MAX: u64 = 10_000;
+/// The same for workloads of UDP, which have none.
+const CONNECTIONS_BESIDE_FLOWS: u64 = 1_000;
 
 /// Descriptors of ten connections: two for each, and, where the balancer splices, two more for the
 /// pipe that haproxy wants for every fourth.
@@ -76,12 +78,16 @@ fn measure(arguments: &Arguments, workload: Workload, target: &Target) -> Result
         let range = format!("{PORT_FIRST} {}", PORT_FIRST + ports - 1);
         fs::write("/proc/sys/net/ipv4/ip_local_port_range", range).context("port range")?;
     }
-    let connections_max = make_room(target.splicing == Splicing::Auto)?;
+    let datagrams = workload.datagrams();
+    let connections_max = match datagrams {
+        None => make_room(target.splicing == Splicing::Auto)?,
+        // What connections are set aside is not there for the sockets of flows.
+        Some(_) => CONNECTIONS_BESIDE_FLOWS,
+    };
     let cpus = Cpus::divide(target.threads)?;
     // On a CPU of the balancer, realtime ends would keep it from running.
     let realtime = workload == Workload::Mixed && !cpus.shared && sys::set_realtime(true).is_ok();
     sys::set_realtime(false)?;
-    let datagrams = workload.datagrams();
     let end_points = match datagrams {
         None => EndPoints::start(realtime)?,
         Some(datagrams) => EndPoints::start_datagrams(datagrams.ends, datagrams.servers)?,

@@ -21,6 +21,9 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Datagrams of one call.
 const BATCH: usize = 32;
+/// Flows that begin at once, and the time to the next ones.
+const FLOWS_TOGETHER: usize = 32;
+const BETWEEN_FLOWS: Duration = Duration::from_millis(2);
 /// Receive buffer of a flow: all that it has in flight.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
@@ -106,10 +109,15 @@ impl Datagrams {
             lost: 0,
             latency: latency_histogram(),
         };
+        // Some at a time: all at once would be lost where a listener has a small buffer, and be
+        // missing from the load for as long as it waits for what is lost.
+        let places: Vec<usize> = (0..shape.in_flight as usize).collect();
         for flow in 0..turn {
-            let places: Vec<usize> = (0..shape.in_flight as usize).collect();
             for places in places.chunks(BATCH) {
                 load.ask(flow, places)?;
+            }
+            if (flow + 1) % FLOWS_TOGETHER == 0 {
+                load.run_until(Instant::now() + BETWEEN_FLOWS)?;
             }
         }
         Ok(load)

@@ -63,12 +63,10 @@ impl Route {
     }
 }
 
-/// The message that a flow adds to in one direction: valid in the turn it was begun in.
+/// The message that a flow has added to last in one direction. One of an earlier turn may be a
+/// message of somebody else by now, which its route tells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Open {
-    turn: u32,
-    message: u32,
-}
+pub(super) struct Open(u16);
 
 /// One call's worth of datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -106,7 +104,6 @@ struct Part {
 /// The messages of a turn.
 #[derive(Debug)]
 pub(super) struct Batches {
-    turn: u32,
     messages: Vec<Message>,
     parts: Vec<Part>,
     headers: Vec<u8>,
@@ -116,7 +113,6 @@ impl Default for Batches {
     fn default() -> Batches {
         Batches {
             // Nothing that was never opened is open.
-            turn: 1,
             messages: Vec::new(),
             parts: Vec::new(),
             headers: Vec::new(),
@@ -185,10 +181,7 @@ impl Batches {
         length: u32,
         datagrams: u32,
     ) -> bool {
-        if open.turn != self.turn {
-            return false;
-        }
-        let Some(message) = self.messages.get_mut(open.message as usize) else {
+        let Some(message) = self.messages.get_mut(usize::from(open.0)) else {
             return false;
         };
         let fits = !message.closed
@@ -239,10 +232,8 @@ impl Batches {
             Bytes::Header { .. } => 0,
         });
         let length = length.sum();
-        *open = Open {
-            turn: self.turn,
-            message: u32::try_from(self.messages.len()).expect("messages of a turn"),
-        };
+        // One of more than that is another's, or alone.
+        *open = Open(u16::try_from(self.messages.len()).unwrap_or(u16::MAX));
         self.messages.push(Message {
             route: *route,
             traffic_class,
@@ -305,12 +296,11 @@ impl Batches {
         received.flat_map(move |payload| Singles::new(payload, segment))
     }
 
-    /// Forgets what was sent. No turn of the last four thousand millions has the same number.
+    /// Forgets what was sent.
     pub(super) fn end_turn(&mut self) {
         self.messages.clear();
         self.parts.clear();
         self.headers.clear();
-        self.turn = self.turn.wrapping_add(1);
     }
 }
 

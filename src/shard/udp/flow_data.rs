@@ -1,7 +1,7 @@
 //! What the engine keeps with a flow beside what the table does.
 
 use super::batch::Open;
-use super::origin::Origin;
+use super::origin::{Origin, Told};
 use crate::base::ids::SessionKey;
 
 /// The engine's part of a flow.
@@ -16,29 +16,31 @@ pub(super) struct FlowData {
     pub(super) merges: bool,
     /// It has had another server.
     pub(super) moved: bool,
-    /// Its number for the id that servers get of it, 0 = none has asked.
-    pub(super) unique_number: u64,
-    /// What its PROXY header has said.
-    pub(super) origin: Option<Box<Origin>>,
+    /// What PROXY headers say of it, where they do.
+    pub(super) told: Option<Box<Told>>,
 }
 
 impl FlowData {
     /// Of a flow that begins.
-    pub(super) fn new(socket: SessionKey, origin: Option<Box<Origin>>) -> FlowData {
+    pub(super) fn new(socket: SessionKey, origin: Option<Origin>) -> FlowData {
         FlowData {
             up: Open::default(),
             down: Open::default(),
             socket,
             merges: true,
             moved: false,
-            unique_number: 0,
-            origin,
+            told: origin.map(|origin| Box::new(Told::by(origin))),
         }
+    }
+
+    /// What the header that it came with has said.
+    pub(super) fn origin(&self) -> Option<&Origin> {
+        self.told.as_ref()?.origin.as_ref()
     }
 }
 
 /// What a flow costs on a shard: its slot, beside what index, timer and pair add.
 const _: () = assert!(
-    size_of::<crate::flow::udp::Flow<FlowData>>() <= 224,
+    size_of::<crate::flow::udp::Flow<FlowData>>() <= 184,
     "a flow has grown"
 );

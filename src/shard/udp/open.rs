@@ -34,7 +34,7 @@ impl<K: Kernel> Shard<K> {
         let listener = usize::from(key.listener());
         let backend = udp.listeners[listener].backend.clone();
         let origin = self.origin_of(announced);
-        let ends = udp.ends(key, origin.as_deref());
+        let ends = udp.ends(key, origin.as_ref());
         let id = self.let_in(udp, &ends)?;
         let chosen = backend.and_then(|backend| {
             let (upstream, server) = self.pick_upstream(udp, &backend, &ends, payload, None)?;

@@ -26,6 +26,24 @@ pub(super) struct Origin {
     tlvs: Option<Box<[u8]>>,
 }
 
+/// What PROXY headers say of a flow: the one that it came with, and those that its servers get.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Told {
+    pub(super) origin: Option<Origin>,
+    /// Its number for the id that servers get of it, 0 = none has asked.
+    pub(super) unique_number: u64,
+}
+
+impl Told {
+    /// Of a flow that came with a header.
+    pub(super) fn by(origin: Origin) -> Told {
+        Told {
+            origin: Some(origin),
+            unique_number: 0,
+        }
+    }
+}
+
 /// A flow's ends as limits, choices, logs and servers see them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Ends {
@@ -56,7 +74,7 @@ impl Udp {
 
     /// Those of a flow that is there.
     pub(super) fn ends_of(&self, flow: &Flow<FlowData>) -> Ends {
-        self.ends(flow.key(), flow.data.origin.as_deref())
+        self.ends(flow.key(), flow.data.origin())
     }
 }
 
@@ -101,16 +119,16 @@ impl<K: Kernel> Shard<K> {
     }
 
     /// What the header of a flow's first datagram says, to keep.
-    pub(super) fn origin_of(&self, announced: Option<Payload>) -> Option<Box<Origin>> {
+    pub(super) fn origin_of(&self, announced: Option<Payload>) -> Option<Origin> {
         let bytes = self.kernel.payload(announced?);
         let header = datagram::read(bytes, limits::PROXY_HEADER_MAX).ok()?;
         let (client, local) = header.addresses?;
         let tlvs = header.kept_tlvs();
-        Some(Box::new(Origin {
+        Some(Origin {
             client,
             local,
             tlvs,
-        }))
+        })
     }
 
     /// Lays datagrams for a server that wants headers: before the first of the flow, or before
@@ -154,10 +172,11 @@ impl<K: Kernel> Shard<K> {
     fn header_of(&mut self, udp: &mut Udp, id: FlowId, wanted: SendProxy) -> Option<HeaderBytes> {
         let flow = udp.flows.get(id)?;
         let ends = udp.ends_of(flow);
-        let origin = flow.data.origin.as_deref();
+        let origin = flow.data.origin();
         let tlvs = origin.and_then(|origin| origin.tlvs.as_deref());
         let received = |kind| tlv::value(tlvs.unwrap_or_default(), kind);
-        let number = match flow.data.unique_number {
+        let told = flow.data.told.as_ref();
+        let number = match told.map_or(0, |told| told.unique_number) {
             0 if wanted.unique_id && received(tlv::UNIQUE_ID).is_empty() => {
                 self.unique_ids.number()
             }
@@ -173,7 +192,10 @@ impl<K: Kernel> Shard<K> {
         };
         let addresses = ends.local.map(|local| (ends.client, local));
         let header = datagram::header(wanted, addresses, fields);
-        udp.flows.get_mut(id)?.data.unique_number = number;
+        if number > 0 {
+            let told = &mut udp.flows.get_mut(id)?.data.told;
+            told.get_or_insert_default().unique_number = number;
+        }
         Some(header)
     }
 }
