@@ -74,6 +74,12 @@ impl<K: Kernel> Shard<K> {
             if half.bulk && self.idle_timer_ms > 0 && rested_ms >= u64::from(self.idle_timer_ms) {
                 half.idled();
             }
+            if let Arm::Bulk(left) = half.arm {
+                // Some kernels' receives go beyond their limit: its next turns pay for that.
+                let shares = length.saturating_sub(left) / self.limits.bulk;
+                let ahead = u32::from(session.shares_ahead[d]) + shares;
+                session.shares_ahead[d] = u8::try_from(ahead).unwrap_or(u8::MAX);
+            }
             half.received(length, completion.left);
             session.active_at[direction.source() as usize] = self.now;
             self.count_received(slot, direction, length);
@@ -529,22 +535,27 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn arm_bulk(&mut self) {
         let alone = self.bulk_is_alone();
         let mut left = self.bulk_per_turn;
-        for _ in 0..self.bulk_queue.len() {
-            if left == 0 {
-                return;
-            }
+        let mut looks = self.bulk_queue.len();
+        while looks > 0 && left > 0 {
             let Some((slot, direction)) = self.bulk_queue.pop_front() else {
                 return;
             };
             let Some(session) = self.sessions.at_mut(slot) else {
+                looks -= 1;
                 continue;
             };
-            if !std::mem::take(&mut session.queued[direction as usize])
-                || session.state == State::Closing
-            {
+            let d = direction as usize;
+            if session.queued[d] && session.shares_ahead[d] > 0 {
+                // What it has had of this round others have not.
+                session.shares_ahead[d] -= 1;
+                self.bulk_queue.push_back((slot, direction));
                 continue;
             }
-            let half = &session.halves[direction as usize];
+            looks -= 1;
+            if !std::mem::take(&mut session.queued[d]) || session.state == State::Closing {
+                continue;
+            }
+            let half = &session.halves[d];
             if half.reading != Reading::Open || half.arm != Arm::None {
                 continue;
             }

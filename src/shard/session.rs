@@ -88,6 +88,8 @@ pub(super) struct Session {
     pub(super) dirty: [bool; 2],
     /// Direction is in the queue of bulk receives.
     pub(super) queued: [bool; 2],
+    /// Shares of bulk receives that a direction has had before its turn.
+    pub(super) shares_ahead: [u8; 2],
     /// Direction is in the queue of those that found no buffer.
     pub(super) starved: [bool; 2],
     /// Sticky poll of the side's socket is outstanding.
@@ -181,6 +183,7 @@ impl Session {
             freezing: [false; 2],
             dirty: [false; 2],
             queued: [false; 2],
+            shares_ahead: [0; 2],
             starved: [false; 2],
             polled: [false; 2],
             connect_polled: false,
