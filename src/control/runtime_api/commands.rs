@@ -1,117 +1,146 @@
-//! The commands as a table: words, level, usage and help line, and what runs them.
-//!
-//! `help`, the rights and the answer to an unknown command come from the table.
+//! The tables of commands together: which one is meant, `help`, and who may use what.
 
-use super::{Session, activity, info, listening, stat};
+use std::io;
+
+use super::command::{Answer, Call, Command, Run};
+use super::{cli, show};
 use crate::config::plan::Level;
-use crate::control::Shared;
 
-/// A command.
-struct Command {
-    words: &'static [&'static str],
-    level: Level,
-    usage: &'static str,
-    help: &'static str,
-    run: fn(&Shared, &mut Session, &[&str]) -> String,
+/// A table from each file of commands.
+const TABLES: &[&[Command]] = &[cli::COMMANDS, show::COMMANDS];
+
+fn all() -> impl Iterator<Item = &'static Command> {
+    TABLES.iter().copied().flatten()
 }
 
-#[rustfmt::skip]
-const COMMANDS: &[Command] = &[
-    Command { words: &["help"], level: Level::User, usage: "help",
-        help: "list the commands of this level", run: |_, session, _| help(session.level) },
-    Command { words: &["prompt"], level: Level::User, usage: "prompt [n|i]",
-        help: "keep the connection and show a prompt, or stop doing so", run: prompt },
-    Command { words: &["quit"], level: Level::User, usage: "quit",
-        help: "disconnect", run: |_, session, _| { session.ended = true; String::new() } },
-    Command { words: &["show", "activity"], level: Level::Operator, usage: "show activity",
-        help: "what the shards and the process hold and do", run: |shared, _, _| activity::show(shared) },
-    Command { words: &["show", "info"], level: Level::User, usage: "show info",
-        help: "report information about the running process", run: |shared, _, rest| info::show(shared, rest) },
-    Command { words: &["show", "listeners"], level: Level::Operator, usage: "show listeners",
-        help: "list the listening sockets with their queues and drops", run: |shared, _, _| listening::show(shared) },
-    Command { words: &["show", "proc"], level: Level::User, usage: "show proc",
-        help: "list the processes: this one, in the roles of HAProxy's master and worker", run: |shared, _, _| info::processes(shared) },
-    Command { words: &["show", "stat"], level: Level::User, usage: "show stat [up|no-maint] [{<iid>|<proxy>} <type> <sid>]",
-        help: "report counters for each proxy and server", run: |shared, session, rest| stat::show(shared, session.level, rest) },
-    Command { words: &["show", "version"], level: Level::User, usage: "show version",
-        help: "report the version of this program", run: |_, _, _| format!("{}\n", env!("CARGO_PKG_VERSION")) },
-];
-
-/// Runs one command and returns its answer, without the empty line after it.
-pub(super) fn run(shared: &Shared, session: &mut Session, text: &str) -> String {
+/// Runs one command.
+pub(super) async fn run(mut call: Call<'_>, text: &str) -> io::Result<Answer> {
     let words: Vec<&str> = text.split_whitespace().collect();
     if words.is_empty() {
-        return String::new();
+        return Ok(Answer::Nothing);
     }
-    let Some(command) = COMMANDS
-        .iter()
-        .find(|command| words.starts_with(command.words))
-    else {
-        return unknown(session.level, text.trim(), &words);
+    let fitting = all().filter(|command| words.starts_with(command.words));
+    let Some(command) = fitting.max_by_key(|command| command.words.len()) else {
+        return Ok(unknown(call.session.level, text.trim(), &words));
     };
-    if session.level < command.level {
-        return "Permission denied\n".to_owned();
+    if call.session.level < command.level {
+        return Ok(Answer::error("Permission denied"));
     }
-    (command.run)(shared, session, &words[command.words.len()..])
-}
-
-fn prompt(_: &Shared, session: &mut Session, rest: &[&str]) -> String {
-    session.prompt = match rest.first() {
-        Some(&"n") => false,
-        Some(_) => true,
-        None => !session.prompt,
+    let mut call = Call {
+        words: &words[command.words.len()..],
+        payload: call.payload.take(),
+        shared: call.shared,
+        session: call.session,
+        client: call.client,
     };
-    String::new()
+    match command.run {
+        Run::Now(run) => Ok(run(&mut call)),
+        Run::Wait(run) => run(&mut call).await,
+    }
 }
 
 fn lines(level: Level, wanted: impl Fn(&Command) -> bool) -> String {
-    COMMANDS
-        .iter()
-        .filter(|command| command.level <= level && wanted(command))
-        .map(|command| format!("  {:<40} : {}\n", command.usage, command.help))
-        .collect()
+    let allowed = all().filter(|command| command.level <= level && wanted(command));
+    let mut allowed: Vec<&Command> = allowed.collect();
+    allowed.sort_by_key(|command| command.usage);
+    let line = |command: &&Command| format!("  {:<40}: {}\n", command.usage, command.help);
+    allowed.iter().map(line).collect()
 }
 
-fn help(level: Level) -> String {
-    format!(
-        "The following commands are valid at this level:\n{}",
-        lines(level, |_| true)
-    )
+/// The answer to `help`: the commands of a level, or those of them that begin with some words.
+pub(super) fn help(level: Level, words: &[&str]) -> Answer {
+    let all = lines(level, |_| true);
+    if words.is_empty() {
+        return Answer::info(format!(
+            "The following commands are valid at this level:\n{all}"
+        ));
+    }
+    let text = lines(level, |command| begins(command.words, words));
+    if text.is_empty() {
+        return unknown(level, &words.join(" "), words);
+    }
+    Answer::info(format!("The following commands match:\n{text}"))
 }
 
-fn unknown(level: Level, text: &str, words: &[&str]) -> String {
+/// Whether a command's words begin as the given ones do, of which the last may be cut off.
+fn begins(command: &[&str], words: &[&str]) -> bool {
+    let pairs = command.iter().zip(words);
+    let same = pairs
+        .filter(|(whole, word)| whole.starts_with(*word))
+        .count();
+    same == words.len().min(command.len())
+}
+
+fn unknown(level: Level, text: &str, words: &[&str]) -> Answer {
     let near = lines(level, |command| command.words.first() == words.first());
     if near.is_empty() {
         let all = lines(level, |_| true);
-        return format!(
+        return Answer::error(format!(
             "Unknown command: '{text}'. Please enter one of the following commands only:\n{all}"
-        );
+        ));
     }
-    format!(
+    Answer::error(format!(
         "Unknown command: '{text}', but maybe one of the following ones is a better match:\n{near}"
-    )
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn text(answer: Answer) -> String {
+        match answer {
+            Answer::Nothing => String::new(),
+            Answer::Text(text) | Answer::Message(_, text) => text,
+        }
+    }
+
     #[test]
     fn help_is_sorted_and_knows_levels() {
-        let text = help(Level::User);
-        let usages: Vec<&str> = text.lines().skip(1).collect();
-        assert!(usages.is_sorted(), "{text}");
-        assert!(!text.contains("show activity"));
-        assert!(help(Level::Operator).contains("show activity"));
-        assert!(text.contains("\n  quit                                     : disconnect\n"));
+        let user = text(help(Level::User, &[]));
+        let usages: Vec<&str> = user.lines().skip(1).collect();
+        assert!(usages.is_sorted(), "{user}");
+        assert!(!user.contains("show activity"));
+        assert!(text(help(Level::Operator, &[])).contains("show activity"));
+        assert!(user.contains("\n  quit                                    : disconnect\n"));
+    }
+
+    #[test]
+    fn help_of_a_word_has_what_begins_with_it() {
+        let show = text(help(Level::Admin, &["show", "in"]));
+        assert_eq!(show.lines().count(), 2, "{show}");
+        assert!(show.contains("  show info"));
+        assert!(text(help(Level::Admin, &["nothing"])).starts_with("Unknown command: 'nothing'"));
+    }
+
+    #[test]
+    fn no_two_commands_have_the_same_words() {
+        let mut words: Vec<_> = all().map(|command| command.words).collect();
+        words.sort();
+        let count = words.len();
+        words.dedup();
+        assert_eq!(words.len(), count);
+    }
+
+    #[test]
+    fn a_shape_begins_with_the_words_and_fits_its_column() {
+        for command in all() {
+            let words = command.words.join(" ");
+            assert!(
+                command.usage.starts_with(&words),
+                "{words}: {}",
+                command.usage
+            );
+            assert!(command.usage.len() <= 40, "{}", command.usage);
+        }
     }
 
     #[test]
     fn what_is_unknown_is_answered_with_what_is_near() {
-        let near = unknown(Level::Admin, "show foo", &["show", "foo"]);
+        let near = text(unknown(Level::Admin, "show foo", &["show", "foo"]));
         assert!(near.starts_with("Unknown command: 'show foo', but maybe one of the following"));
         assert!(near.contains("  show stat") && !near.contains("  quit"));
-        let all = unknown(Level::Admin, "foo", &["foo"]);
+        let all = text(unknown(Level::Admin, "foo", &["foo"]));
         assert!(all.starts_with("Unknown command: 'foo'. Please enter one of the following"));
         assert!(all.contains("  quit"));
     }

@@ -5,10 +5,14 @@
 //! waiting times are bounded. A client that has closed its sending side still gets its answer.
 
 mod activity;
+mod cli;
+#[allow(dead_code, reason = "what the commands that change state use")]
+mod command;
 mod commands;
 mod condition;
 mod info;
 mod listening;
+mod show;
 pub mod sockets;
 mod stat;
 mod table;
@@ -27,6 +31,7 @@ use crate::base::address::Address;
 use crate::config::plan::{Global, Level, StatsSocket};
 use crate::limits;
 use crate::sys::socket::{self, ListenOptions};
+use command::{Call, SeverityOutput};
 
 /// A runtime socket that listens, on its way to the control thread.
 #[derive(Debug)]
@@ -240,6 +245,7 @@ struct Session {
     prompt: bool,
     ended: bool,
     timeout: Duration,
+    severity_output: SeverityOutput,
 }
 
 async fn session<S: Client>(mut stream: S, server: &Server) -> io::Result<()> {
@@ -251,6 +257,7 @@ async fn session<S: Client>(mut stream: S, server: &Server) -> io::Result<()> {
         prompt: false,
         ended: false,
         timeout,
+        severity_output: SeverityOutput::None,
     };
     let mut buffer: Vec<u8> = Vec::new();
     loop {
@@ -273,15 +280,19 @@ async fn session<S: Client>(mut stream: S, server: &Server) -> io::Result<()> {
                 true => without_process(&command),
                 false => &command,
             };
-            let mut answer = commands::run(shared, &mut session, command);
+            let call = Call {
+                shared,
+                session: &mut session,
+                words: &[],
+                payload: None,
+                client: &mut stream,
+            };
+            let answer = commands::run(call, command).await?;
             if session.ended {
                 return Ok(());
             }
-            if !answer.is_empty() && !answer.ends_with('\n') {
-                answer.push('\n');
-            }
-            answer.push('\n');
-            write(&mut stream, answer.as_bytes(), session.timeout).await?;
+            let text = answer.framed(session.severity_output);
+            write(&mut stream, text.as_bytes(), session.timeout).await?;
         }
         if at_end || !session.prompt {
             let _ = stream.shutdown().await;
@@ -338,7 +349,7 @@ async fn read_line<S: AsyncRead + Unpin>(
 
 /// Writes all of it; each piece within the timeout, so that a slow reader of a long answer is
 /// served and one that doesn't read is not waited for.
-async fn write<S: AsyncWrite + Unpin>(
+async fn write<S: AsyncWrite + Unpin + ?Sized>(
     stream: &mut S,
     mut bytes: &[u8],
     timeout: Duration,
