@@ -102,22 +102,11 @@ struct Part {
 }
 
 /// The messages of a turn.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Batches {
     messages: Vec<Message>,
     parts: Vec<Part>,
     headers: Vec<u8>,
-}
-
-impl Default for Batches {
-    fn default() -> Batches {
-        Batches {
-            // Nothing that was never opened is open.
-            messages: Vec::new(),
-            parts: Vec::new(),
-            headers: Vec::new(),
-        }
-    }
 }
 
 /// Datagrams in so many bytes of such a segment.
