@@ -157,7 +157,7 @@ fn bytes_received_before_a_reset_are_delivered_before_it() {
     let (client, mut server) = pair.open();
     let answer = stream::slice(5, 0, ANSWER);
     server.write_all(answer).unwrap();
-    let taken = wait_for(Duration::from_secs(5), || {
+    let taken = wait_for(Duration::from_secs(30), || {
         (unsent(&server) == 0).then_some(())
     });
     assert!(

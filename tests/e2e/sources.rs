@@ -109,7 +109,7 @@ fn a_source_whose_ports_are_all_in_use_is_a_failure_with_a_name() {
         write(&client, b"x");
         let moment = Some(Duration::from_millis(20));
         client.set_read_timeout(moment).unwrap();
-        let accepted = wait_for(Duration::from_secs(5), || {
+        let accepted = wait_for(Duration::from_secs(30), || {
             let accepted = server.accepted() > 1;
             (accepted || read_end(&client).1 != End::None).then_some(accepted)
         });
@@ -201,7 +201,7 @@ fn checks_come_from_the_source_too() {
         );
         let balancer = Balancer::start(body);
         // A check's connection is reset at once: only the accept tells where it came from.
-        let accepted = wait_for(Duration::from_secs(5), || checked.accept().ok());
+        let accepted = wait_for(Duration::from_secs(30), || checked.accept().ok());
         let (_, from) = accepted.expect("a check");
         assert_eq!(from.ip(), ip("127.0.5.6"));
         let passed = || balancer.stat().text("b", "s", "check_status") == "L4OK";

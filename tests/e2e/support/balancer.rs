@@ -253,7 +253,7 @@ impl Balancer {
 
     /// Waits until the runtime socket answers and every bound port listens.
     fn wait_ready(&mut self, text: &str) {
-        let bound = Duration::from_secs(10);
+        let bound = Duration::from_secs(30);
         let ready = wait_for(bound, || {
             if let Some(status) = self.child.try_wait().expect("wait for the balancer") {
                 // What it said last may still be in the pipe.
@@ -338,7 +338,7 @@ impl Balancer {
                 .all(|task| is_stopped(task) != Some(false))
                 .then_some(())
         };
-        let stopped = wait_for(Duration::from_secs(5), all);
+        let stopped = wait_for(Duration::from_secs(30), all);
         assert!(stopped.is_some(), "it goes on");
         during();
         self.signal(Signal::SIGCONT);
@@ -415,7 +415,7 @@ impl Balancer {
     /// Sends a command to the runtime socket and returns the whole answer.
     pub(crate) fn ask(&self, command: &str) -> std::io::Result<String> {
         let mut socket = UnixStream::connect(&self.stats_path)?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.set_read_timeout(Some(Duration::from_secs(20)))?;
         socket.write_all(format!("{command}\n").as_bytes())?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer)?;
@@ -452,14 +452,14 @@ impl Balancer {
     }
 
     /// Waits until nothing of any session is left: every test ends with it. What is still there
-    /// after five seconds leaked.
+    /// after thirty seconds leaked.
     pub(crate) fn settle(&self) {
-        let settled = wait_for(Duration::from_secs(5), || {
+        let settled = wait_for(Duration::from_secs(30), || {
             self.leftovers().is_empty().then_some(())
         });
         assert!(
             settled.is_some(),
-            "not settled after 5 s: {}\n{}\n{}\n{}",
+            "not settled after 30 s: {}\n{}\n{}\n{}",
             self.leftovers().join(", "),
             self.stats("show activity"),
             self.stats("show stat"),

@@ -17,6 +17,9 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
+/// How long a busy machine may hold somebody up.
+const HELD_UP_MS: u64 = 1_500;
+
 /// Time since something began.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stopwatch(Instant);
@@ -37,12 +40,12 @@ impl Stopwatch {
         u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Fails unless between `least` and `most` milliseconds have passed.
+    /// Fails unless between `least` and `most` milliseconds have passed, or a little more.
     pub(crate) fn assert_within(self, least: u64, most: u64, what: &str) {
         let ms = self.ms();
         assert!(
-            (least..=most).contains(&ms),
-            "{what}: {ms} ms, expected {least}..={most}"
+            (least..=most + HELD_UP_MS).contains(&ms),
+            "{what}: {ms} ms, expected {least}..={most} (and {HELD_UP_MS})"
         );
     }
 }
@@ -64,8 +67,8 @@ pub(crate) fn wait_for<T>(bound: Duration, mut condition: impl FnMut() -> Option
     }
 }
 
-/// Polls until `condition` holds; fails with `what` after five seconds.
+/// Polls until `condition` holds; fails with `what` after thirty seconds.
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let held = wait_for(Duration::from_secs(5), || condition().then_some(()));
-    assert!(held.is_some(), "not within 5 s: {what}");
+    let held = wait_for(Duration::from_secs(30), || condition().then_some(()));
+    assert!(held.is_some(), "not within 30 s: {what}");
 }

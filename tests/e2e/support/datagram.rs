@@ -19,7 +19,7 @@ use super::port::{datagram_sockets_on, free_port};
 use super::stream;
 
 /// Longest wait for any one datagram.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Longest datagram of IPv4.
 pub(crate) const LENGTH_MAX: usize = 65_507;
 /// Bytes that a payload says what it is in: flow, number, length.

@@ -137,11 +137,11 @@ impl MockServer {
         self.shared.running.load(SeqCst)
     }
 
-    /// The server's end of the next connection; fails if none comes within five seconds.
+    /// The server's end of the next connection; fails if none comes within thirty seconds.
     pub(crate) fn next(&self) -> TcpStream {
         let held = self.held.as_ref().expect("a server made by `hold`");
         let held = held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.recv_timeout(Duration::from_secs(5))
+        held.recv_timeout(Duration::from_secs(30))
             .expect("no connection reached the server")
     }
 

@@ -86,7 +86,7 @@ impl Syslog {
     /// Waits for a line that contains `text`.
     pub(crate) fn wait_line(&self, text: &str) -> String {
         let find = || self.lines().into_iter().find(|line| line.contains(text));
-        wait_for(Duration::from_secs(5), find)
+        wait_for(Duration::from_secs(30), find)
             .unwrap_or_else(|| panic!("no line with {text:?} in {:#?}", self.lines()))
     }
 
@@ -102,7 +102,7 @@ impl Syslog {
             lines.clear();
             Some(found)
         };
-        wait_for(Duration::from_secs(8), take)
+        wait_for(Duration::from_secs(30), take)
             .unwrap_or_else(|| panic!("no session line in {:#?}", self.lines()))
     }
 }
