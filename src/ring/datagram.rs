@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Fd;
 
-pub use crate::sys::datagram::{DatagramOptions, Outgoing, Undelivered, UndeliveredReason};
+pub use crate::sys::datagram::{
+    DatagramOptions, EACH_MAX, Outgoing, Single, Undelivered, UndeliveredReason,
+};
 
 /// The buffer ring datagrams are received into: a flood of replies must not take the buffers of
 /// requests, nor the other way round.
@@ -88,6 +90,10 @@ pub trait DatagramKernel {
     /// `EMSGSIZE`: over the path MTU. `EINVAL`, `EIO` and `EMSGSIZE` with `segment`: the path can't
     /// cut it (udp(7)), its parts have to be sent one by one.
     fn send_datagrams(&self, fd: Fd, outgoing: &Outgoing<'_>) -> Result<(), super::Errno>;
+
+    /// Sends datagrams of one socket, [`EACH_MAX`] at the most, each as `send_datagrams` would:
+    /// how many have left. The error of the first one, if that has none; of a later one, nothing.
+    fn send_each(&self, fd: Fd, singles: &[Single<'_>]) -> Result<usize, super::Errno>;
 
     /// Opens a socket towards servers, bound and ready to be received from.
     fn open_datagram_socket(&self, options: &DatagramOptions) -> Result<Fd, super::Errno>;

@@ -26,8 +26,8 @@ pub use arrival::{Received, received};
 pub use buffers::{BufferGroup, BufferLayout, Piece};
 pub use caps::{Caps, SetupError, Wanted, rings_allowed};
 pub use datagram::{
-    Arrival, DatagramKernel, DatagramOptions, INBOXES, Inbox, Outgoing, Payload, Undelivered,
-    UndeliveredReason,
+    Arrival, DatagramKernel, DatagramOptions, EACH_MAX, INBOXES, Inbox, Outgoing, Payload, Single,
+    Undelivered, UndeliveredReason,
 };
 pub use errno::{AcceptError, ConnectError, Errno, ReceiveError, SendError};
 pub use token::{Op, Token};

@@ -12,7 +12,7 @@ pub mod steering;
 pub use errors::{Undelivered, UndeliveredReason, address, undelivered};
 pub use listen::{DatagramListenOptions, Listening};
 pub use open::{DatagramOptions, open};
-pub use send::{Outgoing, send};
+pub use send::{EACH_MAX, Outgoing, Single, send, send_each};
 pub use sockets::sockets_on;
 
 use std::io;

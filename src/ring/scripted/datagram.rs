@@ -3,7 +3,7 @@
 //! It panics where a shard breaks the contract: a buffer held over a turn, a completion whose
 //! buffer nobody has taken over, a buffer given back twice, an inbox that was not prepared.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 
 use super::receive::Provided;
@@ -11,7 +11,8 @@ use super::{Kind, Scripted};
 use crate::ring::arrival::{self, CONTROL, NAME};
 use crate::ring::buffers::{BufferLayout, Piece};
 use crate::ring::datagram::{
-    Arrival, DatagramKernel, DatagramOptions, INBOXES, Inbox, Outgoing, Payload, Undelivered,
+    Arrival, DatagramKernel, DatagramOptions, EACH_MAX, INBOXES, Inbox, Outgoing, Payload, Single,
+    Undelivered,
 };
 use crate::ring::scripted::network::Received;
 use crate::ring::{Completion, Errno, Fd, Op, Token};
@@ -252,6 +253,24 @@ impl DatagramKernel for Scripted {
         let sent = network.send_datagrams(fd.0, outgoing);
         network.note(|| format!("  datagrams by {fd:?} to {:?}: {sent:?}", outgoing.to));
         sent.map_err(Errno)
+    }
+
+    fn send_each(&self, fd: Fd, singles: &[Single<'_>]) -> Result<usize, Errno> {
+        for (sent, single) in singles.iter().take(EACH_MAX).enumerate() {
+            let outgoing = Outgoing {
+                to: single.to,
+                from: None,
+                segment: None,
+                traffic_class: 0,
+                parts: &[IoSlice::new(single.bytes)],
+            };
+            match self.send_datagrams(fd, &outgoing) {
+                Ok(()) => {}
+                Err(errno) if sent == 0 => return Err(errno),
+                Err(_) => return Ok(sent),
+            }
+        }
+        Ok(singles.len().min(EACH_MAX))
     }
 
     fn open_datagram_socket(&self, options: &DatagramOptions) -> Result<Fd, Errno> {

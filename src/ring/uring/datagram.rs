@@ -13,7 +13,8 @@ use super::{BufferRing, Uring};
 use crate::ring::arrival;
 use crate::ring::buffers::{BufferLayout, Piece};
 use crate::ring::datagram::{
-    Arrival, DatagramKernel, DatagramOptions, INBOXES, Inbox, Outgoing, Payload, Undelivered,
+    Arrival, DatagramKernel, DatagramOptions, INBOXES, Inbox, Outgoing, Payload, Single,
+    Undelivered,
 };
 use crate::ring::{Completion, Errno, Fd, Token};
 use crate::sys::datagram;
@@ -127,6 +128,10 @@ impl DatagramKernel for Uring {
             return Err(Errno(libc::EINVAL));
         }
         datagram::send(fd.0, outgoing).map_err(Errno)
+    }
+
+    fn send_each(&self, fd: Fd, singles: &[Single<'_>]) -> Result<usize, Errno> {
+        datagram::send_each(fd.0, singles).map_err(Errno)
     }
 
     fn open_datagram_socket(&self, options: &DatagramOptions) -> Result<Fd, Errno> {

@@ -2,8 +2,9 @@
 //! are one message; nothing is sent before all arrivals of the turn have been seen, and nothing is
 //! kept for another turn in the hope of more.
 //!
-//! Messages are sent in the order in which they were begun, and a flow only ever adds to its last
-//! one: so the order within a flow and direction is that of arrival.
+//! Messages to servers are sent in the order in which they were begun, those to the clients of a
+//! listener too, and a flow only ever adds to its last one: so the order within a flow and direction
+//! is that of arrival.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
@@ -84,6 +85,16 @@ pub(super) struct Message {
     parts: u32,
 }
 
+impl Message {
+    /// Whether it is one datagram with nothing beside it.
+    fn is_plain(&self) -> bool {
+        self.parts == 1
+            && self.datagrams == 1
+            && self.route.from.is_none()
+            && self.traffic_class == 0
+    }
+}
+
 /// Bytes of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Bytes {
@@ -107,6 +118,8 @@ pub(super) struct Batches {
     messages: Vec<Message>,
     parts: Vec<Part>,
     headers: Vec<u8>,
+    /// Indices of the messages in the order of sending.
+    order: Vec<u32>,
 }
 
 /// Datagrams in so many bytes of such a segment.
@@ -241,9 +254,43 @@ impl Batches {
         self.messages.len()
     }
 
+    /// Settles the order of sending: to servers as it came, so that what a client sends stays in
+    /// order over its flows too, then to the clients of each listener, by few calls.
+    pub(super) fn sort(&mut self) {
+        let messages = &self.messages;
+        let count = u32::try_from(messages.len()).expect("messages of a turn");
+        self.order.clear();
+        self.order.extend(0..count);
+        let key = |index: &u32| match messages[*index as usize].route.towards {
+            Towards::Server { .. } => (0, *index),
+            Towards::Client { listener, .. } => (1 + listener, *index),
+        };
+        self.order.sort_unstable_by_key(key);
+    }
+
     /// One of them, in the order of sending.
-    pub(super) fn message(&self, index: usize) -> Message {
-        self.messages[index]
+    pub(super) fn message(&self, at: usize) -> Message {
+        self.messages[self.order[at] as usize]
+    }
+
+    /// How many messages from this one on leave from its socket and are plain datagrams, none of
+    /// them in need of anything but its address.
+    pub(super) fn plain_from(&self, at: usize, most: usize) -> usize {
+        let fd = self.message(at).route.fd;
+        let end = self.order.len().min(at + most);
+        let rest = self.order[at..end].iter();
+        let plain = rest.map(|index| &self.messages[*index as usize]);
+        plain
+            .take_while(|message| message.route.fd == fd && message.is_plain())
+            .count()
+    }
+
+    /// The bytes of a plain message.
+    pub(super) fn payload(&self, message: &Message) -> Option<Payload> {
+        match self.parts.get(message.first as usize)?.bytes {
+            Bytes::Received(payload) => Some(payload),
+            Bytes::Header { .. } => None,
+        }
     }
 
     /// The bytes of a message, as a call takes them; `bytes_of` finds what was received.
@@ -407,6 +454,7 @@ mod tests {
         // Another class is another message.
         batches.add(&mut open, &ROUTE, 4, of(3, 50), None, &[]);
         assert_eq!(messages(&batches), [(3, 250), (3, 250), (1, 50)]);
+        batches.sort();
         let message = batches.message(0);
         let singles: Vec<_> = batches.singles(&message).collect();
         let at = |offset, length| Payload {
@@ -429,12 +477,43 @@ mod tests {
         batches.add(&mut open, &ROUTE, 0, of(0, 10), None, &[]);
         assert_eq!(messages(&batches), [(1, 10), (2, 20)]);
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+        batches.sort();
         let message = batches.message(0);
         let count = batches.slices(&message, &mut slices, |payload| {
             &store[..payload.length as usize]
         });
         let bytes: Vec<u8> = slices[..count].iter().flat_map(|s| s.to_vec()).collect();
         assert_eq!(bytes, b"HEADxxxxxxxxxx");
+    }
+
+    #[test]
+    fn plain_datagrams_of_a_socket_leave_together() {
+        let mut batches = Batches::default();
+        let mut add = |flow: u32, listener: u32, class: u8, length: u32| {
+            let (fd, upstream) = (Fd(7 + i32::try_from(listener).unwrap()), 0);
+            let towards = Towards::Client { listener, upstream };
+            let route = Route {
+                flow,
+                fd,
+                towards,
+                ..ROUTE
+            };
+            let mut open = Open(u16::MAX);
+            batches.add(&mut open, &route, class, of(0, length), None, &[]);
+        };
+        add(1, 2, 0, 1);
+        add(2, 0, 0, 2);
+        add(3, 2, 0, 3);
+        add(4, 2, 4, 4);
+        add(5, 2, 0, 0);
+        add(6, 0, 0, 6);
+        batches.sort();
+        let flows: Vec<u32> = (0..6).map(|at| batches.message(at).route.flow).collect();
+        assert_eq!(flows, [2, 6, 1, 3, 4, 5]);
+        let runs: Vec<usize> = (0..6).map(|at| batches.plain_from(at, 64)).collect();
+        assert_eq!(runs, [2, 1, 2, 1, 0, 1]);
+        assert_eq!(batches.plain_from(0, 1), 1);
+        assert_eq!(batches.payload(&batches.message(2)), Some(of(0, 1)));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::batch::{Message, SLICES_MAX, Towards};
 use super::counts::DatagramCount;
 use super::{Shard, Udp};
 use crate::lb::ServerCounter;
-use crate::ring::{Errno, Fd, Kernel, Outgoing, Payload};
+use crate::ring::{EACH_MAX, Errno, Fd, Kernel, Outgoing, Payload, Single};
 use crate::shard::world::FrontCounter;
 
 /// Why a datagram was not sent.
@@ -53,13 +53,52 @@ impl Fault {
 impl<K: Kernel> Shard<K> {
     /// Sends what the turn has gathered.
     pub(super) fn send_batches(&mut self, udp: &mut Udp) {
-        for index in 0..udp.batches.len() {
-            let message = udp.batches.message(index);
-            if let Err(fault) = self.send_message(udp, &message) {
-                self.send_failed(udp, &message, fault);
+        udp.batches.sort();
+        let mut at = 0;
+        while at < udp.batches.len() {
+            let plain = udp.batches.plain_from(at, EACH_MAX);
+            let sent = match plain {
+                0 | 1 => 0,
+                several => self.send_each(udp, at, several),
+            };
+            at += sent;
+            if sent < plain.max(1) {
+                // One that goes alone, or that has met an error.
+                let message = udp.batches.message(at);
+                if let Err(fault) = self.send_message(udp, &message) {
+                    self.send_failed(udp, &message, fault);
+                }
+                at += 1;
             }
         }
         udp.batches.end_turn();
+    }
+
+    /// Sends plain datagrams of one socket by one call; how many of them.
+    fn send_each(&mut self, udp: &mut Udp, at: usize, several: usize) -> usize {
+        let mut singles = [Single {
+            to: None,
+            bytes: &[],
+        }; EACH_MAX];
+        for (index, single) in singles[..several].iter_mut().enumerate() {
+            let message = udp.batches.message(at + index);
+            let payload = udp.batches.payload(&message);
+            *single = Single {
+                to: message.route.to,
+                bytes: payload.map_or(&[], |payload| self.kernel.payload(payload)),
+            };
+        }
+        let fd = udp.batches.message(at).route.fd;
+        let sent = self.kernel.send_each(fd, &singles[..several]);
+        let sent = sent.unwrap_or(0);
+        if sent > 0 {
+            udp.counts.one(DatagramCount::Sends);
+        }
+        for at in at..at + sent {
+            let message = udp.batches.message(at);
+            self.account_datagrams(udp, &message, 1, message.bytes);
+        }
+        sent
     }
 
     /// One call, and a second one where the first has met what an earlier datagram left behind.
@@ -79,7 +118,11 @@ impl<K: Kernel> Shard<K> {
         let fd = message.route.fd;
         let sent = self.twice(fd, &outgoing);
         if sent.is_ok() {
-            self.account_sent(udp, message, message.datagrams, message.bytes);
+            udp.counts.one(DatagramCount::Sends);
+            if message.datagrams > 1 {
+                udp.counts.add(DatagramCount::Merged, message.datagrams);
+            }
+            self.account_datagrams(udp, message, message.datagrams, message.bytes);
         }
         sent
     }
@@ -123,8 +166,8 @@ impl<K: Kernel> Shard<K> {
             }
         }
         if sent.0 > 0 {
-            udp.counts.add(DatagramCount::Sends, sent.0 - 1);
-            self.account_sent_singly(udp, message, sent.0, sent.1);
+            udp.counts.add(DatagramCount::Sends, sent.0);
+            self.account_datagrams(udp, message, sent.0, sent.1);
         }
         if let Some((fault, datagrams)) = lost {
             self.lose(udp, message, datagrams, fault);
@@ -148,16 +191,9 @@ impl<K: Kernel> Shard<K> {
         }
     }
 
-    fn account_sent(&self, udp: &mut Udp, message: &Message, datagrams: u32, bytes: u32) {
-        if datagrams > 1 {
-            udp.counts.add(DatagramCount::Merged, datagrams);
-        }
-        self.account_sent_singly(udp, message, datagrams, bytes);
-    }
-
-    fn account_sent_singly(&self, udp: &mut Udp, message: &Message, datagrams: u32, bytes: u32) {
+    /// Counts what has left.
+    fn account_datagrams(&self, udp: &mut Udp, message: &Message, datagrams: u32, bytes: u32) {
         let (n, bytes) = (u64::from(datagrams), u64::from(bytes));
-        udp.counts.one(DatagramCount::Sends);
         let id = self.id;
         match message.route.towards {
             Towards::Server { upstream, .. } => {

@@ -72,6 +72,101 @@ pub fn send(fd: RawFd, outgoing: &Outgoing<'_>) -> Result<(), i32> {
     outcome(sent)
 }
 
+/// A datagram of its own, as [`send_each`] takes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Single<'a> {
+    /// To whom; `None` on a connected socket.
+    pub to: Option<SocketAddr>,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Datagrams of one call of [`send_each`]: what a call costs by itself is then little beside them.
+pub const EACH_MAX: usize = 32;
+
+/// Sends datagrams of one socket without blocking, each for itself and [`EACH_MAX`] at the most.
+/// Says how many have left, which is less than all where the next one met an error.
+pub fn send_each(fd: RawFd, singles: &[Single<'_>]) -> Result<usize, i32> {
+    let count = singles.len().min(EACH_MAX);
+    let mut names = [Name::NONE; EACH_MAX];
+    // SAFETY: an all-zero iovec is an empty one, and an all-zero mmsghdr a valid empty message.
+    let (mut parts, mut messages): ([libc::iovec; EACH_MAX], [libc::mmsghdr; EACH_MAX]) =
+        unsafe { (mem::zeroed(), mem::zeroed()) };
+    for (index, single) in singles[..count].iter().enumerate() {
+        parts[index] = libc::iovec {
+            iov_base: single.bytes.as_ptr().cast_mut().cast(),
+            iov_len: single.bytes.len(),
+        };
+        let message = &mut messages[index].msg_hdr;
+        message.msg_iov = &raw mut parts[index];
+        message.msg_iovlen = 1;
+        if let Some(to) = single.to {
+            names[index] = Name::of(to);
+            message.msg_name = (&raw mut names[index]).cast();
+            message.msg_namelen = names[index].length();
+        }
+    }
+    // SAFETY: the first `count` messages point to names, parts and bytes that are alive for the
+    // call; sendmmsg(2) writes nothing but their `msg_len`.
+    let sent = unsafe {
+        let count = libc::c_uint::try_from(count).expect("few messages");
+        libc::sendmmsg(fd, messages.as_mut_ptr(), count, FLAGS)
+    };
+    usize::try_from(sent).map_err(|_| last_error())
+}
+
+/// An address as the kernel takes it, without the room for the longest there is.
+#[derive(Clone, Copy)]
+#[repr(C)]
+union Name {
+    v4: libc::sockaddr_in,
+    v6: libc::sockaddr_in6,
+}
+
+impl Name {
+    // SAFETY: both are plain C structures of integers, for which all zeroes are valid.
+    const NONE: Name = unsafe { mem::zeroed() };
+
+    fn of(address: SocketAddr) -> Name {
+        let mut name = Name::NONE;
+        match address {
+            SocketAddr::V4(v4) => {
+                name.v4 = libc::sockaddr_in {
+                    sin_family: libc::AF_INET as libc::sa_family_t,
+                    sin_port: v4.port().to_be(),
+                    sin_addr: libc::in_addr {
+                        s_addr: u32::from_ne_bytes(v4.ip().octets()),
+                    },
+                    sin_zero: [0; 8],
+                };
+            }
+            SocketAddr::V6(v6) => {
+                name.v6 = libc::sockaddr_in6 {
+                    sin6_family: libc::AF_INET6 as libc::sa_family_t,
+                    sin6_port: v6.port().to_be(),
+                    sin6_flowinfo: v6.flowinfo(),
+                    sin6_addr: libc::in6_addr {
+                        s6_addr: v6.ip().octets(),
+                    },
+                    sin6_scope_id: v6.scope_id(),
+                };
+            }
+        }
+        name
+    }
+
+    fn length(&self) -> libc::socklen_t {
+        // SAFETY: the family is the first field of both.
+        let family = unsafe { self.v4.sin_family };
+        let length = if family == libc::AF_INET6 as libc::sa_family_t {
+            size_of::<libc::sockaddr_in6>()
+        } else {
+            size_of::<libc::sockaddr_in>()
+        };
+        libc::socklen_t::try_from(length).expect("a short address")
+    }
+}
+
 /// A datagram leaves whole or not at all, so the count says nothing.
 fn outcome(sent: isize) -> Result<(), i32> {
     if sent < 0 { Err(last_error()) } else { Ok(()) }
