@@ -34,6 +34,18 @@ pub(crate) fn count_sequential(port: u16, total: u32) -> Counts {
     counts
 }
 
+/// The same, each after the last one has left its server: who is still busy is not idle.
+pub(crate) fn count_idle(balancer: &Balancer, backend: &str, port: u16, total: u32) -> Counts {
+    let mut counts = Counts::new();
+    for _ in 0..total {
+        *counts.entry(ask_name(local(port)).unwrap()).or_default() += 1;
+        eventually("the session has ended", || {
+            balancer.stat().number(backend, "BACKEND", "scur") == 0
+        });
+    }
+    counts
+}
+
 /// How often each server answers in `total` connections that are all open at once.
 fn count_concurrent(port: u16, total: u32) -> Counts {
     let clients: Vec<TcpStream> = (0..total).map(|_| connect_port(port)).collect();
@@ -85,14 +97,7 @@ fn idle_leastconn_gives_34_33_33() {
     let _turn = turn::shared();
     let (_servers, lines) = named(&["", "", ""]);
     let (balancer, port) = balancer("leastconn", &lines);
-    let mut counts = Counts::new();
-    for _ in 0..100 {
-        *counts.entry(ask_name(local(port)).unwrap()).or_default() += 1;
-        // A server that is still busy with the last client is not idle.
-        eventually("the session has ended", || {
-            balancer.stat().number("l", "BACKEND", "scur") == 0
-        });
-    }
+    let counts = count_idle(&balancer, "l", port, 100);
     assert_eq!(sorted(&counts), [34, 33, 33]);
     balancer.settle();
 }

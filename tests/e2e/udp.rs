@@ -14,7 +14,7 @@ use crate::support::{Balancer, eventually, skip, turn};
 fn listen(bind: &str, server: std::net::SocketAddr, more: &str) -> Balancer {
     Balancer::start(format!(
         "listen u\n    mode udp\n    balance roundrobin\n    \
-         bind {bind}\n    timeout udp 1s\n{more}    \
+         bind {bind}\n    timeout udp 2s\n{more}    \
          server s {server}\n"
     ))
 }
@@ -195,7 +195,7 @@ fn refusals_cost_other_flows_of_the_socket_nothing() {
     // One shard, so that both flows share a socket.
     let balancer = Setup::new(format!(
         "listen u\n    mode udp\n    balance roundrobin\n    \
-         bind 127.0.0.1:{port}\n    timeout udp 1s\n    \
+         bind 127.0.0.1:{port}\n    timeout udp 2s\n    \
          server dead {}\n    server s {}\n",
         refusing(),
         server.address()

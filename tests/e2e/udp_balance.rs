@@ -38,7 +38,7 @@ impl Farm {
             })
         };
         let servers: Vec<_> = names.map(server).collect();
-        let mut text = "listen u\n    mode udp\n    timeout udp 1s\n".to_owned();
+        let mut text = "listen u\n    mode udp\n    timeout udp 3s\n".to_owned();
         for line in lines {
             text += &format!("    {line}\n");
         }

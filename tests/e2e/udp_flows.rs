@@ -21,7 +21,7 @@ fn listen(port: u16, lines: &[&str], servers: &[&DatagramServer]) -> Balancer {
 fn setup(port: u16, lines: &[&str], servers: &[&DatagramServer]) -> Setup {
     let mut text = format!(
         "listen u\n    mode udp\n    balance roundrobin\n    \
-         bind 127.0.0.1:{port}\n    timeout udp 1s\n"
+         bind 127.0.0.1:{port}\n    timeout udp 2s\n"
     );
     for line in lines {
         text.push_str(&format!("    {line}\n"));

@@ -20,7 +20,7 @@ fn count(balancer: &Balancer, name: &str) -> u64 {
 
 fn setup(target: SocketAddr, server: SocketAddr) -> Setup {
     Setup::new(format!(
-        "listen u\n    mode udp\n    bind udp@{target}\n    timeout udp 1s\n    server s {server}\n"
+        "listen u\n    mode udp\n    bind udp@{target}\n    timeout udp 2s\n    server s {server}\n"
     ))
 }
 

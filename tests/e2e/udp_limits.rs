@@ -47,7 +47,7 @@ fn served(balancer: &Balancer, target: SocketAddr, clients: u32, refusal: &str) 
 
 fn listen(port: u16, bind: &str, line: &str, server: &DatagramServer) -> Setup {
     Setup::new(format!(
-        "listen u\n    mode udp\n    bind 127.0.0.1:{port} {bind}\n    timeout udp 1s\n    {line}\n    \
+        "listen u\n    mode udp\n    bind 127.0.0.1:{port} {bind}\n    timeout udp 2s\n    {line}\n    \
          server s {}\n",
         server.address()
     ))
@@ -130,7 +130,7 @@ fn the_limit_of_the_process_spans_its_frontends() {
     let (one, two) = (free_port(), free_port());
     let listen = |name: &str, port: u16, server: &DatagramServer| {
         format!(
-            "listen {name}\n    mode udp\n    bind 127.0.0.1:{port}\n    timeout udp 1s\n    \
+            "listen {name}\n    mode udp\n    bind 127.0.0.1:{port}\n    timeout udp 2s\n    \
              server s {}\n",
             server.address()
         )

@@ -216,7 +216,7 @@ fn what_the_socket_has_no_room_for_is_counted() {
         return;
     }
     let (servers, port) = (echoes(1), free_port());
-    let balancer = setup(port, &["timeout udp 1s"], &servers)
+    let balancer = setup(port, &["timeout udp 2s"], &servers)
         .shards(1)
         .global("tune.udp.rcvbuf 128k")
         .start();

@@ -144,7 +144,7 @@ fn a_dedicated_socket_hears_its_server_only_and_goes_with_its_flow() {
     }
     let (mut server, other) = (DatagramServer::echo(), DatagramServer::silent());
     let port = free_port();
-    let lines = ["udp-sockets dedicated", "timeout udp 1s"];
+    let lines = ["udp-sockets dedicated", "timeout udp 2s"];
     let balancer = setup(port, &server, &lines).start();
     let clients: Vec<_> = (0..3).map(|flow| client(port, flow)).collect();
     clients.iter().for_each(|client| client.exchange(1, 64));

@@ -17,7 +17,7 @@ fn flows_are_where_sessions_are() {
     let servers = [DatagramServer::echo(), DatagramServer::echo()];
     let (port, of_streams, stream) = (free_port(), free_port(), MockServer::hold());
     let balancer = Setup::new(format!(
-        "frontend f\n    mode udp\n    bind 127.0.0.1:{port}\n    timeout udp 1s\n    \
+        "frontend f\n    mode udp\n    bind 127.0.0.1:{port}\n    timeout udp 2s\n    \
          maxconn 50\n    default_backend b\n\
          backend b\n    mode udp\n    balance roundrobin\n    \
          server s0 {}\n    server s1 {}\n\
@@ -80,7 +80,7 @@ fn what_a_listener_can_not_hold_is_dropped_and_shown() {
     const BUFFER: u64 = 200_000;
     let (server, port) = (DatagramServer::silent(), free_port());
     let balancer = Setup::new(format!(
-        "listen u\n    mode udp\n    bind 127.0.0.1:{port} name dns\n    timeout udp 1s\n    \
+        "listen u\n    mode udp\n    bind 127.0.0.1:{port} name dns\n    timeout udp 2s\n    \
          server s {}\n",
         server.address()
     ))

@@ -103,7 +103,7 @@ fn ecn_and_dscp_are_carried_both_ways() {
         let (server, client) = (Marked::bind(ip), Marked::bind(ip));
         let listener = SocketAddr::new(ip, free_port());
         let balancer = Balancer::start(format!(
-            "listen u\n    mode udp\n    bind {listener}\n    timeout udp 1s\n    \
+            "listen u\n    mode udp\n    bind {listener}\n    timeout udp 2s\n    \
              udp-sockets {sockets}\n    server s {}\n",
             server.address()
         ));
@@ -227,7 +227,7 @@ fn datagrams_over_the_mtu_leave_in_fragments_or_are_refused() {
         let mut text = String::new();
         for (port, fragment) in ports.into_iter().zip(["on", "off"]) {
             text += &format!(
-                "listen {fragment}\n    mode udp\n    bind {}\n    timeout udp 1s\n    \
+                "listen {fragment}\n    mode udp\n    bind {}\n    timeout udp 2s\n    \
                  udp-fragment {fragment}\n    server s {}\n",
                 at(FRONT[family], port),
                 server.address()
@@ -314,7 +314,7 @@ fn servers_see_the_clients_address_and_may_write_to_it() {
         for whose in ["clientip", "client"] {
             let port = free_port();
             let balancer = row.start_balancer(Setup::new(format!(
-                "listen u\n    mode udp\n    bind {}\n    timeout udp 1s\n    \
+                "listen u\n    mode udp\n    bind {}\n    timeout udp 2s\n    \
                  source {any} usesrc {whose}\n    server s {}\n",
                 at(FRONT[family], port),
                 server.address()

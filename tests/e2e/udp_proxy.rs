@@ -63,7 +63,7 @@ fn a_client_has_its_own_address_behind_two_balancers() {
         return;
     }
     for rule in ["first", "every"] {
-        let chain = Chain::start(rule, ["timeout udp 1s"; 2]);
+        let chain = Chain::start(rule, ["timeout udp 2s"; 2]);
         let clients: Vec<_> = (0..6u8)
             .map(|n| chain.client(Ipv4Addr::new(127, 0, 3, n + 1), n.into()))
             .collect();

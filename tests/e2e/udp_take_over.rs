@@ -21,7 +21,7 @@ fn count(balancer: &Balancer, name: &str) -> u64 {
 fn setup(servers: &[DatagramServer], port: u16) -> Setup {
     let mut text = format!(
         "listen u\n    mode udp\n    balance hash src+port\n    hash-type consistent\n    \
-         bind 127.0.0.1:{port}\n    timeout udp 1s\n"
+         bind 127.0.0.1:{port}\n    timeout udp 2s\n"
     );
     for (number, server) in servers.iter().enumerate() {
         text.push_str(&format!("    server s{number} {}\n", server.address()));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Scenario, named};
-use crate::spread::{count_sequential, sorted};
+use crate::spread::{count_idle, count_sequential, sorted};
 use crate::support::client::{self, local};
 use crate::support::{MockServer, Stopwatch, turn, wait_for};
 
@@ -18,7 +18,8 @@ fn privatus_loses_a_node_after_three_failures_and_takes_it_back_in_steps() {
     let (mut servers, addresses) = named(3);
     let privatus = Scenario::start("privatus.cfg", &addresses);
     let port = privatus.ports["privatus_frontend"];
-    assert_eq!(sorted(&count_sequential(port, 30)), [10, 10, 10]);
+    let counts = count_idle(&privatus.balancer, "privatus_backend", port, 30);
+    assert_eq!(sorted(&counts), [10, 10, 10]);
     servers[1].stop();
     let watch = Stopwatch::start();
     let number = |column: &str| {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{Scenario, named};
-use crate::spread::{count_sequential, sorted};
+use crate::spread::{count_idle, sorted};
 use crate::support::client::{self, local};
 use crate::support::datagram::{Arrival, DatagramClient, DatagramServer};
 use crate::support::{MockServer, eventually, skip, turn};
@@ -77,7 +77,8 @@ fn privatus_moves_the_clients_of_a_node_that_dies_and_no_others() {
         privatus.wait_status("privatus_backend", server, "UP");
     }
     let port = privatus.ports["privatus_dht_frontend"];
-    let counts = count_sequential(privatus.ports["privatus_frontend"], 30);
+    let streams = privatus.ports["privatus_frontend"];
+    let counts = count_idle(&privatus.balancer, "privatus_backend", streams, 30);
     assert_eq!(sorted(&counts), [10, 10, 10]);
     let clients = clients(port, 120);
     let before = ask_all(&clients);
@@ -153,7 +154,8 @@ fn the_privatus_text_for_haproxy_carries_both() {
         format!("{head}{text}")
     };
     let privatus = Scenario::start_changed(path.to_str().unwrap(), &addresses, complete);
-    let counts = count_sequential(privatus.ports["privatus_frontend"], 30);
+    let streams = privatus.ports["privatus_frontend"];
+    let counts = count_idle(&privatus.balancer, "privatus_backend", streams, 30);
     assert_eq!(sorted(&counts), [10, 10, 10]);
     let clients = clients(privatus.ports["privatus_dht_frontend"], 30);
     let names = ask_all(&clients);
