@@ -106,10 +106,10 @@ fn streams_are_spliced_while_the_shard_has_no_time_left() {
         });
         let both: Vec<_> = both.collect();
         // Whatever else runs on that CPU keeps the shard from using all of it.
-        let spliced = wait_for(Duration::from_secs(30), || {
+        let spliced = wait_for(Duration::from_secs(120), || {
             (number(&balancer, "spliced_bytes") > 64 << 20).then_some(())
         });
-        assert!(spliced.is_some(), "not within 30 s");
+        assert!(spliced.is_some(), "not within two minutes");
         assert!(number(&balancer, "splice_promotions") > 0);
         orders.enough.store(true, Relaxed);
         eventually("what is left is copied", || {
