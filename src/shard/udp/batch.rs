@@ -3,8 +3,8 @@
 //! kept for another turn in the hope of more.
 //!
 //! Messages to servers are sent in the order in which they were begun, those to the clients of a
-//! listener too, and a flow only ever adds to its last one: so the order within a flow and direction
-//! is that of arrival.
+//! listener too, and a flow only ever adds to its last one: so the order within a flow and
+//! direction is that of arrival.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};

@@ -89,9 +89,10 @@ pub const EACH_MAX: usize = 32;
 pub fn send_each(fd: RawFd, singles: &[Single<'_>]) -> Result<usize, i32> {
     let count = singles.len().min(EACH_MAX);
     let mut names = [Name::NONE; EACH_MAX];
-    // SAFETY: an all-zero iovec is an empty one, and an all-zero mmsghdr a valid empty message.
-    let (mut parts, mut messages): ([libc::iovec; EACH_MAX], [libc::mmsghdr; EACH_MAX]) =
-        unsafe { (mem::zeroed(), mem::zeroed()) };
+    // SAFETY: an all-zero iovec is an empty one.
+    let mut parts: [libc::iovec; EACH_MAX] = unsafe { mem::zeroed() };
+    // SAFETY: an all-zero mmsghdr is a valid empty message.
+    let mut messages: [libc::mmsghdr; EACH_MAX] = unsafe { mem::zeroed() };
     for (index, single) in singles[..count].iter().enumerate() {
         parts[index] = libc::iovec {
             iov_base: single.bytes.as_ptr().cast_mut().cast(),
@@ -106,12 +107,10 @@ pub fn send_each(fd: RawFd, singles: &[Single<'_>]) -> Result<usize, i32> {
             message.msg_namelen = names[index].length();
         }
     }
+    let wanted = libc::c_uint::try_from(count).expect("few messages");
     // SAFETY: the first `count` messages point to names, parts and bytes that are alive for the
     // call; sendmmsg(2) writes nothing but their `msg_len`.
-    let sent = unsafe {
-        let count = libc::c_uint::try_from(count).expect("few messages");
-        libc::sendmmsg(fd, messages.as_mut_ptr(), count, FLAGS)
-    };
+    let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), wanted, FLAGS) };
     usize::try_from(sent).map_err(|_| last_error())
 }
 
