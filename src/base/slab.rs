@@ -262,9 +262,10 @@ impl<T> Slab<T> {
             .get(index)
             .map_or(&[][..], |chunk| &chunk.entries);
         let first = (start % CHUNK).min(entries.len());
-        let end = first.saturating_add(slots).min(CHUNK);
-        let values = entries[first..end.min(entries.len())].iter();
-        let next = index * CHUNK + end;
+        let end = first.saturating_add(slots).min(entries.len());
+        let values = entries[first..end].iter();
+        // Behind the last entry of a chunk there is nothing before the next one.
+        let next = index * CHUNK + if end < entries.len() { end } else { CHUNK };
         let next = (next < self.chunks.len() * CHUNK).then_some(next);
         let values = values.filter_map(|entry| match &entry.state {
             State::Used(value) => Some(value),
@@ -388,6 +389,10 @@ mod tests {
             assert_eq!(found, expected, "{slots}");
         }
         assert_eq!(slab.page(u32::MAX, 10).1, None);
+        let mut few = Slab::new(2_000);
+        let _ = few.insert(1).unwrap();
+        let (values, next) = few.page(0, 1);
+        assert_eq!((values.count(), next), (1, None));
         assert_eq!(Slab::<i32>::new(4).page(0, 10).0.count(), 0);
     }
 

@@ -214,7 +214,7 @@ impl<K: Kernel> Shard<K> {
     /// A shard without listeners.
     pub fn new(id: ShardId, world: Arc<World>, kernel: K) -> Shard<K> {
         let now = kernel.now();
-        let capacity = world.maxconn_hard;
+        let capacity = world.capacity;
         let bytes = |group: Group| {
             let layout = kernel.buffers_ref(group).layout();
             u32::from(layout.count) * layout.size

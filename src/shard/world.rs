@@ -1,7 +1,9 @@
 //! What all shards and the control thread share: the live frontends and backends, limits, ports.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
+};
 
 use super::control_port::ControlPort;
 use super::port::ShardPort;
@@ -130,6 +132,15 @@ pub struct RateLimits {
     pub sessions: AtomicU32,
 }
 
+impl RateLimits {
+    /// The lower one, 0 = no bound: a connection is a session here.
+    pub fn lowest(&self) -> u32 {
+        let rates = [&self.connections, &self.sessions].map(|rate| rate.load(Relaxed));
+        let set = rates.into_iter().filter(|rate| *rate > 0);
+        set.min().unwrap_or(0)
+    }
+}
+
 /// What the process may use, as it was computed at the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
@@ -157,8 +168,8 @@ pub struct World {
     pub limits: LimitTable,
     /// The process's own slot in `limits`; its bound is the effective `maxconn`.
     pub process_limit: LimitId,
-    /// The highest `maxconn` that there is room for: that of the start.
-    pub maxconn_hard: u32,
+    /// Connections that the process was made for.
+    pub capacity: u32,
     /// Flows of the process in `limits`.
     pub flows_limit: LimitId,
     /// Sockets towards servers that flows may have, of all shards.
@@ -267,6 +278,10 @@ impl World {
             Serving::new(threads.iter().collect())
         });
         let serving = serving.collect();
+        let rate_limits = RateLimits {
+            connections: AtomicU32::new(plan.global.connection_rate),
+            sessions: AtomicU32::new(plan.global.session_rate),
+        };
         World {
             serving,
             frontends: plan.proxies.iter().map(frontend).collect(),
@@ -278,14 +293,11 @@ impl World {
                 .map(|_| ShardCounters::new(shards))
                 .collect(),
             process_limit,
-            maxconn_hard: maxconn,
+            capacity: maxconn,
             flows_limit,
             flow_sockets_max,
-            process_rate: Rate::new(plan.global.rate_max()),
-            rate_limits: RateLimits {
-                connections: AtomicU32::new(plan.global.connection_rate),
-                sessions: AtomicU32::new(plan.global.session_rate),
-            },
+            process_rate: Rate::new(rate_limits.lowest()),
+            rate_limits,
             limits,
             ports,
             control,
