@@ -2,6 +2,8 @@
 //!
 //! Every shard has its own padded block. A block has one writer, so an addition is a plain load and
 //! store; readers sum the blocks and may see an addition a moment late, never half of one.
+//!
+//! Nobody but its shard writes a block, so counters are cleared by remembering what they were.
 
 use crossbeam::utils::CachePadded;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,6 +14,8 @@ use super::ids::ShardId;
 #[derive(Debug)]
 pub struct ShardCounters<const N: usize> {
     blocks: Box<[CachePadded<[AtomicU64; N]>]>,
+    /// What the sums were when they were cleared last.
+    cleared: [AtomicU64; N],
 }
 
 impl<const N: usize> ShardCounters<N> {
@@ -20,6 +24,7 @@ impl<const N: usize> ShardCounters<N> {
         let block = || CachePadded::new([const { AtomicU64::new(0) }; N]);
         ShardCounters {
             blocks: (0..shards).map(|_| block()).collect(),
+            cleared: [const { AtomicU64::new(0) }; N],
         }
     }
 
@@ -39,8 +44,14 @@ impl<const N: usize> ShardCounters<N> {
         }
     }
 
-    /// The sum of counter `index` over all shards.
+    /// The sum of counter `index` over all shards since it was cleared.
     pub fn sum(&self, index: usize) -> u64 {
+        let cleared = self.cleared[index].load(Relaxed);
+        self.sum_ever(index).wrapping_sub(cleared)
+    }
+
+    /// The same since the start.
+    pub fn sum_ever(&self, index: usize) -> u64 {
         self.blocks.iter().fold(0u64, |sum, block| {
             sum.wrapping_add(block[index].load(Relaxed))
         })
@@ -53,6 +64,18 @@ impl<const N: usize> ShardCounters<N> {
             .map(|block| block[index].load(Relaxed))
             .max()
             .unwrap_or(0)
+    }
+
+    /// Has the sum of counter `index` begin at 0 again. One thread clears, readers are others.
+    pub fn clear(&self, index: usize) {
+        self.cleared[index].store(self.sum_ever(index), Relaxed);
+    }
+
+    /// Has a maximum begin at 0 again; what is raised at this moment may still count.
+    pub fn clear_max(&self, index: usize) {
+        for block in &self.blocks {
+            block[index].store(0, Relaxed);
+        }
     }
 }
 
@@ -72,5 +95,20 @@ mod tests {
             (counters.sum(0), counters.max(0), counters.max(1)),
             (11, 6, 9)
         );
+    }
+
+    #[test]
+    fn what_is_cleared_counts_from_then_on() {
+        let counters = ShardCounters::<2>::new(2);
+        counters.add(ShardId(0), 0, 5);
+        counters.add(ShardId(1), 0, 7);
+        counters.raise(ShardId(1), 1, 9);
+        counters.clear(0);
+        counters.clear_max(1);
+        assert_eq!((counters.sum(0), counters.max(1)), (0, 0));
+        counters.add(ShardId(1), 0, 2);
+        counters.raise(ShardId(1), 1, 3);
+        assert_eq!((counters.sum(0), counters.max(1)), (2, 3));
+        assert_eq!(counters.sum_ever(0), 14);
     }
 }

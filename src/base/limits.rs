@@ -142,6 +142,12 @@ impl LimitTable {
         self.at(id).peak.load(Relaxed)
     }
 
+    /// Has the most units ever taken at once begin anew, with those taken now.
+    pub fn clear_peak(&self, id: LimitId) {
+        let limit = self.at(id);
+        limit.peak.store(limit.current.load(SeqCst), Relaxed);
+    }
+
     /// The bound; `u32::MAX` = unlimited.
     pub fn max(&self, id: LimitId) -> u32 {
         self.at(id).max.load(Relaxed)
@@ -180,6 +186,8 @@ mod tests {
         assert!(woken.has(ShardId(3)) && !woken.has(ShardId(0)));
         assert!(table.give(id).is_empty());
         assert_eq!((table.current(id), table.peak(id)), (0, 2));
+        table.clear_peak(id);
+        assert_eq!(table.peak(id), 0);
         let open = table.find(LimitKey::Listener(ListenerId(1))).unwrap();
         assert_eq!(table.max(open), u32::MAX);
         assert!(table.find(LimitKey::Frontend(ProxyId(9))).is_none());

@@ -4,7 +4,7 @@
 //! the one before that is less than a second ago. One word holds both counts, so a rate is taken in
 //! one atomic step.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::time::Moment;
 
@@ -17,7 +17,7 @@ pub const RATE_MAX: u32 = (1 << COUNT_BITS) - 1;
 #[derive(Debug)]
 pub struct Rate {
     /// 0 = no bound.
-    max: u32,
+    max: AtomicU32,
     state: AtomicU64,
 }
 
@@ -37,34 +37,47 @@ impl Rate {
     pub fn new(max: u32) -> Rate {
         let state = AtomicU64::new(0);
         Rate {
-            max: max.min(RATE_MAX),
+            max: AtomicU32::new(max.min(RATE_MAX)),
             state,
         }
     }
 
+    /// The bound, 0 = none.
+    pub fn max(&self) -> u32 {
+        self.max.load(Relaxed)
+    }
+
+    /// Changes the bound, 0 = none. Without one nothing was counted, so a new one begins with the
+    /// second in which it is set.
+    pub fn set_max(&self, max: u32) {
+        self.max.store(max.min(RATE_MAX), Relaxed);
+    }
+
     /// Whether there is a bound.
     pub fn is_bounded(&self) -> bool {
-        self.max > 0
+        self.max() > 0
     }
 
     /// Milliseconds after which it is worth looking again, 0 = there is room for an event now.
     pub fn wait_ms(&self, now: Moment) -> u64 {
-        if self.max == 0 {
+        let max = self.max();
+        if max == 0 {
             return 0;
         }
         Counts::of(self.state.load(Relaxed))
             .at(now)
-            .wait_ms(now, self.max)
+            .wait_ms(now, max)
     }
 
     /// Counts an event if there is room for it.
     pub fn take(&self, now: Moment) -> bool {
-        if self.max == 0 {
+        let max = self.max();
+        if max == 0 {
             return true;
         }
         let counted = |state| {
             let mut counts = Counts::of(state).at(now);
-            if counts.wait_ms(now, self.max) > 0 {
+            if counts.wait_ms(now, max) > 0 {
                 return None;
             }
             counts.now += 1;
@@ -80,7 +93,7 @@ impl Rate {
             counts.now = counts.now.saturating_sub(1);
             Some(counts.word())
         };
-        if self.max > 0 {
+        if self.is_bounded() {
             let _ = self.state.fetch_update(Relaxed, Relaxed, less);
         }
     }
@@ -155,6 +168,20 @@ mod tests {
         let rate = Rate::new(0);
         assert!(!rate.is_bounded() && (0..1000).all(|_| rate.take(at(1))));
         assert_eq!(rate.wait_ms(at(1)), 0);
+    }
+
+    #[test]
+    fn a_bound_may_change() {
+        let rate = Rate::new(0);
+        assert!(rate.take(at(1)));
+        rate.set_max(2);
+        assert!(rate.take(at(2)) && rate.take(at(3)) && !rate.take(at(4)));
+        rate.set_max(3);
+        assert!(rate.take(at(5)) && !rate.take(at(6)));
+        rate.set_max(u32::MAX);
+        assert_eq!(rate.max(), RATE_MAX);
+        rate.set_max(0);
+        assert!(!rate.is_bounded() && rate.take(at(7)));
     }
 
     #[test]

@@ -247,6 +247,33 @@ impl<T> Slab<T> {
         })
     }
 
+    /// A part of the values: those in up to `slots` slots from one on, and the slot to go on from,
+    /// `None` = that was the end. Chunks without a value cost next to nothing.
+    pub fn page(&self, from: u32, slots: u32) -> (impl Iterator<Item = &T>, Option<u32>) {
+        let (from, slots) = (from as usize, slots as usize);
+        let used = |index: &usize| self.chunks[*index].used > 0;
+        let found = (from / CHUNK..self.chunks.len()).find(used);
+        let (index, start) = match found {
+            Some(index) => (index, from.max(index * CHUNK)),
+            None => (self.chunks.len(), 0),
+        };
+        let entries = self
+            .chunks
+            .get(index)
+            .map_or(&[][..], |chunk| &chunk.entries);
+        let first = (start % CHUNK).min(entries.len());
+        let end = first.saturating_add(slots).min(entries.len());
+        let values = entries[first..end].iter();
+        // Behind the last entry of a chunk there is nothing before the next one.
+        let next = index * CHUNK + if end < entries.len() { end } else { CHUNK };
+        let next = (next < self.chunks.len() * CHUNK).then_some(next);
+        let values = values.filter_map(|entry| match &entry.state {
+            State::Used(value) => Some(value),
+            State::Free { .. } => None,
+        });
+        (values, next.and_then(|next| u32::try_from(next).ok()))
+    }
+
     /// All values with their keys, by slot.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = (SessionKey, &mut T)> {
         let chunks = self.chunks.iter_mut().enumerate();
@@ -336,6 +363,38 @@ fn following(generation: u32) -> u32 {
 mod tests {
     use super::*;
     use std::collections::HashMap;
+
+    #[test]
+    fn pages_have_every_value_once() {
+        let mut slab = Slab::new(2_000);
+        let keys: Vec<_> = (0..1_500).map(|n| slab.insert(n).unwrap()).collect();
+        // Whole chunks without a value, and gaps in others.
+        for key in keys
+            .iter()
+            .filter(|key| key.slot / 300 == 2 || key.slot % 7 == 0)
+        {
+            slab.remove(*key);
+        }
+        let expected: Vec<i32> = slab.iter().map(|(_, value)| *value).collect();
+        for slots in [1, 100, 256, 5_000] {
+            let (mut found, mut from) = (Vec::new(), Some(0));
+            while let Some(slot) = from {
+                let (values, next) = slab.page(slot, slots);
+                let values: Vec<i32> = values.copied().collect();
+                assert!(values.len() <= slots as usize);
+                found.extend(values);
+                assert!(next.is_none_or(|next| next > slot));
+                from = next;
+            }
+            assert_eq!(found, expected, "{slots}");
+        }
+        assert_eq!(slab.page(u32::MAX, 10).1, None);
+        let mut few = Slab::new(2_000);
+        let _ = few.insert(1).unwrap();
+        let (values, next) = few.page(0, 1);
+        assert_eq!((values.count(), next), (1, None));
+        assert_eq!(Slab::<i32>::new(4).page(0, 10).0.count(), 0);
+    }
 
     #[test]
     fn a_stale_key_finds_nothing() {

@@ -34,6 +34,7 @@ use parse::Parser;
 use plan::Plan;
 use raw::variables::Variables;
 use raw::{conditions, fault, token, toml};
+use values::units::{self, Unit};
 
 /// Largest file. A line may be long and a config have many, but not this many.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
@@ -47,6 +48,16 @@ pub fn load(files: &[PathBuf], environment: &dyn Environment) -> (Option<Plan>, 
         (name, read_file(path, environment))
     };
     load_all(files.iter().map(read), environment)
+}
+
+/// A time as the configuration writes it, in milliseconds where no unit stands; for words that come
+/// from elsewhere.
+pub fn time_ms(text: &str) -> Result<u32, String> {
+    match (units::time(text, Unit::Milliseconds), units::surplus(text)) {
+        (Ok(ms), None) => Ok(ms),
+        (Ok(_), Some(stray)) => Err(format!("unexpected character '{stray}'")),
+        (Err(fault), _) => Err(fault.to_string()),
+    }
 }
 
 /// Decides a condition as `.if` would before the first line, for the command line.

@@ -164,7 +164,7 @@ fn report_same(
     match next.effective() {
         Admin::Maintenance if next.own == Admin::Maintenance => {
             // It would have left with the one that it tracks.
-            if before.inherited == Admin::Maintenance {
+            if before.inherited == Admin::Maintenance && before.own == next.own {
                 let subject = apply::subject(backend, server);
                 apply::say(shared, backend, NOTICE, lines::still_maintenance(subject));
             }

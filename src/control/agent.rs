@@ -54,6 +54,18 @@ impl Agents {
         self.failures.load(Relaxed)
     }
 
+    /// The same for a server that may have no agent.
+    pub(super) fn force_if_known(&self, server: ServerId, is_up: bool) {
+        if let Some(report) = self.locked().get_mut(&server) {
+            report.is_up = is_up;
+        }
+    }
+
+    /// Takes an operator's word for what the agent says.
+    pub(super) fn force(&self, server: ServerId, is_up: bool) {
+        self.locked().entry(server).or_default().is_up = is_up;
+    }
+
     fn locked(&self) -> MutexGuard<'_, HashMap<ServerId, AgentReport>> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -81,6 +93,9 @@ pub(super) fn agent_result(shared: &Shared, result: &AgentResult) {
     let Some((backend, server)) = shared.world.server(result.proxy, result.server_index) else {
         return;
     };
+    if server.tuned.agent_stopped() {
+        return;
+    }
     if let Some(answer) = &result.answer {
         if let Some(state) = answer.admin {
             admin::set_own(shared, backend, server, admin_of(state));

@@ -9,7 +9,7 @@ use std::sync::{Arc, MutexGuard};
 use super::lines::{self, Effect, Subject};
 use super::messages::Severity;
 use super::probe::{Finding, ProbeResult};
-use super::{Shared, admin, agent, batch, followers};
+use super::{Shared, admin, agent, batch, followers, operator, steps};
 use crate::config::plan::ProxyKind;
 use crate::health::{Transition, Witness};
 use crate::lb::{Admin, Backend, CheckReport, Grant, Health, Server};
@@ -48,7 +48,7 @@ fn probe_result(shared: &Shared, result: &ProbeResult) {
         return;
     };
     let is_stale = result.restarts != server.restarts();
-    if is_stale || server.admin() == Admin::Maintenance {
+    if is_stale || server.admin() == Admin::Maintenance || server.tuned.checks_stopped() {
         return;
     }
     let changed = note_result(server, result);
@@ -63,6 +63,8 @@ fn probe_result(shared: &Shared, result: &ProbeResult) {
             lines::reason(result)
         };
         report_change(shared, backend, server, change, &reason);
+    } else if result.passed() && result.up {
+        operator::goes_on(shared, backend, server, result);
     }
 }
 
@@ -132,6 +134,9 @@ pub(super) fn put_in_force(
     let had_servers = !backend.usable_servers().is_none();
     let served = serves(server);
     change(server);
+    if !server.usable() {
+        steps::stop(shared, backend, server);
+    }
     note_change(server, served, now_s);
     let grants = if batch::defers(shared, backend, Some(server)) {
         Vec::new()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::admin::Standing;
-use super::{Shared, admin, apply};
+use super::{Shared, admin, apply, operator};
 use crate::base::ids::{ProxyId, ServerId};
 use crate::config::plan::Tracked;
 use crate::flow::Who;
@@ -128,18 +128,27 @@ pub(super) fn follow(shared: &Shared, server: &Server) {
             admin::set_inherited(shared, backend, follower, admin);
             continue;
         }
-        let says_up = server.health() != Health::Down;
-        let change = apply::hear(shared, backend, follower, Witness::Tracked, says_up);
-        if let (Some(change), Some(tracked)) = (change, &follower.plan.watch.tracks) {
-            let reason = format!(" via {}", tracked.name);
-            apply::report_change(shared, backend, follower, change, &reason);
+        let tracked = follower.plan.watch.tracks.as_ref();
+        let reason = tracked.map_or(String::new(), |tracked| format!(" via {}", tracked.name));
+        match server.health() {
+            Health::Stopping => operator::stop_too(shared, backend, follower, &reason),
+            Health::Up | Health::NotChecked if follower.health() == Health::Stopping => {
+                operator::resume(shared, backend, follower, &reason);
+            }
+            health => {
+                let says_up = health != Health::Down;
+                let change = apply::hear(shared, backend, follower, Witness::Tracked, says_up);
+                if let Some(change) = change {
+                    apply::report_change(shared, backend, follower, change, &reason);
+                }
+            }
         }
         admin::set_inherited(shared, backend, follower, admin);
     }
 }
 
 /// Has every shard end its sessions of a server.
-fn end_sessions(shared: &Shared, server: ServerId, who: Who) {
+pub(super) fn end_sessions(shared: &Shared, server: ServerId, who: Who) {
     // One that has not begun has no sessions.
     let ports = shared.world.ports.iter();
     for port in ports.filter(|port| port.gauges.turns.load(Relaxed) > 0) {

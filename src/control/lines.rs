@@ -90,6 +90,15 @@ pub(super) fn transition(
     }
 }
 
+/// A server gets no new connections until it is well; `reason` as above.
+pub(super) fn stopping(subject: Subject<'_>, reason: &str, effect: Effect) -> String {
+    format!(
+        "{} is stopping{reason}. {}",
+        subject.named(),
+        effect.online()
+    )
+}
+
 /// A server that is up goes into maintenance; `via` is empty or ` via ` and a server.
 pub(super) fn maintenance(subject: Subject<'_>, via: &str, effect: Effect) -> String {
     let (named, left) = (subject.named(), effect.left());

@@ -290,6 +290,22 @@ impl Registry {
         self.entries.iter().map(listening).collect()
     }
 
+    /// Gives up those of some listeners: the shards that have them close the last descriptors.
+    pub fn release_some(&mut self, wanted: impl Fn(ListenerId) -> bool) {
+        for entry in self
+            .entries
+            .extract_if(.., |entry| wanted(entry.listener_id))
+        {
+            let Endpoint::Address(Address::Unix(path)) = &entry.key.endpoint else {
+                continue;
+            };
+            let files = &mut self.socket_files;
+            for (path, file) in files.extract_if(.., |(known, _)| known == path) {
+                socket::unlink_unix(&path, file);
+            }
+        }
+    }
+
     /// Gives the sockets up: those of the shards are the last ones then. Socket files are removed,
     /// so that no new client finds them.
     pub fn release(&mut self) {

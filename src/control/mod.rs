@@ -9,6 +9,7 @@ mod admin;
 mod agent;
 mod apply;
 mod batch;
+mod clear;
 mod first_checks;
 mod followers;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod lines;
 pub mod listeners;
 pub mod log;
 pub mod messages;
+mod operator;
 mod passive;
 mod pressure;
 pub mod probe;
@@ -24,6 +26,7 @@ mod ramp;
 pub mod resolve;
 pub mod runtime_api;
 pub mod stats;
+mod steps;
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -88,6 +91,8 @@ pub struct Shared {
     standings: Mutex<Vec<Standing>>,
     /// Who tracks each server, by `ServerId`.
     followers: Followers,
+    /// Servers that return in steps.
+    ways: steps::Ways,
     /// What agents say.
     agents: Agents,
     /// Changes that are to be published together.
@@ -111,6 +116,7 @@ impl Shared {
             verdicts: Mutex::new(verdicts),
             standings: Mutex::new(standings),
             followers,
+            ways: steps::Ways::default(),
             agents: Agents::default(),
             batch: Batch::default(),
             first_checks: FirstChecks::new(probe::first_attempts(&world)),
@@ -137,6 +143,12 @@ impl Shared {
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner());
         f(&mut standings[server.0 as usize])
+    }
+
+    /// Whether another server takes its state from this one.
+    fn is_followed(&self, server: ServerId) -> bool {
+        let followers = self.followers.get(server.0 as usize);
+        followers.is_some_and(|followers| !followers.is_empty())
     }
 
     /// Whether the process is draining or ending.
@@ -189,6 +201,7 @@ async fn run(
     mut passive: Passive,
 ) {
     tokio_uring::spawn(ramp::run(Arc::clone(&shared)));
+    tokio_uring::spawn(steps::run(Arc::clone(&shared)));
     let mut second = tokio::time::interval(Duration::from_millis(SECOND_MS));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let told = Told::new(&shared.world);

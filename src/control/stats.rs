@@ -69,7 +69,7 @@ impl Rates {
         };
         let mut all = 0;
         for front in world.frontends.iter().flatten() {
-            let total = front.counters.sum(FrontCounter::Sessions as usize);
+            let total = front.counters.sum_ever(FrontCounter::Sessions as usize);
             all += total;
             note(Subject::Frontend(front.proxy.proxy_id), total);
         }
@@ -79,10 +79,10 @@ impl Rates {
             let counters = &world.back_counters[usize::from(id.0)];
             note(
                 Subject::Backend(id),
-                counters.sum(FrontCounter::Sessions as usize),
+                counters.sum_ever(FrontCounter::Sessions as usize),
             );
             for server in &backend.servers {
-                let total = server.counters.sum(ServerCounter::Sessions as usize);
+                let total = server.counters.sum_ever(ServerCounter::Sessions as usize);
                 note(Subject::Server(server.id), total);
             }
         }
@@ -121,6 +121,13 @@ impl Rates {
         let peak = table.peaks.entry(id).or_default();
         *peak = (*peak).max(active);
         *peak
+    }
+
+    /// Has the highest of everything begin anew.
+    pub fn clear_maxima(&self) {
+        let mut table = self.table();
+        table.rates.values_mut().for_each(|rate| rate.max = 0);
+        table.peaks.clear();
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -23,6 +23,13 @@ pub enum Who {
     MarkedUp,
 }
 
+impl Who {
+    /// Whether somebody beside the session has ended it.
+    fn is_told(self) -> bool {
+        matches!(self, Who::Killed | Who::MarkedDown | Who::MarkedUp)
+    }
+}
+
 /// How far it had come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -87,7 +94,7 @@ impl Close {
             Phase::Queue => b'Q',
             Phase::Connect => b'C',
             // As HAProxy has it: nothing was wrong with the transfer.
-            Phase::Data if matches!(self.who, Who::MarkedDown | Who::MarkedUp) => b'-',
+            Phase::Data if self.who.is_told() => b'-',
             Phase::Data => b'D',
         };
         [first, second]
@@ -114,7 +121,7 @@ mod tests {
         assert_eq!(letters(Who::Server, Phase::Data, Cause::Aborted), "SD");
         assert_eq!(letters(Who::Server, Phase::Data, Cause::TimedOut), "sD");
         assert_eq!(letters(Who::Resource, Phase::Connect, Cause::Aborted), "RC");
-        assert_eq!(letters(Who::Killed, Phase::Data, Cause::Aborted), "KD");
+        assert_eq!(letters(Who::Killed, Phase::Data, Cause::Aborted), "K-");
         assert_eq!(letters(Who::MarkedDown, Phase::Data, Cause::Aborted), "D-");
         assert_eq!(
             letters(Who::MarkedDown, Phase::Connect, Cause::Aborted),

@@ -80,6 +80,13 @@ impl Rules {
         Rules { health, ..next }
     }
 
+    /// The machine at a position, or at the top if that is lower.
+    #[must_use]
+    pub fn at(self, position: u16) -> Rules {
+        let health = position.min(self.top());
+        Rules { health, ..self }
+    }
+
     /// Takes a probe's outcome into account.
     pub fn observe(&mut self, outcome: Outcome) -> Option<Transition> {
         let was_up = self.is_up();
@@ -147,7 +154,8 @@ impl Rules {
         self.fall
     }
 
-    fn top(self) -> u16 {
+    /// The highest position.
+    pub fn top(self) -> u16 {
         self.rise.saturating_add(self.fall - 1)
     }
 

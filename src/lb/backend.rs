@@ -350,6 +350,11 @@ impl Backend {
         self.queue.peak()
     }
 
+    /// Has the most sessions that ever waited begin anew, with those that wait.
+    pub fn clear_queued_peak(&self) {
+        self.queue.clear_peak();
+    }
+
     /// Sessions in the queue that wait for this server alone (`qcur` of the server).
     pub fn queued_for(&self, server: ServerId) -> usize {
         if self.queue.len() == 0 {
@@ -420,6 +425,16 @@ impl Backend {
         }
         availability.is_down = is_down;
         availability.changed_at_s = now_s;
+    }
+
+    /// Has its losses of the last server counted anew.
+    pub fn clear_downs(&self) {
+        self.availability_locked().downs = 0;
+    }
+
+    /// Whether its weights are those of the file, whatever is set while it runs, 0 aside.
+    pub fn is_static(&self) -> bool {
+        self.balance.is_static()
     }
 
     /// Whether it has servers, and since when.

@@ -57,6 +57,11 @@ impl Load {
         self.peak.load(Relaxed)
     }
 
+    /// Has the most there ever were begin anew, with those there are.
+    pub(super) fn clear_peak(&self) {
+        self.peak.store(self.active(), Relaxed);
+    }
+
     /// Sets the bounds. Connections above a lower bound are left alone.
     pub(super) fn set_limits(&self, minconn: u32, maxconn: u32) {
         self.minconn.store(minconn, SeqCst);

@@ -39,6 +39,7 @@ mod stress;
 mod table;
 #[cfg(test)]
 mod testing;
+mod tuning;
 
 pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Seeds, Waiter};
 pub use destination::{Destination, destinations};
@@ -47,3 +48,4 @@ pub use sample::{Sampled, sampled};
 pub use server::{Admin, CheckReport, Health, Server, ServerCounter};
 pub use sets::Usable;
 pub use slow_start::{Ramped, TICK_MS};
+pub use tuning::{Tuned, Tuning};

@@ -44,6 +44,11 @@ impl Queue {
         self.peak.load(Relaxed)
     }
 
+    /// Has the most that ever waited begin anew, with those that wait.
+    pub(super) fn clear_peak(&self) {
+        self.peak.store(self.len(), Relaxed);
+    }
+
     /// The lines, for this thread alone.
     pub(super) fn lock(&self) -> Locked<'_> {
         let lines = self

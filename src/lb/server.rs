@@ -1,7 +1,10 @@
 //! A server as the running process knows it: state, limits, counts. Its slot outlives every table.
 
 use crossbeam::utils::CachePadded;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::destination::Destination;
@@ -10,6 +13,7 @@ use super::observed::Observed;
 use super::peak_ewma::Latency;
 use super::ramp::Occupancy;
 use super::slow_start::{self, SlowStart, Step};
+use super::tuning::Tuned;
 use crate::base::counters::ShardCounters;
 use crate::base::histogram::Histogram;
 use crate::base::ids::ServerId;
@@ -74,6 +78,8 @@ pub enum Health {
     Up = 1,
     /// Down.
     Down = 2,
+    /// Up, and to get no new connections, until a check finds it well.
+    Stopping = 3,
 }
 
 /// What the operator says of a server.
@@ -134,6 +140,12 @@ pub struct Server {
     admin: AtomicU8,
     /// How often its checks have begun anew.
     restarts: AtomicU32,
+    /// The position that they began from, plus 1; 0 = where the configuration says.
+    restarted_at: AtomicU32,
+    /// What operators have changed of its checks and its agent.
+    pub tuned: Tuned,
+    /// The part of its weight that an operator lets it have, percent.
+    part: AtomicU32,
     /// Counters by shard.
     pub counters: ShardCounters<{ ServerCounter::COUNT }>,
     /// Connect times, microseconds.
@@ -185,6 +197,9 @@ impl Server {
             health: AtomicU8::new(health as u8),
             admin: AtomicU8::new(admin as u8),
             restarts: AtomicU32::new(0),
+            restarted_at: AtomicU32::new(0),
+            tuned: Tuned::default(),
+            part: AtomicU32::new(slow_start::WHOLE),
             counters: ShardCounters::new(shards),
             connect_us: Histogram::new(shards),
             last_session_ms: CachePadded::new(AtomicU64::new(0)),
@@ -199,6 +214,11 @@ impl Server {
     /// Connections it has now.
     pub fn active(&self) -> u32 {
         self.load.active()
+    }
+
+    /// Has the most connections it ever had begin anew, with those it has.
+    pub fn clear_peak(&self) {
+        self.load.clear_peak();
     }
 
     /// Most connections it ever had at once.
@@ -221,6 +241,7 @@ impl Server {
         match self.health.load(Relaxed) {
             0 => Health::NotChecked,
             1 => Health::Up,
+            3 => Health::Stopping,
             _ => Health::Down,
         }
     }
@@ -299,12 +320,37 @@ impl Server {
 
     /// How often its checks have begun anew: a probe of an earlier time says nothing any more.
     pub fn restarts(&self) -> u32 {
-        self.restarts.load(Relaxed)
+        self.restarts.load(Acquire)
     }
 
     /// Has its checks begin anew, as at the start.
     pub fn restart_checks(&self) {
-        self.restarts.fetch_add(1, Relaxed);
+        self.restarted_at.store(0, Relaxed);
+        self.restarts.fetch_add(1, Release);
+    }
+
+    /// Has them begin anew from a position between up and down.
+    pub fn restart_checks_at(&self, position: u16) {
+        self.restarted_at.store(u32::from(position) + 1, Relaxed);
+        self.restarts.fetch_add(1, Release);
+    }
+
+    /// The position from which they have begun; `None` = where the configuration says. To be read
+    /// after `restarts`.
+    pub fn restarted_at(&self) -> Option<u16> {
+        let position = self.restarted_at.load(Relaxed).checked_sub(1)?;
+        u16::try_from(position).ok()
+    }
+
+    /// The part of its weight that an operator lets it have, percent.
+    pub fn part(&self) -> u32 {
+        self.part.load(Relaxed)
+    }
+
+    /// Sets it, 1 to 100. The caller publishes the backend's table afterwards.
+    pub fn set_part(&self, percent: u32) {
+        self.part
+            .store(percent.clamp(1, slow_start::WHOLE), Relaxed);
     }
 
     /// Sets the weight, at most 256. The caller publishes the backend's table afterwards.
@@ -347,7 +393,8 @@ impl Server {
 
     /// Whether new connections may go to it (weight aside).
     pub fn usable(&self) -> bool {
-        self.resolved() && self.admin() == Admin::Ready && self.health() != Health::Down
+        let takes_clients = matches!(self.health(), Health::NotChecked | Health::Up);
+        self.resolved() && self.admin() == Admin::Ready && takes_clients
     }
 
     /// Whether the balancer may choose it, `maxconn` aside.

@@ -190,10 +190,17 @@ pub(super) fn granularity(balance: Balance) -> Option<u32> {
     }
 }
 
-/// The percentage of its weight that a server has on its way; `None` = it is not on its way.
+/// The percentage of its weight that a server has on its way, or by an operator's word (`ramp`);
+/// `None` = it has the whole.
 pub(super) fn weight_percent(server: &Server, balance: Balance) -> Option<u32> {
-    let slow_start = server.slow_start()?;
-    let percent = granularity(balance).map(|granularity| slow_start.percent_in(granularity));
+    let (part, slow_start) = (server.part(), server.slow_start());
+    if part == WHOLE && slow_start.is_none() {
+        return None;
+    }
+    let percent = granularity(balance).map(|granularity| {
+        let percent = slow_start.map_or(WHOLE, |slow_start| slow_start.percent_in(granularity));
+        (percent * part / WHOLE).max(1)
+    });
     Some(percent.unwrap_or(WHOLE))
 }
 
@@ -213,6 +220,11 @@ impl Backend {
         self.servers
             .iter()
             .any(|server| server.plan.slow_start.is_some())
+    }
+
+    /// Whether its algorithm lets servers have parts of their weights.
+    pub fn follows_parts(&self) -> bool {
+        granularity(self.balance).is_some()
     }
 
     /// The part of its weight that a server has, in percent, while it is on its way to the whole

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
-use super::world::{FrontCounter, Frontend};
+use super::world::{FrontCounter, FrontState, Frontend};
 use crate::base::ids::ListenerId;
 use crate::base::limits::{LimitId, LimitKey};
 use crate::base::time::Moment;
@@ -137,10 +137,16 @@ impl<K: Kernel> Shard<K> {
                 Accepting::Resting { until } => until <= self.now,
                 Accepting::Armed { .. } | Accepting::Ending | Accepting::Closed => false,
             };
-            if may_arm && self.draining {
+            let state = acceptor.frontend.state();
+            if may_arm && (self.draining || state == FrontState::Shut) {
                 return self.empty_and_close(index);
             }
             if acceptor.parked.is_empty() && !may_arm {
+                return;
+            }
+            if acceptor.parked.is_empty() && state == FrontState::Paused {
+                // Who comes waits in the kernel's queue until it is enabled.
+                acceptor.accepting = Accepting::Paused;
                 return;
             }
             let wait_ms = self.rate_wait_ms(index);
@@ -220,8 +226,10 @@ impl<K: Kernel> Shard<K> {
         let (fd, limits) = (acceptor.fd, acceptor.limits);
         for _ in 1..acceptor.batch.unwrap_or(1).min(MULTISHOT_ROOM) {
             let room = |id: &LimitId| self.world.limits.free(*id) > 0;
-            let waiting = !self.acceptors[index].parked.is_empty();
-            if waiting || self.draining || !limits.iter().all(room) {
+            let acceptor = &self.acceptors[index];
+            let waits =
+                !acceptor.parked.is_empty() || acceptor.frontend.state() != FrontState::Open;
+            if waits || self.draining || !limits.iter().all(room) {
                 return;
             }
             match self.kernel.accept_now(fd) {
@@ -345,10 +353,26 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn resume_accepting(&mut self) {
         self.accept_rest_until = Moment::NEVER;
         for index in 0..self.acceptors.len() {
-            if let Accepting::Resting { .. } = self.acceptors[index].accepting {
-                self.acceptors[index].accepting = Accepting::Idle;
+            match self.acceptors[index].accepting {
+                Accepting::Resting { .. } => self.acceptors[index].accepting = Accepting::Idle,
+                Accepting::Armed { multishot } => self.reconsider(index, multishot),
+                Accepting::Idle | Accepting::Ending | Accepting::Paused | Accepting::Closed => {}
             }
             self.arm_acceptor(index);
+        }
+    }
+
+    /// Takes an accept back that may not go on as it is: its frontend was disabled, or a bound set
+    /// that a multishot accept would go past.
+    fn reconsider(&mut self, index: usize, multishot: bool) {
+        let acceptor = &self.acceptors[index];
+        let room = |id: &LimitId| self.world.limits.free(*id);
+        let is_near = || acceptor.limits.iter().any(|id| room(id) < MULTISHOT_ROOM);
+        let is_open = acceptor.frontend.state() == FrontState::Open;
+        if !is_open || (multishot && (self.rated(index) || is_near())) {
+            self.acceptors[index].accepting = Accepting::Ending;
+            let index = u32::try_from(index).expect("few listeners");
+            self.kernel.cancel(Token::plain(Op::Accept, index));
         }
     }
 

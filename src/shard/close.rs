@@ -381,7 +381,7 @@ impl<K: Kernel> Shard<K> {
 }
 
 /// How far a session has come.
-fn phase(session: &Session) -> Phase {
+pub(super) fn phase(session: &Session) -> Phase {
     match session.state {
         State::Prelude { .. } => Phase::Request,
         State::Waiting { .. } => Phase::Queue,

@@ -23,6 +23,7 @@ mod pipes;
 mod port;
 mod prelude;
 mod private;
+mod query;
 mod record;
 mod relay_copy;
 mod relay_splice;
@@ -37,9 +38,10 @@ mod world;
 pub use control_port::{ControlPort, Observation};
 pub use frozen::FrozenDirection;
 pub use port::{Gauges, Message, ShardPort};
+pub use query::{Answer, DirectionRow, Question, SessionRow, SessionStage};
 pub use record::{Beyond, FlowPart, LogQueue, Refusal, SessionRecord};
 pub use udp::DatagramCount;
-pub use world::{Bounds, FrontCounter, Frontend, ProxyCounters, World};
+pub use world::{Bounds, FrontCounter, FrontState, Frontend, ProxyCounters, RateLimits, World};
 
 use std::collections::VecDeque;
 use std::io;
@@ -212,7 +214,7 @@ impl<K: Kernel> Shard<K> {
     /// A shard without listeners.
     pub fn new(id: ShardId, world: Arc<World>, kernel: K) -> Shard<K> {
         let now = kernel.now();
-        let capacity = world.limits.max(world.process_limit);
+        let capacity = world.capacity;
         let bytes = |group: Group| {
             let layout = kernel.buffers_ref(group).layout();
             u32::from(layout.count) * layout.size
@@ -403,6 +405,7 @@ impl<K: Kernel> Shard<K> {
         let _ = self.kernel.turn(Wait::For(Duration::from_millis(10)));
         while self.kernel.next_completion().is_some() {}
         self.report();
+        self.world.ports[usize::from(self.id.0)].end();
     }
 
     fn dispatch(&mut self, completion: Completion) {
@@ -471,6 +474,7 @@ impl<K: Kernel> Shard<K> {
                     self.end_flows_of(server, who);
                 }
                 Message::Serve(handed) => self.take_over(handed),
+                Message::Ask(query) => self.answer(*query),
             }
         }
     }

@@ -3,6 +3,7 @@
 use crossbeam::queue::ArrayQueue;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
+use super::query::Query;
 use super::spread::Load;
 use super::udp::DatagramCount;
 use crate::base::ids::{ListenerId, ServerId, ShardId};
@@ -25,6 +26,8 @@ pub enum Message {
     EndSessions(ServerId, Who),
     /// Serve a connection that another shard has accepted.
     Serve(Handed),
+    /// Say what there is.
+    Ask(Box<Query>),
 }
 
 /// A connection on its way to the shard that serves it. It has been let in: limits and load count
@@ -150,6 +153,8 @@ pub struct ShardPort {
     messages: ArrayQueue<Message>,
     /// A limit was freed: look at paused listeners.
     limit_freed: AtomicBool,
+    /// Nobody receives messages any more.
+    ended: AtomicBool,
     wake: EventFd,
 }
 
@@ -164,6 +169,7 @@ impl ShardPort {
             load: Load::default(),
             messages: ArrayQueue::new(capacity),
             limit_freed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             wake: EventFd::new()?,
         })
     }
@@ -189,6 +195,23 @@ impl ShardPort {
     pub fn limit_freed(&self) {
         self.limit_freed.store(true, SeqCst);
         self.wake.notify();
+    }
+
+    /// The shard ends: what was sent is dropped, and whoever waits for an answer hears of it.
+    pub(super) fn end(&self) {
+        self.ended.store(true, SeqCst);
+        while self.messages.pop().is_some() {}
+    }
+
+    /// Whether the shard has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(SeqCst)
+    }
+
+    /// Has the shard look at what each acceptor may do: a frontend was disabled, enabled or shut
+    /// down, or a bound was lowered.
+    pub fn look_at_acceptors(&self) {
+        self.limit_freed();
     }
 
     /// Next message, for the shard itself.

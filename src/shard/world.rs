@@ -1,7 +1,9 @@
 //! What all shards and the control thread share: the live frontends and backends, limits, ports.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
+};
 
 use super::control_port::ControlPort;
 use super::port::ShardPort;
@@ -76,6 +78,8 @@ pub struct Frontend {
     /// Its limit in [`World::limits`] (always present; unlimited when `maxconn` is 0). Its
     /// `current` is the number of open sessions, its `peak` the most there ever were.
     pub limit: LimitId,
+    /// What operators say of it.
+    state: AtomicU8,
     /// `rate-limit sessions`.
     pub rate: Rate,
     /// `udp-source-flows`: what each client address has, where there is a bound.
@@ -84,11 +88,56 @@ pub struct Frontend {
     pub counters: ProxyCounters,
 }
 
+/// What operators say of a frontend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum FrontState {
+    /// Clients may come.
+    Open = 0,
+    /// Clients wait in the queues of its sockets.
+    Paused = 1,
+    /// Its sockets are closed for good; its sessions go on.
+    Shut = 2,
+}
+
 impl Frontend {
+    /// What operators say of it.
+    pub fn state(&self) -> FrontState {
+        match self.state.load(SeqCst) {
+            0 => FrontState::Open,
+            1 => FrontState::Paused,
+            _ => FrontState::Shut,
+        }
+    }
+
+    /// Sets it. The caller has the shards look at their acceptors afterwards
+    /// ([`ShardPort::look_at_acceptors`](super::ShardPort::look_at_acceptors)).
+    pub fn set_state(&self, state: FrontState) {
+        self.state.store(state as u8, SeqCst);
+    }
+
     /// Client addresses that have flows now, where `udp-source-flows` bounds them (simulation).
     pub fn sources(&self) -> usize {
         let sources = self.flow_sources.as_ref();
         sources.map_or(0, SourceCounts::addresses)
+    }
+}
+
+/// The bounds of rates of the process, as they are shown.
+#[derive(Debug)]
+pub struct RateLimits {
+    /// `maxconnrate`.
+    pub connections: AtomicU32,
+    /// `maxsessrate`.
+    pub sessions: AtomicU32,
+}
+
+impl RateLimits {
+    /// The lower one, 0 = no bound: a connection is a session here.
+    pub fn lowest(&self) -> u32 {
+        let rates = [&self.connections, &self.sessions].map(|rate| rate.load(Relaxed));
+        let set = rates.into_iter().filter(|rate| *rate > 0);
+        set.min().unwrap_or(0)
     }
 }
 
@@ -119,12 +168,16 @@ pub struct World {
     pub limits: LimitTable,
     /// The process's own slot in `limits`; its bound is the effective `maxconn`.
     pub process_limit: LimitId,
+    /// Connections that the process was made for.
+    pub capacity: u32,
     /// Flows of the process in `limits`.
     pub flows_limit: LimitId,
     /// Sockets towards servers that flows may have, of all shards.
     pub flow_sockets_max: u32,
     /// `maxconnrate` and `maxsessrate`, whichever is lower: a connection is a session here.
     pub process_rate: Rate,
+    /// Each of them, 0 = no bound.
+    pub rate_limits: RateLimits,
     /// Which shards serve each listener, by `ListenerId`.
     pub(super) serving: Vec<Serving>,
     /// One port per shard.
@@ -193,6 +246,7 @@ impl World {
             Some(Arc::new(Frontend {
                 proxy: Arc::clone(proxy),
                 limit,
+                state: AtomicU8::new(FrontState::Open as u8),
                 rate: Rate::new(front.session_rate),
                 flow_sources: flow_sources(front, flows_max),
                 counters: ShardCounters::new(shards),
@@ -224,6 +278,10 @@ impl World {
             Serving::new(threads.iter().collect())
         });
         let serving = serving.collect();
+        let rate_limits = RateLimits {
+            connections: AtomicU32::new(plan.global.connection_rate),
+            sessions: AtomicU32::new(plan.global.session_rate),
+        };
         World {
             serving,
             frontends: plan.proxies.iter().map(frontend).collect(),
@@ -235,9 +293,11 @@ impl World {
                 .map(|_| ShardCounters::new(shards))
                 .collect(),
             process_limit,
+            capacity: maxconn,
             flows_limit,
             flow_sockets_max,
-            process_rate: Rate::new(plan.global.rate_max()),
+            process_rate: Rate::new(rate_limits.lowest()),
+            rate_limits,
             limits,
             ports,
             control,

@@ -207,7 +207,7 @@ impl Simulation {
         }
         // What had been received before a reset goes out before the reset is passed on. A server
         // that takes nothing for a while isn't waited for.
-        let ended_by_us = self.may_decide(*b"KD") || decided;
+        let ended_by_us = self.may_decide(*b"K-") || decided;
         let in_data = letters[1] == b'D' && !ended_by_us;
         let ways = [
             (client, server, record.bytes_in),

@@ -220,15 +220,6 @@ impl Default for Global {
     }
 }
 
-impl Global {
-    /// The lower one of the two rates, 0 = none: every connection is a session.
-    pub fn rate_max(&self) -> u32 {
-        let rates = [self.connection_rate, self.session_rate];
-        let set = rates.into_iter().filter(|rate| *rate > 0);
-        set.min().unwrap_or(0)
-    }
-}
-
 /// One `stats socket`.
 #[derive(Clone, Debug)]
 pub struct StatsSocket {

@@ -60,6 +60,13 @@ pub struct Messages {
     stop: AtomicBool,
 }
 
+/// `06/Feb/2009:12:12:09.443123` of a Unix time in milliseconds, as the host counts hours.
+pub fn local_date(unix_ms: u64) -> String {
+    let mut time = LocalTime::new();
+    let stamp = time.stamp(unix_ms / 1000);
+    format!("{stamp}.{:03}000", unix_ms % 1000)
+}
+
 impl Messages {
     /// No messages yet; the log thread is woken through the records' queue.
     pub fn new(records: Arc<LogQueue>) -> Messages {

@@ -4,6 +4,7 @@
 //! the server stays as it is.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,9 +31,25 @@ pub(super) async fn ask_server(
     mut rhythm: Rhythm,
     findings: Sender<Finding>,
 ) {
-    let agent = target.settings;
+    let configured = target.settings;
+    let mut agent = configured.clone();
+    let tuned = &target.server.tuned;
+    let mut tunings = 0;
     loop {
         let permit = rhythm.wait().await;
+        if let Some(tuning) = tuned.news(&mut tunings) {
+            let of = &configured;
+            agent.address = tuning.agent_address.unwrap_or_else(|| of.address.clone());
+            agent.question = tuning
+                .agent_question
+                .unwrap_or_else(|| Arc::clone(&of.question));
+        }
+        if tuned.agent_stopped() {
+            if !rhythm.next(agent.inter_ms, &findings).await {
+                return;
+            }
+            continue;
+        }
         let began = clock::now();
         let (status, description, answer) = ask(&agent).await;
         drop(permit);

@@ -130,10 +130,11 @@ async fn probe_server(
         proxy,
         server_index,
         server,
-        settings: check,
+        settings: mut check,
     } = target;
-    let mut rules = Rules::of(&check);
-    let mut restarts = server.restarts();
+    let configured = check.address.clone();
+    let (mut restarts, mut rules) = begin(&server, &check);
+    let mut tunings = 0;
     loop {
         let mut due = rhythm.due;
         let waited = errors.during(rhythm.wait(), &mut rules, &mut due, Cut::Always);
@@ -143,10 +144,12 @@ async fn probe_server(
             continue;
         };
         if server.restarts() != restarts {
-            restarts = server.restarts();
-            rules = Rules::of(&check);
+            (restarts, rules) = begin(&server, &check);
         }
-        if server.admin() == Admin::Maintenance {
+        if let Some(tuning) = server.tuned.news(&mut tunings) {
+            check.address = tuning.check_address.unwrap_or_else(|| configured.clone());
+        }
+        if server.admin() == Admin::Maintenance || server.tuned.checks_stopped() {
             if !rhythm.next(interval_ms(rules, &check), &findings).await {
                 return;
             }
@@ -205,6 +208,13 @@ async fn probe_server(
             return;
         }
     }
+}
+
+/// How often the checks of a server have begun anew, and from where.
+fn begin(server: &Server, check: &Check) -> (u32, Rules) {
+    let (restarts, rules) = (server.restarts(), Rules::of(check));
+    let at = server.restarted_at();
+    (restarts, at.map_or(rules, |position| rules.at(position)))
 }
 
 /// One attempt of a check, and what is left to be said to the server after the result.

@@ -3,11 +3,21 @@
 use std::io;
 
 use super::command::{Answer, Call, Command, Run};
-use super::{cli, show};
+use super::{bounds, cli, counters, frontends, ramp, sessions, set_server, show, wait};
 use crate::config::plan::Level;
 
 /// A table from each file of commands.
-const TABLES: &[&[Command]] = &[cli::COMMANDS, show::COMMANDS];
+const TABLES: &[&[Command]] = &[
+    cli::COMMANDS,
+    show::COMMANDS,
+    bounds::COMMANDS,
+    counters::COMMANDS,
+    frontends::COMMANDS,
+    ramp::COMMANDS,
+    sessions::COMMANDS,
+    set_server::COMMANDS,
+    wait::COMMANDS,
+];
 
 fn all() -> impl Iterator<Item = &'static Command> {
     TABLES.iter().copied().flatten()

@@ -18,7 +18,7 @@ pub(super) fn check_columns(row: &mut Row, shared: &Shared, server: &Server) {
     if let Some(tracked) = &server.plan.watch.tracks {
         row.set("tracked", &tracked.name);
     }
-    if server.plan.watch.agent.is_some() {
+    if server.plan.watch.agent.is_some() && !server.tuned.agent_stopped() {
         agent_columns(row, shared, server);
     }
     let passive = &server.plan.passive;
@@ -26,7 +26,8 @@ pub(super) fn check_columns(row: &mut Row, shared: &Shared, server: &Server) {
         row.set("hanafail", server.observed.analyzed.load(Relaxed));
     }
     let is_watched = passive.breaker.is_some() && !report.status.is_empty();
-    if server.plan.check.is_none() && !is_watched {
+    let is_checked = server.plan.check.is_some() && !server.tuned.checks_stopped();
+    if !is_checked && !is_watched {
         return;
     }
     let status = if report.status.is_empty() {
@@ -106,8 +107,15 @@ pub(super) fn server_status(shared: &Shared, server: &Arc<Server>) -> String {
     if is_down && agent.is_some_and(|agent| !agent.is_up) {
         return "DOWN (agent)".to_owned();
     }
-    let Some(check) = &root.plan.check else {
-        return if is_down { "DOWN" } else { "no check" }.to_owned();
+    let is_stopping = server.health() == Health::Stopping;
+    let check = root.plan.check.as_ref();
+    let Some(check) = check.filter(|_| !root.tuned.checks_stopped()) else {
+        return match (is_down, is_stopping) {
+            (true, _) => "DOWN",
+            (false, true) => "NOLB",
+            (false, false) => "no check",
+        }
+        .to_owned();
     };
     let health = report_of(root).health;
     let (rise, fall) = (check.rise.max(1), check.fall.max(1));
@@ -115,7 +123,12 @@ pub(super) fn server_status(shared: &Shared, server: &Arc<Server>) -> String {
     match is_down {
         true if health > 0 && health < rise => format!("DOWN {health}/{rise}"),
         true => "DOWN".to_owned(),
-        false if health >= full || health < rise => "UP".to_owned(),
-        false => format!("UP {}/{fall}", health - rise + 1),
+        false => {
+            let word = if is_stopping { "NOLB" } else { "UP" };
+            match health >= full || health < rise {
+                true => word.to_owned(),
+                false => format!("{word} {}/{fall}", health - rise + 1),
+            }
+        }
     }
 }

@@ -38,7 +38,7 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
     let streams = current.saturating_add(world.limits.current(world.flows_limit));
     let fronts = || world.frontends.iter().flatten();
     let sum = |counter: FrontCounter| {
-        let each = fronts().map(|front| front.counters.sum(counter as usize));
+        let each = fronts().map(|front| front.counters.sum_ever(counter as usize));
         each.sum::<u64>()
     };
     let (connections, sessions) = (sum(FrontCounter::Connections), sum(FrontCounter::Sessions));
@@ -71,7 +71,7 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
         ("Ulimit-n", facts.descriptors_max.to_string()),
         ("Maxsock", facts.descriptors_needed.to_string()),
         ("Maxconn", maxconn.to_string()),
-        ("Hard_maxconn", maxconn.to_string()),
+        ("Hard_maxconn", world.capacity.to_string()),
         ("CurrConns", current.to_string()),
         ("CumConns", connections.to_string()),
         ("CumReq", sessions.to_string()),
@@ -82,10 +82,10 @@ fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
         ("PipesUsed", sum_of(|g| &g.pipes_used)),
         ("PipesFree", sum_of(|g| &g.pipes_free)),
         ("ConnRate", rate.current.to_string()),
-        ("ConnRateLimit", global.connection_rate.to_string()),
+        ("ConnRateLimit", world.rate_limits.connections.load(Relaxed).to_string()),
         ("MaxConnRate", rate.max.to_string()),
         ("SessRate", rate.current.to_string()),
-        ("SessRateLimit", global.session_rate.to_string()),
+        ("SessRateLimit", world.rate_limits.sessions.load(Relaxed).to_string()),
         ("MaxSessRate", rate.max.to_string()),
         ("SslRate", zero()),
         ("SslRateLimit", zero()),

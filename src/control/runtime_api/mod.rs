@@ -5,17 +5,26 @@
 //! waiting times are bounded. A client that has closed its sending side still gets its answer.
 
 mod activity;
+mod bounds;
 mod cli;
 #[allow(dead_code, reason = "what the commands that change state use")]
 mod command;
 mod commands;
 mod condition;
+mod counters;
+mod frontends;
 mod info;
 mod listening;
+mod ramp;
+mod session_text;
+mod sessions;
+mod set_server;
 mod show;
 pub mod sockets;
 mod stat;
+mod subject;
 mod table;
+mod wait;
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -15,7 +15,7 @@ use crate::config::plan::{Level, Proxy};
 use crate::control::Shared;
 use crate::control::stats::{Subject, backend_active};
 use crate::lb::{Admin, Backend, Health, Server, ServerCounter};
-use crate::shard::{FrontCounter, Frontend};
+use crate::shard::{FrontCounter, FrontState, Frontend};
 use crate::sys::clock;
 
 /// Bits of the `type` argument.
@@ -141,10 +141,12 @@ fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
     row.set("rate_lim", planned.map_or(0, |front| front.session_rate));
     row.set("ereq", sum(FrontCounter::RequestErrors));
     row.set("eint", sum(FrontCounter::ResourceErrors));
-    let status = match (shared.is_stopping(), current >= bound) {
-        (true, _) => "STOP",
-        (false, true) => "FULL",
-        (false, false) => "OPEN",
+    let status = match front.state() {
+        FrontState::Shut => "STOP",
+        _ if shared.is_stopping() => "STOP",
+        FrontState::Paused => "PAUSED",
+        FrontState::Open if current >= bound => "FULL",
+        FrontState::Open => "OPEN",
     };
     row.set("status", status);
     row.set("rate", rate.current);

@@ -20,7 +20,7 @@ use crate::config::plan::{UdpBack, UdpFront};
 use crate::flow::udp::{FlowId, FlowKey, Opening, PairAt, Reason, Rules};
 use crate::lb::{Backend, Outcome, Pick, PickRequest, Server, ServerCounter};
 use crate::ring::{Kernel, Payload};
-use crate::shard::world::{FrontCounter, Frontend};
+use crate::shard::world::{FrontCounter, FrontState, Frontend};
 
 impl<K: Kernel> Shard<K> {
     /// Begins a flow for its first datagram; `None`, counted, where that is refused.
@@ -169,7 +169,8 @@ impl<K: Kernel> Shard<K> {
         let is_last = listener.receiving == Receiving::Ending
             && self.world.handed_over.load(Relaxed)
             && !self.stopping;
-        if self.draining && !is_last {
+        let is_open = listener.frontend.state() == FrontState::Open;
+        if (self.draining && !is_last) || !is_open {
             udp.counts.one(DatagramCount::RefusedDraining);
             return None;
         }
