@@ -39,6 +39,16 @@ struct Orders {
     end: AtomicBool,
 }
 
+/// Ends the senders, also after a failed assertion.
+struct EndOnDrop<'a>(&'a Orders);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.enough.store(true, Relaxed);
+        self.0.end.store(true, Relaxed);
+    }
+}
+
 /// Sends stream `seed` as fast as it goes, then, if it `stays`, messages of a few bytes until the
 /// end. How many bytes it were.
 fn send(mut to: TcpStream, seed: u64, orders: &Orders, stays: bool) -> u64 {
@@ -98,6 +108,7 @@ fn streams_are_spliced_while_the_shard_has_no_time_left() {
     let balancer = Setup::new(body).shards(1).global("cpu-map 1/1 1").start();
     let orders = Orders::default();
     std::thread::scope(|scope| {
+        let _end = EndOnDrop(&orders);
         let both = (0..STREAMS).map(|seed| {
             let (client, held) = (client::connect_port(port), server.next());
             let orders = &orders;
