@@ -16,6 +16,7 @@
 //! | `control` | all above (of `shard` only what `shard/mod.rs` exports) | probes, logs, runtime API |
 //! | `process` | all above | start, pin, drain, stop |
 //! | `demo` | all above | a balancer with upstreams and load of its own, to look at |
+//! | `ctl` | `base`, `sys` | a client of the runtime socket, and its screen |
 //! | `cli` | all above | the command line |
 #![deny(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod demo;
 pub mod flow;
 pub mod health;
