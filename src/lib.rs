@@ -17,6 +17,7 @@
 //! | `process` | all above | start, pin, drain, stop |
 //! | `demo` | all above | a balancer with upstreams and load of its own, to look at |
 //! | `ctl` | `base`, `sys` | a client of the runtime socket, and its screen |
+//! | `probe_tool` | `base`, `sys` | load for a balancer, from outside |
 //! | `cli` | all above | the command line |
 #![deny(unsafe_code)]
 
@@ -30,6 +31,7 @@ pub mod flow;
 pub mod health;
 pub mod lb;
 pub mod limits;
+pub mod probe_tool;
 pub mod process;
 #[allow(unsafe_code)]
 pub mod ring;

@@ -8,6 +8,7 @@ use super::Misuse;
 use crate::base::duration;
 use crate::config::convert::Format;
 use crate::ctl;
+use crate::probe_tool;
 
 /// What clap sees: the words after the program's name, the first of them a subcommand.
 #[derive(Clone, PartialEq, Debug, Parser)]
@@ -28,6 +29,8 @@ pub enum Command {
     Convert(Convert),
     /// Asks and tells a running balancer by its runtime socket: status, servers, a live screen
     Ctl(Box<ctl::Options>),
+    /// Drives connections at a balancer: success, distribution, latency, failover
+    Probe(Box<probe_tool::Options>),
     /// Explains a keyword of the configuration
     Help(Help),
 }
@@ -100,7 +103,7 @@ pub struct Help {
 }
 
 /// The names of the subcommands: a file that is called like one is reached by -f.
-const NAMES: &[&str] = &["demo", "check", "convert", "ctl", "help"];
+const NAMES: &[&str] = &["demo", "check", "convert", "ctl", "probe", "help"];
 
 /// Whether the first argument is a subcommand.
 pub(super) fn is_command(word: &str) -> bool {
@@ -134,6 +137,7 @@ pub(super) fn parse(arguments: &[String]) -> Result<Parsed, Misuse> {
 fn misuse_code(command: &str) -> u8 {
     match command {
         "ctl" => ctl::Verdict::Unknown.code(),
+        "probe" => probe_tool::CANNOT,
         _ => 1,
     }
 }
@@ -192,7 +196,9 @@ mod tests {
         assert_eq!(code("ctl"), 3);
         assert_eq!(code("ctl monitor 0"), 3);
         assert_eq!(code("ctl weight b/s 300"), 3);
+        assert_eq!(code("probe load"), 3);
         assert_eq!(code("check"), 1);
+        assert_eq!(code("probe stress 5 --target h:1"), 0);
         assert_eq!(code("ctl --socket /x monitor 5 --json"), 0);
     }
 

@@ -21,6 +21,7 @@ use crate::config::plan::{Global, Plan};
 use crate::control::messages::Console;
 use crate::ctl;
 use crate::demo;
+use crate::probe_tool;
 use crate::process::{self, Settings};
 use crate::ring::{Caps, Wanted};
 
@@ -74,6 +75,7 @@ pub fn execute(invocation: Invocation) -> u8 {
         Invocation::Command(Command::Check(check)) => check::run(&check),
         Invocation::Command(Command::Convert(wanted)) => convert::run(&wanted),
         Invocation::Command(Command::Ctl(options)) => ctl::run(&options),
+        Invocation::Command(Command::Probe(options)) => probe_tool::run(&options),
         Invocation::Command(Command::Help(help)) => help::run(&help),
         Invocation::Version => print(&version()),
         Invocation::VersionDetails => print_details(),

@@ -35,6 +35,7 @@ mod memory;
 mod passive;
 mod ports;
 mod privileges;
+mod probe_tool;
 mod programs;
 mod proxy_protocol;
 mod proxy_protocol_programs;
