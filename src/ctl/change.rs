@@ -158,8 +158,8 @@ pub(super) fn reload(client: &Client, as_json: bool) -> Result<(String, Verdict)
     Ok((answer, verdict))
 }
 
-/// HAProxy says `Success=1` or `Success=0`, then what there was to say at the start. What failed has
-/// changed nothing: a warning.
+/// HAProxy says `Success=1` or `Success=0`, then what there was to say at the start. What failed
+/// has changed nothing: a warning.
 fn reloaded(answer: &str) -> Verdict {
     match answer.lines().next().map(str::trim) {
         None | Some("" | "Success=1") => Verdict::Ok,

@@ -1,8 +1,8 @@
 //! A client of the runtime socket: a connection per question, blocking, bounded in time and size.
 //!
-//! A question is one line; commands divided by `;` share a connection. The balancer ends each answer
-//! with an empty line and closes the connection after the last: an answer without that end is cut,
-//! and no part of it is believed.
+//! A question is one line; commands divided by `;` share a connection. The balancer ends each
+//! answer with an empty line and closes the connection after the last: an answer without that end
+//! is cut, and no part of it is believed.
 
 use std::fmt;
 use std::io::{self, Read, Write};
