@@ -69,6 +69,7 @@ fn command(action: &Action, server: &str) -> Option<String> {
         Action::Drain(_) => Some(state(State::Drain)),
         Action::Maint(_) => Some(state(State::Maint)),
         Action::Weight(weight) => Some(format!("set weight {server} {}", weight.weight)),
+        Action::Ramp(ramp) if ramp.cancel => Some(format!("ramp server {server} cancel")),
         Action::Ramp(ramp) => {
             let every_ms = ramp.every.as_millis();
             Some(format!(
@@ -187,6 +188,7 @@ mod tests {
             server,
             steps: "10,100".to_owned(),
             every: Duration::from_secs(60),
+            cancel: false,
         };
         let sent = [
             Action::Drain(leave.clone()),

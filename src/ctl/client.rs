@@ -4,11 +4,11 @@
 //! answer with an empty line and closes the connection after the last: an answer without that end
 //! is cut, and no part of it is believed.
 
+use socket2::{Domain, SockAddr, Socket, Type};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr as UnixAddress, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -90,6 +90,9 @@ impl fmt::Display for Trouble {
             )
         };
         match self {
+            Trouble::Connect(address, error) if timed_out(error) => {
+                write!(out, "cannot connect to {address} within the timeout")
+            }
             Trouble::Connect(address, error) => write!(out, "cannot connect to {address}: {error}"),
             Trouble::Broken(address, error) if timed_out(error) => {
                 write!(out, "no whole answer from {address} within the timeout")
@@ -172,23 +175,16 @@ impl Client {
 
     fn connect(&self) -> io::Result<Box<dyn Stream>> {
         match &self.address {
-            Address::Unix(path) => Ok(prepared(UnixStream::connect(path)?, |stream| {
-                stream.set_write_timeout(Some(self.timeout))
-            })?),
-            Address::Abstract(name) => {
-                let address = UnixAddress::from_abstract_name(name)?;
-                Ok(prepared(UnixStream::connect_addr(&address)?, |stream| {
-                    stream.set_write_timeout(Some(self.timeout))
-                })?)
-            }
+            Address::Unix(path) => self.connect_unix(&SockAddr::unix(path)?),
+            // A name that begins with a NUL is an abstract one.
+            Address::Abstract(name) => self.connect_unix(&SockAddr::unix(format!("\0{name}"))?),
             Address::Tcp(host) => {
                 let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
                 for address in host.to_socket_addrs()? {
                     match TcpStream::connect_timeout(&address, self.timeout) {
                         Ok(stream) => {
-                            return prepared(stream, |stream| {
-                                stream.set_write_timeout(Some(self.timeout))
-                            });
+                            stream.set_write_timeout(Some(self.timeout))?;
+                            return Ok(Box::new(stream));
                         }
                         Err(error) => last = error,
                     }
@@ -196,6 +192,14 @@ impl Client {
                 Err(last)
             }
         }
+    }
+
+    /// The bound of writes is that of connect(2) too, which waits while the socket's queue is full.
+    fn connect_unix(&self, address: &SockAddr) -> io::Result<Box<dyn Stream>> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.set_write_timeout(Some(self.timeout))?;
+        socket.connect(address)?;
+        Ok(Box::new(UnixStream::from(socket)))
     }
 
     fn exchange(
@@ -229,14 +233,6 @@ impl Client {
             }
         }
     }
-}
-
-fn prepared<S: Stream + 'static>(
-    stream: S,
-    prepare: impl FnOnce(&S) -> io::Result<()>,
-) -> io::Result<Box<dyn Stream>> {
-    prepare(&stream)?;
-    Ok(Box::new(stream))
 }
 
 /// Whether an answer says that a command isn't known, isn't allowed, or isn't understood.
@@ -287,6 +283,22 @@ mod tests {
         for cut in [&b"a\nb\n"[..], b"a\nb", b"", b"a\n\nb"] {
             assert!(matches!(asked(cut), Err(Trouble::Cut(_))), "{cut:?}");
         }
+    }
+
+    #[test]
+    fn a_full_queue_is_not_waited_for_longer_than_the_timeout() {
+        let name = format!("tidegate-test-{}", std::process::id());
+        let address = SockAddr::unix(format!("\0{name}")).unwrap();
+        let listener = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        listener.bind(&address).unwrap();
+        // One waits in it.
+        listener.listen(0).unwrap();
+        let waiting = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        waiting.connect(&address).unwrap();
+        let client = Client::new(Address::Abstract(name), Duration::from_millis(20));
+        let text = client.ask("x").unwrap_err().to_string();
+        assert!(text.starts_with("cannot connect to abns@"), "{text}");
+        assert!(text.ends_with(" within the timeout"), "{text}");
     }
 
     #[test]

@@ -31,7 +31,7 @@ use status::Status;
 pub fn run(options: &Options) -> u8 {
     let verdict = match client(options) {
         Ok(client) => run_with(&client, options),
-        Err(text) => trouble(&Trouble::Strange(text), options.json),
+        Err(text) => trouble(&Trouble::Strange(text), on_stdout(options), options.json),
     };
     verdict.code()
 }
@@ -91,7 +91,7 @@ fn run_with(client: &Client, options: &Options) -> Verdict {
             print(&text);
             verdict
         }
-        Err(text) => trouble(&text, as_json),
+        Err(text) => trouble(&text, on_stdout(options), as_json),
     }
 }
 
@@ -115,15 +115,22 @@ fn raw(client: &Client, command: &str, as_json: bool) -> Result<(String, Verdict
     Ok((answer, verdict))
 }
 
-/// Says what is wrong: as JSON on standard output, where it is waited for, else on standard error.
-fn trouble(trouble: &Trouble, as_json: bool) -> Verdict {
+/// Whether trouble is the answer: monitoring reads standard output only.
+fn on_stdout(options: &Options) -> bool {
+    options.json || options.action == Action::Check
+}
+
+/// Says what is wrong.
+fn trouble(trouble: &Trouble, on_stdout: bool, as_json: bool) -> Verdict {
     let text = trouble.to_string();
-    if as_json {
-        print(&values::line(&values::trouble(&text)));
+    let text = match as_json {
+        true => values::line(&values::trouble(&text)),
+        false => report::unknown(&text),
+    };
+    if on_stdout {
+        print(&text);
     } else {
-        let _ = std::io::stderr()
-            .lock()
-            .write_all(report::unknown(&text).as_bytes());
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
     }
     Verdict::Unknown
 }

@@ -17,7 +17,7 @@ pub(super) fn run(client: &Client, options: &Monitor, as_json: bool) -> Verdict 
         Ok(interrupted) => interrupted,
         Err(error) => {
             let text = format!("cannot wait for signals: {error}");
-            return super::trouble(&Trouble::Strange(text), as_json);
+            return super::trouble(&Trouble::Strange(text), true, as_json);
         }
     };
     let mut last: Option<Status> = None;

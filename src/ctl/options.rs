@@ -162,6 +162,9 @@ pub struct Ramp {
     /// How long each step lasts.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = duration::bounded)]
     pub every: Duration,
+    /// Ends the steps: the server has its whole weight at once.
+    #[arg(long, conflicts_with_all = ["steps", "every"])]
+    pub cancel: bool,
 }
 
 /// `ctl sessions`, `ctl flows`
@@ -216,7 +219,9 @@ fn weight(text: &str) -> Result<String, String> {
 fn steps(text: &str) -> Result<String, String> {
     let parsed: Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
     match parsed {
-        Ok(steps) if steps.is_sorted() && steps.last() == Some(&100) && steps[0] > 0 => {
+        Ok(steps)
+            if steps.is_sorted_by(|a, b| a < b) && steps.last() == Some(&100) && steps[0] > 0 =>
+        {
             Ok(text.to_owned())
         }
         _ => Err("steps are percentages that rise to 100, such as 10,50,100".to_owned()),
@@ -237,7 +242,15 @@ mod tests {
         assert!(weight("0").is_ok() && weight("256").is_ok() && weight("300%").is_ok());
         assert!(weight("257").is_err() && weight("x").is_err() && weight("1 ; quit").is_err());
         assert!(steps("100").is_ok() && steps("10,50,100").is_ok());
-        for wrong in ["", "50", "0,100", "50,10,100", "10,x,100", "10,101,100"] {
+        for wrong in [
+            "",
+            "50",
+            "0,100",
+            "50,10,100",
+            "50,50,100",
+            "10,x,100",
+            "10,101,100",
+        ] {
             assert!(steps(wrong).is_err(), "{wrong}");
         }
     }

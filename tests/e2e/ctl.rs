@@ -263,7 +263,7 @@ fn what_cannot_be_told_is_unknown() {
     let gone = ctl("/nowhere/stats".as_ref(), &["check"]);
     assert_eq!(gone.code, Some(3), "{gone:?}");
     assert!(
-        gone.err
+        gone.out
             .starts_with("UNKNOWN: cannot connect to /nowhere/stats: "),
         "{gone:?}"
     );
@@ -312,7 +312,7 @@ fn an_answer_that_is_not_whole_is_not_believed() {
         let scripted = Scripted::start(move |_| answer.clone());
         let outcome = ctl(&scripted.path(), &["check"]);
         assert_eq!(outcome.code, Some(3), "{outcome:?}");
-        assert!(outcome.err.contains(says), "{says}: {outcome:?}");
+        assert!(outcome.out.contains(says), "{says}: {outcome:?}");
     }
 }
 

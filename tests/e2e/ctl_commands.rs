@@ -25,6 +25,7 @@ fn servers_are_changed_by_haproxys_commands() {
             &["ramp", "s1", "--steps", "50,100", "--every", "2m"],
             "ramp server web/s1 50,100 every 120000ms",
         ),
+        (&["ramp", "s1", "--cancel"], "ramp server web/s1 cancel"),
     ] {
         let balancer = scripted("DRAIN", "\n");
         let outcome = ctl(&balancer.path(), words);
