@@ -15,6 +15,7 @@ mod checks;
 mod cli;
 mod closing;
 mod ctl;
+mod ctl_changes;
 mod ctl_commands;
 mod ctl_top;
 mod endings;
