@@ -364,7 +364,7 @@ fn datagrams_are_attempts_too() {
         .collect();
     let balancer = Balancer::start(format!(
         "listen u\n    mode udp\n    balance roundrobin\n    bind udp@127.0.0.1:{port}\n    \
-         timeout udp 1s\n{lines}"
+         timeout udp 3s\n{lines}"
     ));
     let even = probe(
         &["distribution"],
