@@ -16,6 +16,8 @@
 //! | `control` | all above (of `shard` only what `shard/mod.rs` exports) | probes, logs, runtime API |
 //! | `process` | all above | start, pin, drain, stop |
 //! | `demo` | all above | a balancer with upstreams and load of its own, to look at |
+//! | `ctl` | `base`, `sys` | a client of the runtime socket, and its screen |
+//! | `probe_tool` | `base`, `sys` | load for a balancer, from outside |
 //! | `cli` | all above | the command line |
 #![deny(unsafe_code)]
 
@@ -23,11 +25,13 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod demo;
 pub mod flow;
 pub mod health;
 pub mod lb;
 pub mod limits;
+pub mod probe_tool;
 pub mod process;
 #[allow(unsafe_code)]
 pub mod ring;

@@ -7,9 +7,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     ExitCode::from(match cli::parse(&arguments) {
         Ok(invocation) => cli::execute(invocation),
-        Err(text) => {
-            cli::complain(&text);
-            1
+        Err(misuse) => {
+            cli::complain(&misuse.text);
+            misuse.code
         }
     })
 }

@@ -4,7 +4,11 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::Misuse;
+use crate::base::duration;
 use crate::config::convert::Format;
+use crate::ctl;
+use crate::probe_tool;
 
 /// What clap sees: the words after the program's name, the first of them a subcommand.
 #[derive(Clone, PartialEq, Debug, Parser)]
@@ -23,6 +27,10 @@ pub enum Command {
     Check(Check),
     /// Turns a configuration into another format: HAProxy's language, TOML; nginx's is read
     Convert(Convert),
+    /// Asks and tells a running balancer by its runtime socket: status, servers, a live screen
+    Ctl(Box<ctl::Options>),
+    /// Drives connections at a balancer: success, distribution, latency, failover
+    Probe(Box<probe_tool::Options>),
     /// Explains a keyword of the configuration
     Help(Help),
 }
@@ -95,7 +103,7 @@ pub struct Help {
 }
 
 /// The names of the subcommands: a file that is called like one is reached by -f.
-const NAMES: &[&str] = &["demo", "check", "convert", "help"];
+const NAMES: &[&str] = &["demo", "check", "convert", "ctl", "probe", "help"];
 
 /// Whether the first argument is a subcommand.
 pub(super) fn is_command(word: &str) -> bool {
@@ -111,14 +119,26 @@ pub(super) enum Parsed {
 }
 
 /// Parses the arguments, the first of which is a subcommand.
-pub(super) fn parse(arguments: &[String]) -> Result<Parsed, String> {
+pub(super) fn parse(arguments: &[String]) -> Result<Parsed, Misuse> {
     let words = std::iter::once("tidegate").chain(arguments.iter().map(String::as_str));
     match CommandLine::try_parse_from(words) {
         Ok(line) => Ok(Parsed::Command(line.command)),
         Err(error) if error.kind() == clap::error::ErrorKind::DisplayHelp => {
             Ok(Parsed::Text(error.to_string()))
         }
-        Err(error) => Err(error.to_string()),
+        Err(error) => Err(Misuse {
+            text: error.to_string(),
+            code: misuse_code(arguments.first().map_or("", String::as_str)),
+        }),
+    }
+}
+
+/// What a wrong word ends with: 1 is an answer of the commands that monitoring may call.
+fn misuse_code(command: &str) -> u8 {
+    match command {
+        "ctl" => ctl::Verdict::Unknown.code(),
+        "probe" => probe_tool::CANNOT,
+        _ => 1,
     }
 }
 
@@ -138,32 +158,18 @@ pub(super) fn help() -> String {
 
 /// A second is the least in which a failure can be shown.
 fn demo_duration(text: &str) -> Result<Duration, String> {
-    let time = duration(text)?;
+    let time = duration::parse(text)?;
     if time < Duration::from_secs(1) {
         return Err("at least 1s is needed".to_owned());
     }
     Ok(time)
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| format!("'{text}' is not a time"))?;
-    match &text[digits.len()..] {
-        "ms" => Ok(Duration::from_millis(number)),
-        "" | "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        unit => Err(format!("'{unit}' is not a unit of time")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Parsed, String> {
+    fn parsed(text: &str) -> Result<Parsed, Misuse> {
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         parse(&words)
     }
@@ -179,6 +185,21 @@ mod tests {
             assert!(parsed(&format!("demo {wrong}")).is_err(), "{wrong}");
         }
         assert!(matches!(parsed("demo --help"), Ok(Parsed::Text(_))));
+    }
+
+    #[test]
+    fn what_monitoring_calls_ends_with_a_code_of_its_own() {
+        let code = |text: &str| match parsed(text) {
+            Err(misuse) => misuse.code,
+            Ok(_) => 0,
+        };
+        assert_eq!(code("ctl"), 3);
+        assert_eq!(code("ctl monitor 0"), 3);
+        assert_eq!(code("ctl weight b/s 300"), 3);
+        assert_eq!(code("probe load"), 3);
+        assert_eq!(code("check"), 1);
+        assert_eq!(code("probe stress 5 --target h:1"), 0);
+        assert_eq!(code("ctl --socket /x monitor 5 --json"), 0);
     }
 
     #[test]

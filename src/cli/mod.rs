@@ -19,7 +19,9 @@ use crate::config;
 use crate::config::diagnostics::Severity;
 use crate::config::plan::{Global, Plan};
 use crate::control::messages::Console;
+use crate::ctl;
 use crate::demo;
+use crate::probe_tool;
 use crate::process::{self, Settings};
 use crate::ring::{Caps, Wanted};
 
@@ -40,8 +42,17 @@ pub enum Invocation {
     CommandHelp(String),
 }
 
-/// Parses the arguments after the program's name. The error is all there is to print.
-pub fn parse(arguments: &[String]) -> Result<Invocation, String> {
+/// Arguments that make no sense: all there is to print, and the exit code.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Misuse {
+    /// What is wrong, and how it is meant.
+    pub text: String,
+    /// What to end with.
+    pub code: u8,
+}
+
+/// Parses the arguments after the program's name.
+pub fn parse(arguments: &[String]) -> Result<Invocation, Misuse> {
     match arguments.first().map(String::as_str) {
         Some(word) if commands::is_command(word) => match commands::parse(arguments)? {
             commands::Parsed::Command(command) => Ok(Invocation::Command(command)),
@@ -49,7 +60,10 @@ pub fn parse(arguments: &[String]) -> Result<Invocation, String> {
         },
         Some("--version") => Ok(Invocation::Version),
         Some("--help") => Ok(Invocation::Help),
-        _ => flags::parse(arguments).map_err(|text| format!("{text}\n\n{}", usage())),
+        _ => flags::parse(arguments).map_err(|text| Misuse {
+            text: format!("{text}\n\n{}", usage()),
+            code: 1,
+        }),
     }
 }
 
@@ -60,6 +74,8 @@ pub fn execute(invocation: Invocation) -> u8 {
         Invocation::Command(Command::Demo(demo)) => run_demo(&demo),
         Invocation::Command(Command::Check(check)) => check::run(&check),
         Invocation::Command(Command::Convert(wanted)) => convert::run(&wanted),
+        Invocation::Command(Command::Ctl(options)) => ctl::run(&options),
+        Invocation::Command(Command::Probe(options)) => probe_tool::run(&options),
         Invocation::Command(Command::Help(help)) => help::run(&help),
         Invocation::Version => print(&version()),
         Invocation::VersionDetails => print_details(),
@@ -269,7 +285,7 @@ fn usage() -> String {
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<Invocation, String> {
+    fn parsed(text: &str) -> Result<Invocation, Misuse> {
         let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
         parse(&words)
     }
@@ -282,12 +298,12 @@ mod tests {
 
     #[test]
     fn a_wrong_flag_is_answered_with_the_usage() {
-        let text = parsed("-f a -zz").unwrap_err();
+        let text = parsed("-f a -zz").unwrap_err().text;
         assert!(text.starts_with("unknown argument '-zz'"), "{text}");
         for part in ["Usage: tidegate", "  -sf PID...", "  -dM ", "  check "] {
             assert!(text.contains(part), "{part}: {text}");
         }
         // The usage of a command is clap's.
-        assert!(!parsed("check").unwrap_err().contains("-sf"));
+        assert!(!parsed("check").unwrap_err().text.contains("-sf"));
     }
 }

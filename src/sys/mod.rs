@@ -8,6 +8,7 @@ pub mod cgroup;
 pub mod clock;
 pub mod datagram;
 mod eventfd;
+pub mod interrupt;
 pub mod lines;
 mod pages;
 pub mod pipe;

@@ -7,6 +7,7 @@ pub(crate) mod announcement;
 pub(crate) mod balancer;
 pub(crate) mod client;
 pub(crate) mod clock;
+pub(crate) mod control;
 pub(crate) mod crowd;
 pub(crate) mod datagram;
 pub(crate) mod failures;
@@ -19,6 +20,7 @@ pub(crate) mod stats;
 pub(crate) mod stream;
 pub(crate) mod sys;
 pub(crate) mod syslog;
+pub(crate) mod terminal;
 pub(crate) mod turn;
 pub(crate) mod variant;
 
