@@ -29,6 +29,8 @@ mod listeners_shared;
 mod log_formats;
 mod logging;
 mod memory;
+mod metrics;
+mod metrics_clients;
 mod passive;
 mod ports;
 mod privileges;

@@ -26,12 +26,12 @@ fn columns() -> impl Iterator<Item = &'static str> {
 }
 
 /// The first line.
-pub(super) fn header() -> String {
+pub(in crate::control) fn header() -> String {
     format!("# {STATIC},-,{OWN},\n")
 }
 
 /// One line of the table.
-pub(super) struct Row {
+pub(in crate::control) struct Row {
     values: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl Row {
         row.set("pid", 1);
         row.set("iid", proxy.iid);
         row.set("sid", sid);
-        row.set("mode", if proxy.is_udp() { "udp" } else { "tcp" });
+        row.set("mode", proxy.mode());
         row
     }
 
@@ -60,7 +60,15 @@ impl Row {
         }
     }
 
-    pub(super) fn write(self, out: &mut String) {
+    /// What a column has; empty = nothing.
+    pub(in crate::control) fn value(&self, column: &str) -> &str {
+        let index = columns().position(|name| name == column);
+        index
+            .and_then(|index| self.values.get(index))
+            .map_or("", |value| value)
+    }
+
+    pub(in crate::control) fn write(self, out: &mut String) {
         for value in self.values {
             if value.contains(['"', ',', '\r', '\n']) {
                 out.push('"');
