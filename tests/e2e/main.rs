@@ -31,6 +31,7 @@ mod logging;
 mod memory;
 mod metrics;
 mod metrics_clients;
+mod metrics_prometheus;
 mod passive;
 mod ports;
 mod privileges;

@@ -362,3 +362,64 @@ fn open_metrics_comes_to_who_accepts_it() {
     assert_eq!(open.metrics(), classic.metrics());
     balancer.settle();
 }
+
+/// The page names every metric of ours, and none that isn't there.
+#[test]
+fn the_page_has_every_metric_of_ours() {
+    let _turn = turn::shared();
+    if skip("metrics of our own") {
+        return;
+    }
+    let (server, metrics, port) = (MockServer::echo(), free_port(), free_port());
+    let datagrams = DatagramServer::echo();
+    let balancer = many(metrics, &server)
+        .body_more(format!(
+            "listen u\n    mode udp\n    bind 127.0.0.1:{port}\n    server s {}\n",
+            datagrams.address()
+        ))
+        .start();
+    let text = get(metrics, "/metrics").body;
+    let types = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE tidegate_"));
+    let names = types.filter_map(|line| line.split(' ').next());
+    let shown: std::collections::BTreeSet<String> =
+        names.map(|name| format!("tidegate_{name}")).collect();
+    let page = include_str!("../../docs/metrics.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `tidegate_"));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let words = cells.flat_map(|cell| cell.split('`'));
+    let named: std::collections::BTreeSet<String> = words
+        .filter(|word| word.starts_with("tidegate_"))
+        // In the place of those of servers, where there are very many.
+        .filter(|word| !(word.starts_with("tidegate_backend_") && word.ends_with("_seconds")))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(shown, named);
+    // What is shipped for Prometheus and Grafana asks for nothing that isn't there. A server has a
+    // throttle only while it is returning.
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut known: Vec<&str> = types.filter_map(|line| line.split(' ').next()).collect();
+    known.push("haproxy_server_current_throttle");
+    for shipped in [
+        include_str!("../../conf/grafana/tidegate.json"),
+        include_str!("../../conf/prometheus/tidegate.rules.yml"),
+    ] {
+        let words = shipped.split(|c: char| !(c.is_ascii_alphanumeric() || "_:".contains(c)));
+        let mut count = 0;
+        for word in words.filter(|w| w.starts_with("haproxy_") || w.starts_with("tidegate_")) {
+            let name = word.trim_end_matches("_bucket");
+            assert!(name.ends_with('_') || known.contains(&name), "{word}");
+            count += 1;
+        }
+        assert!(count > 20, "{count} names were found");
+    }
+    // Every number of `show activity` is one of them.
+    let activity = balancer.stats("show activity");
+    for line in activity.lines().filter_map(|line| line.split_once(": ")) {
+        if line.0 != "receive_step" {
+            assert!(page.contains(&format!("`{}`", line.0)), "{}", line.0);
+        }
+    }
+    balancer.settle();
+}
