@@ -19,7 +19,7 @@ pub mod listeners;
 pub mod log;
 pub mod messages;
 mod operator;
-mod pages;
+pub mod pages;
 mod passive;
 mod pressure;
 pub mod probe;

@@ -10,6 +10,7 @@ use super::rows::{Object, Of, objects};
 use crate::base::ids::ProxyId;
 use crate::control::Shared;
 use crate::control::runtime_api::info;
+use crate::control::runtime_api::table::place;
 use crate::lb::Admin;
 
 /// Labels, and the number.
@@ -192,10 +193,13 @@ fn table(
     objects: &[Object],
 ) -> fmt::Result {
     for metric in metrics {
+        let (Place::Count(column) | Place::Millis(column)) = metric.from;
+        let at = place(column);
         let samples = objects.iter().filter_map(|object| {
+            let number = Number::parse(object.row.at(at))?;
             let number = match metric.from {
-                Place::Count(column) => Number::parse(object.row.value(column))?,
-                Place::Millis(column) => Number::parse(object.row.value(column))?.divided(1000.0),
+                Place::Count(_) => number,
+                Place::Millis(_) => number.divided(1000.0),
             };
             Some((labels(object), number))
         });

@@ -11,6 +11,7 @@ mod answer;
 mod exposition;
 mod families;
 mod haproxy;
+pub mod offline;
 mod own;
 mod patience;
 mod query;

@@ -30,6 +30,11 @@ pub(in crate::control) fn header() -> String {
     format!("# {STATIC},-,{OWN},\n")
 }
 
+/// Where a column stands.
+pub(in crate::control) fn place(column: &str) -> Option<usize> {
+    columns().position(|name| name == column)
+}
+
 /// One line of the table.
 pub(in crate::control) struct Row {
     values: Vec<String>,
@@ -53,7 +58,7 @@ impl Row {
 
     /// Sets a column by its name; the tests make sure that every name used here exists.
     pub(super) fn set(&mut self, column: &str, value: impl ToString) {
-        let index = columns().position(|name| name == column);
+        let index = place(column);
         debug_assert!(index.is_some(), "no column {column}");
         if let Some(cell) = index.and_then(|index| self.values.get_mut(index)) {
             *cell = value.to_string();
@@ -62,8 +67,12 @@ impl Row {
 
     /// What a column has; empty = nothing.
     pub(in crate::control) fn value(&self, column: &str) -> &str {
-        let index = columns().position(|name| name == column);
-        index
+        self.at(place(column))
+    }
+
+    /// The same of the column at a [`place`].
+    pub(in crate::control) fn at(&self, place: Option<usize>) -> &str {
+        place
             .and_then(|index| self.values.get(index))
             .map_or("", |value| value)
     }
