@@ -161,7 +161,12 @@ impl Shared {
         *self.stopping.borrow()
     }
 
-    /// Tells when that begins.
+    /// Tells who serves pages that a frontend is open, paused or shut now.
+    fn frontends_changed(&self) {
+        self.stopping.send_modify(|_| {});
+    }
+
+    /// Tells when that begins, and when a frontend changes.
     fn stopping(&self) -> watch::Receiver<bool> {
         self.stopping.subscribe()
     }

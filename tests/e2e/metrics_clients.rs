@@ -3,11 +3,13 @@
 use std::io::BufReader;
 use std::net::Shutdown;
 
+use nix::sys::signal::Signal;
+
 use crate::metrics::exporter;
 use crate::support::balancer::{Balancer, Setup};
 use crate::support::client::{End, connect_port, echo, read_end, write};
 use crate::support::http::{ask, get, read};
-use crate::support::port::free_port;
+use crate::support::port::{free_port, listeners_on};
 use crate::support::{MockServer, eventually, skip, turn};
 
 #[test]
@@ -230,4 +232,38 @@ fn too_many_clients_wait_for_their_turn() {
     assert_eq!(answer.status, 200);
     drop((second, third));
     balancer.settle();
+}
+
+/// Operators can have such a frontend wait, or shut it, as any other; the process's end closes it.
+#[test]
+fn a_frontend_of_pages_is_paused_shut_and_drained() {
+    let _turn = turn::shared();
+    let (pages, other) = (free_port(), free_port());
+    let balancer = Balancer::start(format!(
+        "{}listen other\n    mode http\n    bind 127.0.0.1:{other}\n    monitor-uri /alive\n",
+        exporter(pages)
+    ));
+    assert_eq!(get(pages, "/metrics?scope=global").status, 200);
+    balancer.stats("disable frontend prometheus");
+    let waits = connect_port(pages);
+    write(
+        &waits,
+        b"GET /metrics?scope=global HTTP/1.1\r\nConnection: close\r\n\r\n",
+    );
+    assert_eq!(get(other, "/alive").status, 200);
+    assert_eq!(balancer.stat().number("prometheus", "FRONTEND", "scur"), 0);
+    balancer.stats("enable frontend prometheus");
+    let answer = read(&mut BufReader::new(&waits), false).expect("an answer");
+    assert_eq!(answer.status, 200);
+    drop(waits);
+    balancer.stats("shutdown frontend prometheus");
+    eventually("nobody listens", || listeners_on(pages) == 0);
+    // A request that is under way when the process drains is answered.
+    let client = connect_port(other);
+    let mut reader = BufReader::new(&client);
+    write(&client, b"GET /alive HTTP/1.1\r\nHost: t\r\n\r\n");
+    assert_eq!(read(&mut reader, false).expect("an answer").status, 200);
+    balancer.signal(Signal::SIGUSR1);
+    assert!(read(&mut reader, false).is_none());
+    eventually("nobody listens", || listeners_on(other) == 0);
 }

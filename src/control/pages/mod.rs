@@ -30,6 +30,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::LocalSet;
 
@@ -38,7 +39,7 @@ use super::listeners::{PageListener, Registry};
 use crate::base::ids::{ListenerId, ShardId};
 use crate::config::plan::Pages;
 use crate::limits;
-use crate::shard::{FrontCounter, Frontend};
+use crate::shard::{FrontCounter, FrontState, Frontend};
 use patience::{Patience, Patient};
 
 /// No shard counts for a frontend of pages, so that its thread may write a shard's block.
@@ -110,11 +111,19 @@ impl Site {
         self.front.counters.add(WRITER, counter as usize, n);
     }
 
-    /// Waits until there is room for a client.
+    /// Waits until a client may come: the frontend is open, and there is room.
     async fn room(&self) {
+        self.is_in(|state| state != FrontState::Paused).await;
         while self.shared.world.limits.free(self.front.limit) == 0 {
             let _ = tokio::time::timeout(RETRY, self.left.notified()).await;
         }
+    }
+
+    /// Waits until an operator has brought the frontend into a state.
+    async fn is_in(&self, wanted: impl Fn(FrontState) -> bool) {
+        let mut news = self.shared.stopping();
+        // The sender lives as long as this.
+        let _ = news.wait_for(|_| wanted(self.front.state())).await;
     }
 
     /// Takes room for a client, which another listener may have taken in between.
@@ -137,40 +146,63 @@ impl Drop for Seat {
     }
 }
 
-/// Accepts until the process drains.
-async fn listen(site: Rc<Site>, listener: PageListener) {
-    let mut stopping = site.shared.stopping();
-    let accepted = accept_all(Rc::clone(&site), listener.socket);
-    tokio::select! {
-        _ = accepted => {}
-        // The socket is closed with what was waiting for it.
-        _ = stopping.wait_for(|stopping| *stopping) => {}
+/// A connection, of whichever kind.
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// A listening socket.
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Socket {
+    /// The sockets were opened non-blocking, so tokio takes them as they are.
+    fn new(socket: OwnedFd) -> io::Result<Socket> {
+        let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
+        Ok(match is_unix {
+            true => Socket::Unix(UnixListener::from_std(socket.into())?),
+            false => Socket::Tcp(TcpListener::from_std(socket.into())?),
+        })
+    }
+
+    /// The next client, with its address if it has one.
+    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
+        match self {
+            Socket::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                // Answers leave in few large pieces, whose last one shall not wait.
+                let _ = stream.set_nodelay(true);
+                Ok((Box::new(stream), Some(address.ip().to_canonical())))
+            }
+            Socket::Unix(listener) => Ok((Box::new(listener.accept().await?.0), None)),
+        }
     }
 }
 
-async fn accept_all(site: Rc<Site>, socket: OwnedFd) -> io::Result<()> {
-    let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
-    // The sockets were opened non-blocking, so tokio takes them as they are.
-    if is_unix {
-        let listener = tokio::net::UnixListener::from_std(socket.into())?;
-        loop {
-            site.room().await;
-            match listener.accept().await {
-                Ok((stream, _)) => welcome(site.seat().await, stream, None),
-                Err(_) => tokio::time::sleep(RETRY).await,
-            }
-        }
+/// Accepts until the process drains, or the frontend is shut.
+async fn listen(site: Rc<Site>, listener: PageListener) {
+    let mut news = site.shared.stopping();
+    let is_over = |stopping: &bool| *stopping || site.front.state() == FrontState::Shut;
+    tokio::select! {
+        _ = accept_all(&site, listener.socket) => {}
+        // The socket is closed with what was waiting for it.
+        _ = news.wait_for(is_over) => {}
     }
-    let listener = tokio::net::TcpListener::from_std(socket.into())?;
+}
+
+async fn accept_all(site: &Rc<Site>, socket: OwnedFd) -> io::Result<()> {
+    let socket = Socket::new(socket)?;
     loop {
         site.room().await;
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                let _ = stream.set_nodelay(true);
-                welcome(site.seat().await, stream, Some(address.ip().to_canonical()));
-            }
-            // No descriptor, or the client was gone: not again at once.
-            Err(_) => tokio::time::sleep(RETRY).await,
+        tokio::select! {
+            accepted = socket.accept() => match accepted {
+                Ok((stream, source)) => welcome(site.seat().await, stream, source),
+                // No descriptor, or the client was gone: not again at once.
+                Err(_) => tokio::time::sleep(RETRY).await,
+            },
+            () = site.is_in(|state| state == FrontState::Paused) => {}
         }
     }
 }
