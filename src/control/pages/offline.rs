@@ -116,7 +116,7 @@ mod tests {
             statuses(&pages, "GET / HTTP/1.0\r\n\r\nGET /a HTTP/1.1\r\n\r\n"),
             [200]
         );
-        assert_eq!(statuses(&pages, "\r\n\r\nnothing"), [400]);
+        assert_eq!(statuses(&pages, "\r\nnothing\r\n\r\n"), [400]);
         assert!(statuses(&pages, "").is_empty());
     }
 
