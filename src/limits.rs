@@ -85,6 +85,19 @@ pub const PROXY_HEADER_WAIT_MS: u64 = 30_000;
 /// Backlog of a listening socket where nothing is configured; the kernel caps it by `somaxconn`.
 pub const BACKLOG_DEFAULT: u32 = 4096;
 
+/// Longest head of a request to a frontend in `mode http`, bytes; the least that hyper takes.
+pub const PAGE_REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// Most headers of such a request.
+pub const PAGE_HEADERS_MAX: usize = 64;
+
+/// Answers of such frontends that are made or under way at a time. One of metrics has about 9 KiB
+/// for each server, so with 1,000 servers they take 75 MiB.
+pub const PAGE_ANSWERS_MAX: usize = 8;
+
+/// Descriptors of the thread that serves them: an epoll, its wake-up, a clone of the epoll.
+pub const DESCRIPTORS_OF_PAGES: u64 = 3;
+
 /// Backlog of a runtime socket.
 pub const API_BACKLOG: i32 = 64;
 

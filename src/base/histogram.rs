@@ -3,7 +3,9 @@
 //! Bucket 0 counts the value 0; bucket i, from 1 on, the values of i binary digits: from 2^(i-1)
 //! and below 2^i. The last bucket has no upper end. In microseconds its lower end, 2^38, is 76
 //! hours, so the buckets cover every connect time, and a quantile is at most twice the true value.
-//! Recording is one addition to the shard's own block (320 bytes).
+//! Beside them is the sum of all values. Recording is two additions to the shard's own block.
+
+use crossbeam::utils::CachePadded;
 
 use super::counters::ShardCounters;
 use super::ids::ShardId;
@@ -11,10 +13,16 @@ use super::ids::ShardId;
 /// Number of buckets.
 pub const BUCKETS: usize = 40;
 
+/// Where the sum stands.
+const SUM: usize = BUCKETS;
+
+/// Memory for each shard: 41 numbers, on cache lines of their own.
+pub const BYTES_PER_SHARD: usize = size_of::<CachePadded<[u64; BUCKETS + 1]>>();
+
 /// Counts of values by magnitude.
 #[derive(Debug)]
 pub struct Histogram {
-    counters: ShardCounters<BUCKETS>,
+    counters: ShardCounters<{ BUCKETS + 1 }>,
 }
 
 impl Histogram {
@@ -29,6 +37,7 @@ impl Histogram {
     pub fn record(&self, shard: ShardId, value: u64) {
         let bucket = (u64::BITS - value.leading_zeros()) as usize;
         self.counters.add(shard, bucket.min(BUCKETS - 1), 1);
+        self.counters.add(shard, SUM, value);
     }
 
     /// The largest value of a bucket; `None` for the last one, which has no upper end.
@@ -39,6 +48,11 @@ impl Histogram {
     /// The count of every bucket.
     pub fn buckets(&self) -> [u64; BUCKETS] {
         std::array::from_fn(|bucket| self.counters.sum(bucket))
+    }
+
+    /// The sum of the values, modulo 2^64.
+    pub fn sum(&self) -> u64 {
+        self.counters.sum(SUM)
     }
 
     /// Values recorded.
@@ -103,6 +117,7 @@ mod tests {
         for value in 1..=1000 {
             histogram.record(ShardId(0), value);
         }
+        assert_eq!((histogram.sum(), histogram.count()), (500_500, 1000));
         for (quantile, true_value) in [(0.0, 1), (0.5, 500), (0.9, 900), (0.99, 990), (1.0, 1000)] {
             let bound = histogram.quantile(quantile).unwrap();
             assert!(

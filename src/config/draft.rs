@@ -11,8 +11,8 @@ use super::draft_check::CheckDraft;
 use super::draft_udp::UdpSettings;
 use super::parse::acl::Acl;
 use super::plan::{
-    Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, OnError, ProxyKind,
-    ServerKey, Sockets, SourceCondition, SpliceOptions, Target,
+    Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, OnError, Pages,
+    ProxyKind, ServerKey, Sockets, SourceCondition, SpliceOptions, Target,
 };
 use super::raw::token::Word;
 use super::values::address::Family;
@@ -97,6 +97,8 @@ pub(super) struct Settings {
     pub(super) splice: SpliceOptions,
     /// `source` of the proxy.
     pub(super) source: Option<Source>,
+    /// What a proxy in `mode http` answers with; times are set when the plan is made.
+    pub(super) pages: Pages,
     /// `acl`, by name.
     pub(super) acls: BTreeMap<String, Acl>,
     /// `tcp-request connection expect-proxy layer4`.
@@ -109,7 +111,7 @@ pub(super) enum Mode {
     #[default]
     Tcp,
     Udp,
-    /// `defaults` may hold it; a proxy that has it isn't read.
+    /// Requests, which are only answered: a proxy that has any to pass on isn't read.
     Http,
 }
 
@@ -149,6 +151,8 @@ pub(super) struct Timeouts {
     pub(super) udp: Option<u32>,
     pub(super) udp_unconfirmed: Option<u32>,
     pub(super) udp_mapping: Option<u32>,
+    pub(super) http_request: Option<u32>,
+    pub(super) http_keep_alive: Option<u32>,
 }
 
 /// `balance` without its hash type, which has a line of its own.

@@ -71,6 +71,15 @@ struct Entry {
     socket: OwnedFd,
 }
 
+/// A listening socket of a frontend that answers by itself.
+#[derive(Debug)]
+pub struct PageListener {
+    /// Which listener it serves.
+    pub listener_id: ListenerId,
+    /// The socket.
+    pub socket: OwnedFd,
+}
+
 /// A listening socket as the kernel has it.
 #[derive(Debug)]
 pub struct Listening {
@@ -140,10 +149,15 @@ impl Registry {
         }
         let add = |registry: &mut Registry, index: u16, socket: OwnedFd| {
             let sharing = |shard: &ShardId| threads.position(*shard) % sockets == index;
+            let shards = match plan.pages_of(listener) {
+                // Another thread accepts from it.
+                Some(_) => ThreadSet::NONE,
+                None => threads.iter().filter(sharing).collect(),
+            };
             registry.entries.push(Entry {
                 key: key_of(listener, &options, index),
                 listener_id: listener.listener_id,
-                shards: threads.iter().filter(sharing).collect(),
+                shards,
                 socket,
             });
         };
@@ -256,6 +270,20 @@ impl Registry {
                 })
             })
             .collect()
+    }
+
+    /// Duplicates of the sockets that no shard accepts from: those of frontends in `mode http`.
+    pub fn for_pages(&self) -> io::Result<Vec<PageListener>> {
+        let entries = self.entries.iter().filter(|entry| entry.shards.is_empty());
+        let listener = |entry: &Entry| {
+            let socket = entry.socket.try_clone()?;
+            let listener_id = entry.listener_id;
+            Ok(PageListener {
+                listener_id,
+                socket,
+            })
+        };
+        entries.map(listener).collect()
     }
 
     /// The sockets that a successor is given, with their keys. Those in files are not among them:

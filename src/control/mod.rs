@@ -19,6 +19,7 @@ pub mod listeners;
 pub mod log;
 pub mod messages;
 mod operator;
+pub mod pages;
 mod passive;
 mod pressure;
 pub mod probe;
@@ -29,12 +30,15 @@ pub mod stats;
 mod steps;
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use crate::base::ids::ServerId;
 use crate::base::time::Moment;
+use crate::config::diagnostics::Severity;
 use crate::health::Verdicts;
 use crate::limits;
 use crate::ring::Caps;
@@ -101,7 +105,8 @@ pub struct Shared {
     pub first_checks: FirstChecks,
     /// The listening sockets, once the runtime sockets are served.
     registry: OnceLock<Arc<Mutex<Registry>>>,
-    stopping: AtomicBool,
+    /// Whether the process is draining or ending.
+    stopping: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -123,7 +128,7 @@ impl Shared {
             world,
             facts,
             registry: OnceLock::new(),
-            stopping: AtomicBool::new(false),
+            stopping: watch::Sender::new(false),
         }
     }
 
@@ -153,12 +158,22 @@ impl Shared {
 
     /// Whether the process is draining or ending.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Relaxed)
+        *self.stopping.borrow()
+    }
+
+    /// Tells who serves pages that a frontend is open, paused or shut now.
+    fn frontends_changed(&self) {
+        self.stopping.send_modify(|_| {});
+    }
+
+    /// Tells when that begins, and when a frontend changes.
+    fn stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
     }
 
     /// Notes that the process is draining or ending.
     pub fn set_stopping(&self) {
-        self.stopping.store(true, Relaxed);
+        self.stopping.send_replace(true);
     }
 }
 
@@ -219,6 +234,7 @@ async fn run(
                 if let Ok((api, registry)) = api {
                     let _ = shared.registry.set(Arc::clone(&registry));
                     runtime_api::serve(&shared, api, &registry);
+                    serve_pages(&shared, &registry);
                 }
             }
             () = told.wait() => passive.hear(&shared),
@@ -232,6 +248,14 @@ async fn run(
                 shared.world.unix_ms_at_zero.store(clock::unix_ms_at_zero(), Relaxed);
             }
         }
+    }
+}
+
+/// Serves the frontends in `mode http`; without threads for it, it is said that they are not.
+fn serve_pages(shared: &Arc<Shared>, registry: &Arc<Mutex<Registry>>) {
+    if let Err(error) = pages::serve(shared, registry) {
+        let text = format!("Cannot serve the frontends in 'mode http': {error}");
+        shared.messages.console(Severity::Alert, &text);
     }
 }
 

@@ -26,7 +26,7 @@ impl Reading {
         Reading {
             sessions: sum(ServerCounter::Sessions),
             bytes: sum(ServerCounter::BytesIn) + sum(ServerCounter::BytesOut),
-            connect_us: server.connect_us.buckets(),
+            connect_us: server.timings.connect_us.buckets(),
         }
     }
 }

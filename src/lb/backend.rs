@@ -22,6 +22,7 @@ use super::ramp::Occupancy;
 use super::server::Server;
 use super::sets::{Cursors, Set, Usable};
 use super::table::{Entry, Phase, Table};
+use super::timings::Timings;
 use crate::base::ids::{ServerId, SessionKey, ShardId};
 use crate::base::time::Moment;
 use crate::config::plan::{Balance, HashKey, HashKind, Proxy};
@@ -166,15 +167,17 @@ impl Backend {
         let plans = proxy.back.as_ref().map_or(&[][..], |back| &back.servers);
         let ramps = plans.iter().any(|plan| plan.minconn > 0);
         let occupancy = ramps.then(|| Arc::new(Occupancy::new(fullconn)));
-        let server = |plan| {
+        let server = |(plan, timings)| {
             Arc::new(Server::new(
                 Arc::clone(plan),
                 Arc::clone(&proxy.name),
                 shards,
                 occupancy.clone(),
+                timings,
             ))
         };
-        let servers: Vec<_> = plans.iter().map(server).collect();
+        let timings = Timings::for_servers(plans.len(), shards);
+        let servers: Vec<_> = plans.iter().zip(timings).map(server).collect();
         let back = proxy.back.as_ref();
         let balance = back.map_or(Balance::RoundRobin, |back| back.balance);
         let builder = Builder::new(back, seeds.hash);

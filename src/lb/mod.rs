@@ -39,6 +39,7 @@ mod stress;
 mod table;
 #[cfg(test)]
 mod testing;
+pub mod timings;
 mod tuning;
 
 pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Seeds, Waiter};

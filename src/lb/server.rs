@@ -13,9 +13,9 @@ use super::observed::Observed;
 use super::peak_ewma::Latency;
 use super::ramp::Occupancy;
 use super::slow_start::{self, SlowStart, Step};
+use super::timings::Timings;
 use super::tuning::Tuned;
 use crate::base::counters::ShardCounters;
-use crate::base::histogram::Histogram;
 use crate::base::ids::ServerId;
 use crate::base::ports::Ports;
 use crate::base::time::Moment;
@@ -148,8 +148,8 @@ pub struct Server {
     part: AtomicU32,
     /// Counters by shard.
     pub counters: ShardCounters<{ ServerCounter::COUNT }>,
-    /// Connect times, microseconds.
-    pub connect_us: Histogram,
+    /// How long things take with it.
+    pub timings: Arc<Timings>,
     /// Unix time, milliseconds, of the last session; 0 = none. Padded: every session writes it, and
     /// the fields around it are read by every connect.
     pub last_session_ms: CachePadded<AtomicU64>,
@@ -170,6 +170,7 @@ impl Server {
         backend_name: Arc<str>,
         shards: usize,
         occupancy: Option<Arc<Occupancy>>,
+        timings: Arc<Timings>,
     ) -> Server {
         let health = match &plan.check {
             Some(check) if check.init_state.is_up() => Health::Up,
@@ -201,7 +202,7 @@ impl Server {
             tuned: Tuned::default(),
             part: AtomicU32::new(slow_start::WHOLE),
             counters: ShardCounters::new(shards),
-            connect_us: Histogram::new(shards),
+            timings,
             last_session_ms: CachePadded::new(AtomicU64::new(0)),
             observed: Observed::new(&plan.passive),
             check: Mutex::new(CheckReport::default()),

@@ -142,7 +142,7 @@ fn more_flow_sockets(plan: &Plan, descriptors: u64) -> u32 {
     u32::try_from(descriptors).unwrap_or(most).min(most)
 }
 
-fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 10] {
+fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 11] {
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     // The registry's own descriptor of each socket, and one for each shard that accepts from it.
     let listening = plan.listeners.iter().map(|listener| {
@@ -170,6 +170,12 @@ fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 10
             sinks.push(&target.sink);
         }
     }
+    let fronts = plan.proxies.iter().filter_map(|proxy| proxy.front.as_ref());
+    let pages = fronts.filter(|front| front.pages.is_some());
+    let page_clients = pages.map(|front| u64::from(front.maxconn));
+    let of_pages = page_clients.fold(0, |sum, clients| {
+        sum.max(limits::DESCRIPTORS_OF_PAGES) + clients
+    });
     let api = plan.global.stats_sockets.len();
     let api_clients = if api == 0 {
         0
@@ -184,6 +190,7 @@ fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 10
         ("for log targets", count(sinks.len()) + 1),
         ("for runtime sockets", count(api)),
         ("for their clients", api_clients * count(api).max(1)),
+        ("for metrics and statistics", of_pages),
         ("for shards", shards * limits::DESCRIPTORS_PER_SHARD),
         (
             "for threads and standard streams",

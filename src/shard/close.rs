@@ -364,6 +364,7 @@ impl<K: Kernel> Shard<K> {
             server
                 .counters
                 .raise(self.id, ServerCounter::SessionTimeMaxMs as usize, total_ms);
+            server.timings.session_ms.record(self.id, total_ms);
             server
                 .counters
                 .add(self.id, ServerCounter::QueueTimeUs as usize, queue_us);

@@ -256,7 +256,7 @@ impl<K: Kernel> Shard<K> {
         server
             .counters
             .add(self.id, ServerCounter::BytesIn as usize, early);
-        server.connect_us.record(self.id, us);
+        server.timings.connect_us.record(self.id, us);
         server.observed.succeeded();
         server.last_session_ms.store(unix_ms, Relaxed);
         let backend = session.backend.as_ref().expect("a backend was entered");

@@ -151,6 +151,14 @@ impl<K: Kernel> Shard<K> {
             let counters = self.world.counters_of(backend);
             counters.add(self.id, front as usize, bytes);
             live.counters.add(self.id, server as usize, bytes);
+            let half = &session.halves[direction as usize];
+            if direction == Direction::Down
+                && half.bytes_in == bytes
+                && let Some(connected_at) = session.connected_at
+            {
+                let us = self.now.us_since(connected_at);
+                live.timings.first_byte_us.record(self.id, us);
+            }
         }
         let me = (slot << 1) | direction as u32;
         if !session.halves[direction as usize].bulk {

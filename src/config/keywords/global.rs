@@ -125,9 +125,9 @@ pub(super) static GLOBAL: &[Keyword] = &[
 
     works("log", Everywhere, MANY, "global | <target> [len <n>] [format <format>] [sample <ranges>:<size>] <facility> [<level> [<minimum>]]",
         "Where log lines go.", log::log)
-        .lacks(&["profile", "ring@", "backend@", "tcp@"]),
+        .lacks(&["profile", "ring@", "backend@", "tcp@"]).also_requests(),
     works("maxconn", Everywhere, 1, "<number>", "Most connections at a time, of the process or of a frontend.", proxy::maxconn)
-        .default("from the descriptor limit"),
+        .default("from the descriptor limit").also_requests(),
 
     later("grace", Global, "<time>", "Time between a soft stop and the end of listening."),
     later("localpeer", Global, "<name>", "Which peer of a 'peers' section this process is."),

@@ -30,6 +30,8 @@ pub struct Keyword {
     pub(in crate::config) status: Status<Parse>,
     /// The one mode of proxies in which it means something; `None` = any.
     pub(in crate::config) only: Option<Mode>,
+    /// It means something in proxies of requests too.
+    pub(in crate::config) in_pages: bool,
 }
 
 impl std::fmt::Debug for Keyword {
@@ -84,6 +86,18 @@ impl Keyword {
         Keyword { only, ..self }.ours()
     }
 
+    /// Makes it a word of proxies of requests, which only answer.
+    pub(super) const fn requests(self) -> Keyword {
+        let only = Some(Mode::Http);
+        Keyword { only, ..self }
+    }
+
+    /// Lets it stand in proxies of requests as well.
+    pub(super) const fn also_requests(self) -> Keyword {
+        let in_pages = true;
+        Keyword { in_pages, ..self }
+    }
+
     /// Keeps the word out of `defaults`.
     pub(super) const fn not_in_defaults(self) -> Keyword {
         let in_defaults = false;
@@ -116,6 +130,7 @@ pub(super) const fn works(
         origin: Origin::HaProxy,
         status: Status::Works(parse),
         only: None,
+        in_pages: false,
     }
 }
 
@@ -139,6 +154,7 @@ const fn idle(
         origin: Origin::HaProxy,
         status,
         only: None,
+        in_pages: false,
     }
 }
 

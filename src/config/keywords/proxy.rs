@@ -4,7 +4,7 @@ use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CONNECTS, HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
 use crate::config::parse::{
-    acl, balance, bind, check, http_check, log_format, proxy, server, source, tcp_check,
+    acl, balance, bind, check, http_check, log_format, pages, proxy, server, source, tcp_check,
     tcp_request, udp, udp_check,
 };
 
@@ -12,16 +12,18 @@ const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
 
 #[rustfmt::skip]
 pub(super) static PROXY: &[Keyword] = &[
-    works("mode", Both, 1, "tcp|udp", "What the proxy carries: streams or, which is Tidegate's own, datagrams; docs/udp.md has more.", proxy::mode)
-        .default("tcp"),
-    works("disabled", Both, 0, "", "The proxy is read and not started.", proxy::disabled),
-    works("enabled", Both, 0, "", "Undoes an inherited 'disabled'.", proxy::enabled),
+    works("mode", Both, 1, "tcp|udp|http", "What the proxy carries: streams or, which is Tidegate's own, datagrams (docs/udp.md). In 'mode http' it carries nothing: it answers with metrics and statistics (docs/metrics.md).", proxy::mode)
+        .default("tcp").also_requests(),
+    works("disabled", Both, 0, "", "The proxy is read and not started.", proxy::disabled)
+        .also_requests(),
+    works("enabled", Both, 0, "", "Undoes an inherited 'disabled'.", proxy::enabled)
+        .also_requests(),
     works("id", Both, 1, "<number>", "Number of the proxy in statistics, unique.", proxy::id)
-        .default("the next free one, from 2 on").not_in_defaults(),
+        .default("the next free one, from 2 on").not_in_defaults().also_requests(),
     works("guid", Both, 1, "<text>", "Identity of the proxy over restarts, unique in the file.", proxy::guid)
-        .default("none").not_in_defaults(),
+        .default("none").not_in_defaults().also_requests(),
     works("description", Both, MANY, "<text>", "A remark about the proxy.", proxy::description)
-        .not_in_defaults(),
+        .not_in_defaults().also_requests(),
     works("option tcpka", Both, 0, "", "TCP keep-alive on both sides.", proxy::option)
         .default("off").streams(),
     works("option independent-streams", Both, 0, "", "What is sent to a side doesn't show that it is alive.", proxy::option)
@@ -36,9 +38,9 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off").streams(),
 
     works("bind", Front, MANY, "<address>[,...] [<parameter>...]", "Addresses to listen on.", bind::bind)
-        .not_in_defaults().lacks(&["mptcp@", "sockpair@"]),
+        .not_in_defaults().lacks(&["mptcp@", "sockpair@"]).also_requests(),
     works("backlog", Front, 1, "<number>", "Length of the kernel's accept queue.", proxy::backlog)
-        .default("'maxconn' of the proxy, else 4096").streams(),
+        .default("'maxconn' of the proxy, else 4096").streams().also_requests(),
     works("clitcpka-cnt", Front, 1, "<number>", "Keep-alive probes before a client is given up.", proxy::keepalive_value)
         .default("the kernel's").streams(),
     works("clitcpka-idle", Front, 1, "<time>", "Idle time before the first keep-alive probe to a client, in seconds.", proxy::keepalive_value)
@@ -79,11 +81,11 @@ pub(super) static PROXY: &[Keyword] = &[
     works("rate-limit", Front, 2, "sessions <number>", "New sessions per second; more wait to be accepted.", proxy::rate_limit)
         .default("any number"),
     works("timeout client", Front, 1, "<time>", "Longest silence of a client.", proxy::timeout)
-        .default("infinite, with a warning"),
+        .default("infinite, with a warning").also_requests(),
     works("tcp-request", Both, MANY, "connection expect-proxy layer4 [if|unless <condition>]", "Expects a PROXY header from clients that meet the condition; by their own address.", tcp_request::tcp_request)
         .lacks(&["connection accept", "connection reject", "session", "content", "inspect-delay"]),
     works("acl", Both, MANY, "<name> src [<flag>...] <address>...", "Names a condition, of source addresses and networks ('-f' reads them from a file).", acl::acl)
-        .lacks(&["other criteria"]),
+        .lacks(&["other criteria"]).also_requests(),
     works("timeout client-fin", Front, 1, "<time>", "The same once one direction is closed.", proxy::timeout)
         .default("'timeout client'").streams(),
     works("timeout client-hs", Front, 1, "<time>", "Longest wait for a PROXY header.", proxy::timeout)
@@ -183,6 +185,28 @@ pub(super) static PROXY: &[Keyword] = &[
     works("option dns-check", Back, 1, "<name>", "Checks a DNS server by a query for a name.", check::option).datagrams(),
     works("option dht-check", Back, 0, "", "Checks a node of BitTorrent's DHT by a ping.", check::option).datagrams(),
 
+    works("http-request", Front, MANY, "use-service prometheus-exporter [if|unless <condition>]", "In 'mode http', which requests are answered with metrics; conditions ask for 'path', 'path_beg' and 'src'. docs/metrics.md has more.", pages::http_request)
+        .not_in_defaults().requests(),
+    works("monitor-uri", Front, 1, "<uri>", "A request that is answered with 200 as long as the process takes connections.", pages::monitor_uri).requests(),
+    works("stats enable", Both, 0, "", "Answers with a page of statistics; every other word of this family does so too.", pages::stats).requests(),
+    works("stats uri", Both, 1, "<prefix>", "What the addresses of that page begin with; ';csv' behind it asks for it as a table.", pages::stats)
+        .default("/haproxy?stats").requests(),
+    works("stats refresh", Both, 1, "<time>", "How often browsers ask for it again, in seconds.", pages::stats)
+        .default("not by themselves").requests(),
+    works("stats scope", Both, 1, "<proxy>|.", "Shows this proxy, and others that are named like this; '.' is its own.", pages::stats)
+        .default("all").requests(),
+    works("stats show-node", Both, 1, "[<name>]", "Shows the name of the instance, or this one.", pages::stats).requests(),
+    works("stats show-desc", Both, MANY, "[<text>]", "Shows the description of the instance, or this one.", pages::stats).requests(),
+    works("stats hide-version", Both, 0, "", "Doesn't show the program's version.", pages::stats).requests(),
+    works("stats auth", Both, 1, "<user>:<password>", "Who may see the page, by the 'Basic' scheme of HTTP; several may be named.", pages::stats)
+        .default("everybody").requests(),
+    works("stats realm", Both, MANY, "<text>", "What browsers call the login.", pages::stats)
+        .default("Tidegate Statistics").requests(),
+    works("timeout http-request", Both, 1, "<time>", "Longest time in which a client sends a request.", proxy::timeout)
+        .default("'timeout client', else 10s").requests(),
+    works("timeout http-keep-alive", Both, 1, "<time>", "Longest silence before a client's next request.", proxy::timeout)
+        .default("'timeout http-request'").requests(),
+
     later("option socket-stats", Front, "", "Statistics of each listener."),
     needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")
         .not_in_defaults(),
@@ -204,6 +228,11 @@ pub(super) static PROXY: &[Keyword] = &[
     needed("transparent", Both, "", "Connects to where the client wanted to go."),
     later("option external-check", Back, "", "Checks by a program.")
         .meaning(CONNECTS),
+    later("stats admin", Both, "if|unless <condition>", "Lets the page of statistics change servers.")
+        .meaning("the page only shows"),
+    needed("stats http-request", Both, "auth|deny|allow ...", "Rules for who may see the page of statistics."),
+    no_effect("stats show-legends", Both, "", "the page has no legends"),
+    no_effect("stats show-modules", Both, "", "there are no modules"),
     later("option spop-check", Back, "", "Checks an SPOP agent.")
         .meaning(CONNECTS),
     needed("option transparent", Both, "", "Connects to where the client wanted to go."),
@@ -242,18 +271,13 @@ pub(super) static PROXY: &[Keyword] = &[
     no_effect("errorloc303", Both, "<code> <url>", HTTP_ONLY),
     no_effect("http-after-response", Both, "...", HTTP_ONLY),
     no_effect("http-error", Both, "...", HTTP_ONLY),
-    no_effect("http-request", Both, "...", HTTP_ONLY),
     no_effect("http-response", Both, "...", HTTP_ONLY),
     no_effect("http-reuse", Back, "never|safe|aggressive|always", HTTP_ONLY),
     no_effect("http-send-name-header", Back, "[<name>]", HTTP_ONLY),
     no_effect("max-keep-alive-queue", Back, "<number>", HTTP_ONLY),
     no_effect("max-session-srv-conns", Front, "<number>", HTTP_ONLY),
     no_effect("monitor", Front, "fail if|unless <condition>", HTTP_ONLY),
-    no_effect("monitor-uri", Front, "<uri>", HTTP_ONLY),
     no_effect("redirect", Both, "...", HTTP_ONLY),
-    no_effect("stats *", Both, "...", HTTP_ONLY),
-    no_effect("timeout http-request", Both, "<time>", HTTP_ONLY),
-    no_effect("timeout http-keep-alive", Both, "<time>", HTTP_ONLY),
     no_effect("timeout tarpit", Both, "<time>", HTTP_ONLY),
     no_effect("crt", Front, "<path> ...", TLS_ONLY),
     no_effect("ssl-f-use", Front, "...", TLS_ONLY),

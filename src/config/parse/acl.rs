@@ -66,8 +66,37 @@ pub(in crate::config) fn condition(
     what: &str,
     words: &[Word],
 ) -> Result<SourceCondition, Complaint> {
+    let in_braces = |brace: &Word, inside: &[Word]| {
+        Ok(vec![Arc::new(anonymous(
+            parser.environment,
+            brace,
+            inside,
+        )?)])
+    };
+    let by_name = |word: &Word, name: &str| named(parser, word, name);
+    let (unless, alternatives) = rule(parser, what, words, in_braces, by_name)?;
+    let term = |(negated, networks)| SourceTerm { negated, networks };
+    let terms = |terms: Vec<_>| terms.into_iter().map(term).collect();
+    Ok(SourceCondition {
+        unless,
+        alternatives: alternatives.into_iter().map(terms).collect(),
+    })
+}
+
+/// The terms of a condition, each with whether it must not hold: all of one of the alternatives.
+type Alternatives<T> = Vec<Vec<(bool, T)>>;
+
+/// What follows a rule, of whichever terms: whether it is `unless`, and its alternatives. Terms are
+/// made of what stands in braces and of names, of which some are negated by themselves.
+pub(super) fn rule<T>(
+    parser: &Parser<'_>,
+    what: &str,
+    words: &[Word],
+    in_braces: impl Fn(&Word, &[Word]) -> Result<T, Complaint>,
+    by_name: impl Fn(&Word, &str) -> Result<(bool, T), Complaint>,
+) -> Result<(bool, Alternatives<T>), Complaint> {
     let Some((first, words)) = words.split_first() else {
-        return Ok(SourceCondition::always());
+        return Ok((false, vec![Vec::new()]));
     };
     let kind = parser.kind.name();
     let place = format!("{kind} '{}'", parser.current.name);
@@ -86,17 +115,15 @@ pub(in crate::config) fn condition(
         ),
         word: complaint.word.or_else(|| Some(first.clone())),
     };
-    let alternatives = alternatives(parser, words).map_err(fault)?;
-    Ok(SourceCondition {
-        unless,
-        alternatives,
-    })
+    let alternatives = alternatives(words, in_braces, by_name).map_err(fault)?;
+    Ok((unless, alternatives))
 }
 
-fn alternatives(
-    parser: &Parser<'_>,
+fn alternatives<T>(
     mut words: &[Word],
-) -> Result<Vec<Vec<SourceTerm>>, Complaint> {
+    in_braces: impl Fn(&Word, &[Word]) -> Result<T, Complaint>,
+    by_name: impl Fn(&Word, &str) -> Result<(bool, T), Complaint>,
+) -> Result<Alternatives<T>, Complaint> {
     let mut alternatives = vec![Vec::new()];
     let mut negated = false;
     while let Some((word, rest)) = words.split_first() {
@@ -110,7 +137,7 @@ fn alternatives(
             negated = !negated;
             name = after;
         }
-        let networks = match name {
+        let found = match name {
             // Alone, it belongs to the next word.
             "" => continue,
             "{" => {
@@ -119,17 +146,17 @@ fn alternatives(
                     end.ok_or_else(|| Complaint::about(word, "missing closing '}' in condition"))?;
                 let (inside, rest) = words.split_at(end);
                 words = &rest[1..];
-                vec![Arc::new(anonymous(parser.environment, word, inside)?)]
+                in_braces(word, inside)?
             }
             name => {
-                let (also, networks) = named(parser, word, name)?;
+                let (also, found) = by_name(word, name)?;
                 negated ^= also;
-                networks
+                found
             }
         };
         let negated = std::mem::take(&mut negated);
         if let Some(terms) = alternatives.last_mut() {
-            terms.push(SourceTerm { negated, networks });
+            terms.push((negated, found));
         }
     }
     if negated || alternatives.iter().any(Vec::is_empty) {
@@ -139,7 +166,7 @@ fn alternatives(
 }
 
 /// The inside of `{ src ... }`.
-fn anonymous(
+pub(super) fn anonymous(
     environment: &dyn Environment,
     brace: &Word,
     words: &[Word],
@@ -157,7 +184,7 @@ fn anonymous(
     }
 }
 
-fn named(
+pub(super) fn named(
     parser: &Parser<'_>,
     word: &Word,
     name: &str,

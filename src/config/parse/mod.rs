@@ -17,6 +17,7 @@ pub(super) mod line_format;
 pub(super) mod log;
 pub(super) mod log_format;
 mod log_sample;
+pub(super) mod pages;
 mod parameters;
 pub(super) mod passive;
 pub(super) mod process;
@@ -38,7 +39,6 @@ use super::draft::{Draft, Mode, ProxyDraft, Settings};
 use super::environment::Environment;
 use super::keywords::{self, Found, Keyword, Side, Standing, Status};
 use super::plan::ProxyKind;
-use super::raw::sections;
 use super::raw::token::Word;
 use super::raw::{Line, Section, SectionKind};
 use super::values::units;
@@ -154,9 +154,7 @@ impl<'a> Parser<'a> {
                 self.complain(header, complaint);
             }
             self.mode = self.mode_of(section);
-            if self.mode == Mode::Http {
-                self.http_proxy(section);
-            } else {
+            if self.mode != Mode::Http || self.is_of_pages(section) {
                 for line in &section.lines {
                     if self.report.is_full() {
                         return;
@@ -178,65 +176,6 @@ impl<'a> Parser<'a> {
         match line.and_then(|line| line.words.get(1)) {
             None => self.current.settings.mode,
             Some(word) => Mode::named(&word.text).unwrap_or(Mode::Tcp),
-        }
-    }
-
-    /// A proxy in `mode http`: one that shows statistics is left out, one that has traffic to carry
-    /// is an error. Its lines are not read: they are about HTTP.
-    fn http_proxy(&mut self, section: &Section) {
-        self.current.settings.mode = Mode::Http;
-        self.current.settings.disabled = true;
-        let (place, name) = (&section.header.place, &self.current.name);
-        let kind = self.kind.name();
-        let first = |line: &Line, words: &[&str]| words.contains(&line.words[0].text.as_str());
-        let answers = |line: &Line| {
-            if first(line, &["stats"]) {
-                Some("shows statistics")
-            } else if first(line, &["monitor-uri"]) {
-                Some("answers 'monitor-uri'")
-            } else {
-                let mut words = line.words.iter();
-                let serves = words.any(|word| word.text == "use-service");
-                serves.then_some("answers by a service")
-            }
-        };
-        let has_traffic = |line: &Line| {
-            first(
-                line,
-                &[
-                    "server",
-                    "server-template",
-                    "default_backend",
-                    "use_backend",
-                ],
-            )
-        };
-        let lines = &section.lines;
-        for line in lines {
-            let word = &line.words[0];
-            if let Some(near) = sections::misspelt(&word.text) {
-                let text = format!(
-                    "unknown keyword '{}' in '{kind}' section{}",
-                    word.text,
-                    keywords::did_you_mean(Some(near))
-                );
-                self.report.alert(&line.place, Some(word), text);
-            }
-        }
-        if let Some(answers) = lines.iter().find_map(answers)
-            && !lines.iter().any(has_traffic)
-        {
-            let text = format!(
-                "{kind} '{name}' {answers} in 'mode http', which is not implemented in Tidegate \
-                 yet: it is not started, and its address is not listened on."
-            );
-            self.report.warning(place, None, text);
-        } else {
-            let text = format!(
-                "{kind} '{name}' is in 'mode http', which is not supported: Tidegate balances \
-                 streams, not requests; use 'mode tcp'."
-            );
-            self.report.alert(place, None, text);
         }
     }
 
@@ -335,6 +274,10 @@ impl<'a> Parser<'a> {
             let text = format!("'{name}' not allowed in 'defaults' section.");
             self.report.alert(&line.place, word, text);
             return false;
+        }
+        let is_proxy = !matches!(self.kind, SectionKind::Global | SectionKind::Defaults);
+        if is_proxy && self.mode == Mode::Http {
+            return self.allowed_in_pages(keyword, name, line);
         }
         let (section, proxy) = (self.kind.name(), &self.current.name);
         let because = match (self.kind, keyword.side, keyword.only) {

@@ -198,6 +198,8 @@ pub(in crate::config) fn timeout(parser: &mut Parser<'_>, call: &Call<'_>) -> Ou
         "timeout udp" => &mut timeouts.udp,
         "timeout udp-unconfirmed" => &mut timeouts.udp_unconfirmed,
         "timeout udp-mapping" => &mut timeouts.udp_mapping,
+        "timeout http-request" => &mut timeouts.http_request,
+        "timeout http-keep-alive" => &mut timeouts.http_keep_alive,
         _ => &mut timeouts.check,
     };
     *slot = Some(value);

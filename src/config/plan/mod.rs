@@ -11,6 +11,7 @@ mod global;
 mod line_format;
 mod listener;
 mod log;
+mod pages;
 mod passive;
 mod pattern;
 mod proxy;
@@ -34,6 +35,7 @@ pub use global::{Global, Jail, Level, MultiQueue, ProcessSettings, StatsSocket};
 pub use line_format::{Cast, Item, LineFormat, Piece, Reads, SessionLines, Stage, Value};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSample, LogSink, LogTarget};
+pub use pages::{PAGE_CLIENTS_MAX, PageAsks, PageCondition, PageTerm, Pages, StatsPage};
 pub use passive::{Breaker, Observe, OnError, Passive};
 pub use pattern::{Content, HttpAnswer, HttpWanted, Pattern, RegularExpression};
 pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind, SpliceOptions};
@@ -60,6 +62,12 @@ impl Plan {
     /// prepares for proxies starts.
     pub fn has_listener(&self) -> bool {
         !self.listeners.is_empty() || !self.global.stats_sockets.is_empty()
+    }
+
+    /// The pages that a listener's frontend answers with, if it is in `mode http`.
+    pub fn pages_of(&self, listener: &Listener) -> Option<&Pages> {
+        let proxy = self.proxies.get(usize::from(listener.proxy_id.0))?;
+        proxy.front.as_ref()?.pages.as_ref()
     }
 
     /// Whether anything would listen for datagrams.

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Balance, LogTarget, QuicLb, Server, SessionLines, SourceCondition, UdpBack, UdpFront};
+use super::{
+    Balance, LogTarget, Pages, QuicLb, Server, SessionLines, SourceCondition, UdpBack, UdpFront,
+};
 use crate::base::ids::{ListenerId, ProxyId};
 
 /// A frontend, a backend, or a listen (both).
@@ -33,6 +35,15 @@ pub struct Proxy {
 }
 
 impl Proxy {
+    /// The word of its `mode`.
+    pub fn mode(&self) -> &'static str {
+        match &self.front {
+            Some(front) if front.pages.is_some() => "http",
+            _ if self.is_udp() => "udp",
+            _ => "tcp",
+        }
+    }
+
     /// Whether it is of `mode udp`: both sides of a proxy are.
     pub fn is_udp(&self) -> bool {
         let front = self.front.as_ref().is_some_and(|front| front.udp.is_some());
@@ -113,8 +124,10 @@ pub struct Front {
     pub nolinger: bool,
     /// `option independent-streams`: what is sent to a client does not show that it is alive.
     pub independent_streams: bool,
-    /// What `mode udp` adds; `None` = `mode tcp`.
+    /// What `mode udp` adds.
     pub udp: Option<UdpFront>,
+    /// What it answers by itself, in `mode http`.
+    pub pages: Option<Pages>,
 }
 
 /// TCP keep-alive settings; `None` = the kernel's own value.

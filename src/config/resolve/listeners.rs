@@ -45,11 +45,15 @@ pub(in crate::config) fn build(
             let socket_id = bind.settings.socket_id.or_else(|| free.next());
             listeners.push(Listener {
                 socket_id: socket_id.unwrap_or(0),
-                sockets: bind
-                    .settings
-                    .sockets
-                    .or(draft.default_sockets)
-                    .unwrap_or(Sockets::ByThread),
+                sockets: match proxy.settings.mode {
+                    // Served by one thread, which is no shard.
+                    Mode::Http => Sockets::Number(1),
+                    Mode::Tcp | Mode::Udp => bind
+                        .settings
+                        .sockets
+                        .or(draft.default_sockets)
+                        .unwrap_or(Sockets::ByThread),
+                },
                 ..listener(proxy_id, proxy, bind, endpoint)
             });
         }

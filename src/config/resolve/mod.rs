@@ -20,8 +20,8 @@ use super::diagnostics::{Place, Report, Severity};
 use super::draft::{BalanceWord, Draft, LogEntry, Mode, ProxyDraft, Settings};
 use super::environment::Environment;
 use super::plan::{
-    Back, Balance, Front, Hash, HashKey, HashKind, KeepAlive, LogTarget, Plan, Proxy, ProxyKind,
-    SpliceOptions,
+    Back, Balance, Front, Hash, HashKey, HashKind, KeepAlive, LogTarget, PAGE_CLIENTS_MAX, Pages,
+    Plan, Proxy, ProxyKind, SpliceOptions,
 };
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 
@@ -239,8 +239,8 @@ impl Builder<'_, '_> {
             logs,
             log_tag: draft.settings.lines.tag.clone(),
             splice: match draft.settings.mode {
-                Mode::Udp => SpliceOptions::default(),
-                Mode::Tcp | Mode::Http => draft.settings.splice,
+                Mode::Udp | Mode::Http => SpliceOptions::default(),
+                Mode::Tcp => draft.settings.splice,
             },
         }));
     }
@@ -255,11 +255,15 @@ impl Builder<'_, '_> {
                  was intended."
             ));
         }
-        if draft.kind == ProxyKind::Frontend && leads_to(&draft.settings).is_none() {
-            let end = match draft.settings.mode {
-                Mode::Udp => "its datagrams will be dropped",
-                Mode::Tcp | Mode::Http => "its connections will be closed",
-            };
+        let end = match draft.settings.mode {
+            Mode::Udp => Some("its datagrams will be dropped"),
+            Mode::Tcp => Some("its connections will be closed"),
+            Mode::Http => None,
+        };
+        if draft.kind == ProxyKind::Frontend
+            && leads_to(&draft.settings).is_none()
+            && let Some(end) = end
+        {
             warning(format!("{kind} '{name}' has no 'default_backend': {end}."));
         }
         let timeouts = draft.settings.timeouts;
@@ -301,7 +305,8 @@ impl Builder<'_, '_> {
         let default = settings.default_backend.as_ref();
         let default = default.and_then(|rule| self.backend("default_backend", rule, draft));
         // A `listen` that names no other is its own backend.
-        let own = draft.kind == ProxyKind::Listen && leads_to(settings).is_none();
+        let is_of_pages = settings.mode == Mode::Http;
+        let own = draft.kind == ProxyKind::Listen && leads_to(settings).is_none() && !is_of_pages;
         let built = listeners::build(proxy_id, draft, self.draft, self.report);
         let leads_to = backend_of(&self.names, self.draft, usize::from(proxy_id.0))
             .and_then(|index| self.draft.proxies.get(index));
@@ -316,14 +321,22 @@ impl Builder<'_, '_> {
         Front {
             listeners,
             default_backend: rule.or(default).or(own.then_some(proxy_id)),
-            maxconn: settings.maxconn.or(self.proxy_maxconn).unwrap_or(0),
-            session_rate: settings.session_rate,
+            maxconn: match settings.maxconn.or(self.proxy_maxconn).unwrap_or(0) {
+                0 if is_of_pages => PAGE_CLIENTS_MAX,
+                maxconn if is_of_pages => maxconn.min(PAGE_CLIENTS_MAX),
+                maxconn => maxconn,
+            },
+            session_rate: if is_of_pages {
+                0
+            } else {
+                settings.session_rate
+            },
             timeout_client_ms: settings.timeouts.client.unwrap_or(0),
             timeout_client_fin_ms: settings.timeouts.client_fin.unwrap_or(0),
             timeout_client_hs_ms: settings.timeouts.client_hs.unwrap_or(0),
             expect_proxy: match settings.mode {
-                Mode::Udp => Vec::new(),
-                Mode::Tcp | Mode::Http => settings.expect_proxy.clone(),
+                Mode::Udp | Mode::Http => Vec::new(),
+                Mode::Tcp => settings.expect_proxy.clone(),
             },
             keepalive: keepalive(settings.keepalive_client, settings, Side::Client),
             lines: self.session_lines(draft, has_logs),
@@ -333,6 +346,24 @@ impl Builder<'_, '_> {
             nolinger: settings.nolinger,
             independent_streams: settings.independent_streams,
             udp: self.udp_front(draft, leads_to),
+            pages: is_of_pages.then(|| self.pages(draft)),
+        }
+    }
+
+    /// What a proxy in `mode http` answers with.
+    fn pages(&mut self, draft: &ProxyDraft) -> Pages {
+        for bind in draft.binds.iter().filter(|bind| bind.settings.accept_proxy) {
+            let text = format!(
+                "'bind {}' : 'accept-proxy' is not supported in 'mode http'.",
+                bind.addresses
+            );
+            self.report.alert(&bind.place, None, text);
+        }
+        let timeouts = draft.settings.timeouts;
+        Pages {
+            timeout_request_ms: timeouts.http_request.unwrap_or(0),
+            timeout_keep_alive_ms: timeouts.http_keep_alive.unwrap_or(0),
+            ..draft.settings.pages.clone()
         }
     }
 

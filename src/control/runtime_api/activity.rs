@@ -97,37 +97,72 @@ const GAUGES: &[(&str, Gauge)] = &[
     ("flows_refused_draining", |g| &g.datagrams[Datagrams::RefusedDraining as usize]),
 ];
 
+/// A line.
+pub(in crate::control) struct Reading {
+    /// Its name.
+    pub(in crate::control) name: &'static str,
+    /// Of all shards, or of the process.
+    pub(in crate::control) value: u64,
+    /// Of each shard; empty = it is about the process.
+    pub(in crate::control) shards: Vec<u64>,
+}
+
 /// The answer to `show activity`.
 pub(super) fn show(shared: &Shared) -> String {
-    let world = &shared.world;
     let mut text = String::new();
-    for (name, gauge) in GAUGES {
-        let parts: Vec<u64> = world
-            .ports
-            .iter()
+    for Reading {
+        name,
+        value,
+        shards,
+    } in readings(shared)
+    {
+        let _ = write!(text, "{name}: {value}");
+        if !shards.is_empty() {
+            text.push_str(" [");
+            for part in shards {
+                let _ = write!(text, " {part}");
+            }
+            text.push_str(" ]");
+        }
+        text.push('\n');
+    }
+    let receive = shared.facts.caps.receive.name();
+    let _ = writeln!(text, "receive_step: {receive}");
+    text
+}
+
+/// All numbers of the shards and the process.
+pub(in crate::control) fn readings(shared: &Shared) -> Vec<Reading> {
+    let world = &shared.world;
+    let of_shards = |(name, gauge): &(&'static str, Gauge)| {
+        let ports = world.ports.iter();
+        let shards: Vec<u64> = ports
             .map(|port| gauge(&port.gauges).load(Relaxed))
             .collect();
-        let total = if name.contains("_max_") {
-            parts.iter().copied().max().unwrap_or(0)
-        } else {
-            parts
-                .iter()
-                .fold(0, |sum: u64, part| sum.wrapping_add(*part))
+        let parts = shards.iter().copied();
+        let value = match name.contains("_max_") {
+            true => parts.max().unwrap_or(0),
+            false => parts.fold(0, u64::wrapping_add),
         };
-        let _ = write!(text, "{name}: {total} [");
-        for part in parts {
-            let _ = write!(text, " {part}");
+        Reading {
+            name,
+            value,
+            shards,
         }
-        text.push_str(" ]\n");
-    }
+    };
+    let mut readings: Vec<Reading> = GAUGES.iter().map(of_shards).collect();
     let backends = || world.backends.iter().flatten();
     let active: u64 = backends()
         .flat_map(|b| &b.servers)
         .map(|server| u64::from(server.active()))
         .sum();
     let queued: usize = backends().map(|backend| backend.queued()).sum();
-    let mut line = |name: &str, value: u64| {
-        let _ = writeln!(text, "{name}: {value}");
+    let mut line = |name, value| {
+        readings.push(Reading {
+            name,
+            value,
+            shards: Vec::new(),
+        });
     };
     let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
     line("server_active_total", active);
@@ -163,6 +198,5 @@ pub(super) fn show(shared: &Shared) -> String {
     }
     line("descriptors", count(process::descriptors_open()));
     line("rss_kb", process::resident_kb());
-    let _ = writeln!(text, "receive_step: {}", caps.receive.name());
-    text
+    readings
 }

@@ -110,6 +110,7 @@ fn change(shared: &Shared, frontend: &Frontend, state: FrontState) {
     for port in &shared.world.ports {
         port.look_at_acceptors();
     }
+    shared.frontends_changed();
 }
 
 fn say(shared: &Shared, frontend: &Frontend, line: String) {

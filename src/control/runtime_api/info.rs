@@ -27,8 +27,9 @@ pub(super) fn show(shared: &Shared, rest: &[&str]) -> String {
     text
 }
 
+/// The fields in their order.
 #[rustfmt::skip]
-fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
+pub(in crate::control) fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
     let world = &shared.world;
     let facts = &shared.facts;
     let global = &world.plan.global;
@@ -159,7 +160,7 @@ pub(super) fn processes(shared: &Shared) -> String {
 }
 
 /// The instance's name, the host's where it has none.
-fn node(configured: &str) -> String {
+pub(in crate::control) fn node(configured: &str) -> String {
     let name = if configured.is_empty() {
         process::host_name()
     } else {

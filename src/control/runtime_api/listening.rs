@@ -69,7 +69,7 @@ fn sockets(shared: &Shared) -> Vec<Listening> {
     registry.listening()
 }
 
-/// HAProxy's numbers of threads, which begin at 1: `1-4,7`.
+/// HAProxy's numbers of threads, which begin at 1: `1-4,7`; `-` where no shard accepts.
 fn threads(set: ThreadSet) -> String {
     let mut ranges: Vec<(u16, u16)> = Vec::new();
     for number in set.iter().map(|shard| shard.0 + 1) {
@@ -85,7 +85,10 @@ fn threads(set: ThreadSet) -> String {
             false => format!("{first}-{last}"),
         })
         .collect();
-    texts.join(",")
+    match texts.is_empty() {
+        true => "-".to_owned(),
+        false => texts.join(","),
+    }
 }
 
 #[cfg(test)]

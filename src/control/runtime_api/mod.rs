@@ -4,7 +4,7 @@
 //! and the connection is closed after the last, unless `prompt` came first. Lines, clients and
 //! waiting times are bounded. A client that has closed its sending side still gets its answer.
 
-mod activity;
+pub(super) mod activity;
 mod bounds;
 mod cli;
 #[allow(dead_code, reason = "what the commands that change state use")]
@@ -13,7 +13,7 @@ mod commands;
 mod condition;
 mod counters;
 mod frontends;
-mod info;
+pub(super) mod info;
 mod listening;
 mod ramp;
 mod session_text;
@@ -21,9 +21,9 @@ mod sessions;
 mod set_server;
 mod show;
 pub mod sockets;
-mod stat;
+pub(super) mod stat;
 mod subject;
-mod table;
+pub(super) mod table;
 mod wait;
 
 use std::io;

@@ -34,7 +34,7 @@ struct Filter<'a> {
 }
 
 /// The answer to `show stat`.
-pub(super) fn show(shared: &Shared, level: Level, rest: &[&str]) -> String {
+pub(in crate::control) fn show(shared: &Shared, level: Level, rest: &[&str]) -> String {
     let filter = match parse(rest) {
         Ok(filter) => filter,
         Err(text) => return text,
@@ -110,7 +110,7 @@ fn matches_proxy(proxy: &Proxy, wanted: Option<&str>) -> bool {
     })
 }
 
-fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
+pub(in crate::control) fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
     let world = &shared.world;
     let sum = |counter: FrontCounter| front.counters.sum(counter as usize);
     let id = front.proxy.proxy_id;
@@ -167,7 +167,12 @@ fn datagram_columns(row: &mut Row, proxy: &Proxy, [to_servers, to_clients]: [u64
     }
 }
 
-fn server_row(shared: &Shared, backend: &Backend, server: &Arc<Server>, level: Level) -> Row {
+pub(in crate::control) fn server_row(
+    shared: &Shared,
+    backend: &Backend,
+    server: &Arc<Server>,
+    level: Level,
+) -> Row {
     let sum = |counter: ServerCounter| server.counters.sum(counter as usize);
     let mut row = Row::new(&backend.proxy, &server.plan.name, 2, server.plan.sid);
     let sessions = sum(ServerCounter::Sessions);
@@ -240,7 +245,7 @@ fn server_row(shared: &Shared, backend: &Backend, server: &Arc<Server>, level: L
     row
 }
 
-fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
+pub(in crate::control) fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
     let world = &shared.world;
     let id = backend.proxy.proxy_id;
     let counters = &world.back_counters[usize::from(id.0)];

@@ -26,12 +26,17 @@ fn columns() -> impl Iterator<Item = &'static str> {
 }
 
 /// The first line.
-pub(super) fn header() -> String {
+pub(in crate::control) fn header() -> String {
     format!("# {STATIC},-,{OWN},\n")
 }
 
+/// Where a column stands.
+pub(in crate::control) fn place(column: &str) -> Option<usize> {
+    columns().position(|name| name == column)
+}
+
 /// One line of the table.
-pub(super) struct Row {
+pub(in crate::control) struct Row {
     values: Vec<String>,
 }
 
@@ -47,20 +52,32 @@ impl Row {
         row.set("pid", 1);
         row.set("iid", proxy.iid);
         row.set("sid", sid);
-        row.set("mode", if proxy.is_udp() { "udp" } else { "tcp" });
+        row.set("mode", proxy.mode());
         row
     }
 
     /// Sets a column by its name; the tests make sure that every name used here exists.
     pub(super) fn set(&mut self, column: &str, value: impl ToString) {
-        let index = columns().position(|name| name == column);
+        let index = place(column);
         debug_assert!(index.is_some(), "no column {column}");
         if let Some(cell) = index.and_then(|index| self.values.get_mut(index)) {
             *cell = value.to_string();
         }
     }
 
-    pub(super) fn write(self, out: &mut String) {
+    /// What a column has; empty = nothing.
+    pub(in crate::control) fn value(&self, column: &str) -> &str {
+        self.at(place(column))
+    }
+
+    /// The same of the column at a [`place`].
+    pub(in crate::control) fn at(&self, place: Option<usize>) -> &str {
+        place
+            .and_then(|index| self.values.get(index))
+            .map_or("", |value| value)
+    }
+
+    pub(in crate::control) fn write(self, out: &mut String) {
         for value in self.values {
             if value.contains(['"', ',', '\r', '\n']) {
                 out.push('"');

@@ -47,6 +47,7 @@ impl<K: Kernel> Shard<K> {
         server.counters.add(self.id, total, total_ms);
         let longest = ServerCounter::SessionTimeMaxMs as usize;
         server.counters.raise(self.id, longest, total_ms);
+        server.timings.session_ms.record(self.id, total_ms);
         if listener.rules.log {
             self.log_flow(udp, &flow, &ends, reason, who);
         }

@@ -11,6 +11,7 @@ pub(crate) mod control;
 pub(crate) mod crowd;
 pub(crate) mod datagram;
 pub(crate) mod failures;
+pub(crate) mod http;
 pub(crate) mod networks;
 pub(crate) mod port;
 pub(crate) mod proxy_header;
