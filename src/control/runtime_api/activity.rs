@@ -99,7 +99,7 @@ const GAUGES: &[(&str, Gauge)] = &[
 
 /// The answer to `show activity`.
 pub(super) fn show(shared: &Shared) -> String {
-    let world = &shared.world;
+    let world = &shared.world();
     let mut text = String::new();
     for (name, gauge) in GAUGES {
         let parts: Vec<u64> = world
