@@ -30,6 +30,7 @@ use crate::config::plan::{Plan, ProxyKind};
 use crate::control::listeners::Registry;
 use crate::control::log::LogThread;
 use crate::control::messages::{Console, Severity};
+use crate::control::reload::{Loader, Origin};
 use crate::control::runtime_api::ApiSockets;
 use crate::control::{self, Facts, Shared};
 use crate::limits;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub take_over: Option<TakeOver>,
     /// Once it runs, no messages go to standard error: its owner draws on that terminal.
     pub silent: bool,
+    /// Reads the configuration again.
+    pub loader: Option<Loader>,
 }
 
 /// What the main thread waits for.
@@ -175,6 +178,11 @@ impl Running {
         if plan.global.busy_polling && alone.contains(&false) {
             console.warning("busy-polling : there are threads that share a CPU and never sleep.");
         }
+        let origin = Origin {
+            loader: settings.loader,
+            asked: plan.global.clone(),
+            maxconn_is_fixed: settings.maxconn.is_some(),
+        };
         let maxconn = settings.maxconn.or(plan.global.maxconn);
         plan.global.memory_limit = settings.memory_limit.or(plan.global.memory_limit);
         let (budget, memory) = bounds(&mut plan, shards, maxconn, cgroup, console)?;
@@ -229,7 +237,7 @@ impl Running {
                 ShardId(index),
                 cpus,
                 caps.clone(),
-                spin(&shared.world.plan.global, is_alone, cgroup),
+                spin(&shared.world().plan.global, is_alone, cgroup),
                 sender.clone(),
             )
             .map_err(text("start a shard"))?;
@@ -238,7 +246,7 @@ impl Running {
         pidfile.as_mut().map_or(Ok(()), PidFile::write)?;
         // Last, so that whoever can reach the runtime socket sees a process that is complete.
         let registry = Arc::new(Mutex::new(registry));
-        control.serve(api.take(), &registry);
+        control.serve(api.take(), &registry, origin);
         let ready = format!("READY=1\nMAINPID={}\nSTATUS=Ready.", std::process::id());
         system::notify_service(&ready);
         if settings.worker {
@@ -312,12 +320,8 @@ impl Running {
             Signal::SIGUSR1 if self.phase == Phase::Running => self.drain(),
             Signal::SIGUSR1 => {}
             Signal::SIGTTOU | Signal::SIGTTIN => {}
-            Signal::SIGHUP | Signal::SIGUSR2 => {
-                self.say(
-                    Severity::Warning,
-                    "Reload is not there yet: nothing was changed.",
-                );
-            }
+            Signal::SIGHUP => self.shared.reload.ask("SIGHUP"),
+            Signal::SIGUSR2 => self.shared.reload.ask("SIGUSR2"),
             signal => {
                 // HAProxy's master reports that it was interrupted; the end it was asked for is 0.
                 if self.worker && signal == Signal::SIGINT && self.exit_code == 0 {
@@ -332,11 +336,11 @@ impl Running {
         system::notify_service("STOPPING=1");
         self.shared.set_stopping();
         let replaced = self.is_replaced();
-        self.shared.world.replaced.store(replaced, Relaxed);
+        self.shared.world().replaced.store(replaced, Relaxed);
         // Before the shards hear of it: their duplicates are then the last descriptors, and closing
         // them closes the sockets.
         self.release_sockets();
-        let bound = self.shared.world.plan.global.hard_stop_after_ms;
+        let bound = self.shared.world().plan.global.hard_stop_after_ms;
         let until = bound.map_or(Moment::NEVER, |ms| clock::now().after_ms(u64::from(ms)));
         self.phase = Phase::Draining(until);
         self.tell_all(|| Message::Drain);
@@ -392,7 +396,7 @@ impl Running {
     /// Sends a message to every shard. A port holds more than its shard's sessions can need; should
     /// it be full all the same, the shard is given time to empty it.
     fn tell_all(&self, message: impl Fn() -> Message) {
-        for port in &self.shared.world.ports {
+        for port in &self.shared.world().ports {
             let mut unsent = port.send(message());
             for _ in 0..10_000 {
                 let Err(back) = unsent else { break };
@@ -407,7 +411,7 @@ impl Running {
     }
 
     fn say_stopped(&self) {
-        let world = &self.shared.world;
+        let world = &self.shared.world();
         for proxy in &world.plan.proxies {
             let index = usize::from(proxy.proxy_id.0);
             let sessions = FrontCounter::Sessions as usize;

@@ -51,7 +51,7 @@ pub(crate) fn backend(lines: &str, servers: usize) -> Backend {
         hash: plan.global.hash_seed,
         draws: 1,
     };
-    Backend::new(proxy, 1, seeds, u32::MAX)
+    Backend::new(proxy, 1, seeds, u32::MAX, 0)
 }
 
 /// Clients with addresses that differ, one after the other.

@@ -4,6 +4,8 @@
 //! giving are single atomic steps, so the bound holds exactly whichever shards accept.
 
 use crossbeam::utils::CachePadded;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 use super::ids::{ListenerId, ProxyId, ShardId};
@@ -55,35 +57,68 @@ struct Limit {
     paused: AtomicU64,
 }
 
-/// The table. Slots are made at start; none is added while shards run.
+/// The table. It never changes; a reload makes the next one of it, in which every key that stays
+/// keeps its slot and its counts.
 #[derive(Debug)]
 pub struct LimitTable {
-    keys: Vec<LimitKey>,
-    limits: Vec<CachePadded<Limit>>,
+    /// By slot; `None` = nobody's.
+    keys: Vec<Option<LimitKey>>,
+    limits: Vec<Arc<CachePadded<Limit>>>,
 }
 
 impl LimitTable {
     /// A table with one limit per `(key, bound)`; a bound of 0 means unlimited.
     pub fn new(entries: &[(LimitKey, u32)]) -> Self {
-        let limits = entries
-            .iter()
-            .map(|(_, max)| {
-                let limit = Limit::default();
-                limit
-                    .max
-                    .store(if *max == 0 { u32::MAX } else { *max }, Relaxed);
-                CachePadded::new(limit)
-            })
-            .collect();
         LimitTable {
-            keys: entries.iter().map(|(key, _)| *key).collect(),
-            limits,
+            keys: entries.iter().map(|(key, _)| Some(*key)).collect(),
+            limits: entries.iter().map(|(_, max)| Limit::new(*max)).collect(),
         }
+    }
+
+    /// The table of what there is after a change, and the shards to wake: keys that stay keep
+    /// their slots and counts and have these bounds, others come into slots that are nobody's.
+    #[must_use]
+    pub fn next(&self, entries: &[(LimitKey, u32)]) -> (LimitTable, ShardSet) {
+        let wanted: HashMap<LimitKey, u32> = entries.iter().copied().collect();
+        let mut next = LimitTable {
+            keys: self
+                .keys
+                .iter()
+                .map(|key| key.filter(|key| wanted.contains_key(key)))
+                .collect(),
+            limits: self.limits.clone(),
+        };
+        let slots = self.keys.iter().enumerate();
+        let known: HashMap<LimitKey, usize> = slots
+            .filter_map(|(slot, key)| Some(((*key)?, slot)))
+            .collect();
+        let mut woken = ShardSet::default();
+        let mut free = 0;
+        for (key, max) in entries {
+            if let Some(slot) = known.get(key) {
+                let limit = &self.limits[*slot];
+                if limit.max.load(Relaxed) != bound(*max) {
+                    limit.max.store(bound(*max), SeqCst);
+                    woken.0 |= limit.paused.swap(0, SeqCst);
+                }
+                continue;
+            }
+            while next.keys.get(free).is_some_and(Option::is_some) {
+                free += 1;
+            }
+            if free == next.keys.len() {
+                next.keys.push(None);
+                next.limits.push(Limit::new(*max));
+            }
+            next.keys[free] = Some(*key);
+            next.limits[free] = Limit::new(*max);
+        }
+        (next, woken)
     }
 
     /// The slot of a key.
     pub fn find(&self, key: LimitKey) -> Option<LimitId> {
-        let index = self.keys.iter().position(|k| *k == key)?;
+        let index = self.keys.iter().position(|k| *k == Some(key))?;
         u32::try_from(index).ok().map(LimitId)
     }
 
@@ -156,15 +191,27 @@ impl LimitTable {
     /// Changes the bound (0 = unlimited) and returns the shards to wake.
     pub fn set_max(&self, id: LimitId, max: u32) -> ShardSet {
         let limit = self.at(id);
-        limit
-            .max
-            .store(if max == 0 { u32::MAX } else { max }, SeqCst);
+        limit.max.store(bound(max), SeqCst);
         ShardSet(limit.paused.swap(0, SeqCst))
     }
 
     fn at(&self, id: LimitId) -> &Limit {
         &self.limits[id.0 as usize]
     }
+}
+
+impl Limit {
+    fn new(max: u32) -> Arc<CachePadded<Limit>> {
+        Arc::new(CachePadded::new(Limit {
+            max: AtomicU32::new(bound(max)),
+            ..Limit::default()
+        }))
+    }
+}
+
+/// 0 stands for no bound.
+fn bound(max: u32) -> u32 {
+    if max == 0 { u32::MAX } else { max }
 }
 
 #[cfg(test)]
@@ -191,5 +238,29 @@ mod tests {
         let open = table.find(LimitKey::Listener(ListenerId(1))).unwrap();
         assert_eq!(table.max(open), u32::MAX);
         assert!(table.find(LimitKey::Frontend(ProxyId(9))).is_none());
+    }
+
+    #[test]
+    fn what_stays_keeps_its_slot_and_its_counts() {
+        let [a, b, c] = [0, 1, 2].map(|n| LimitKey::Frontend(ProxyId(n)));
+        let table = LimitTable::new(&[(LimitKey::Process, 9), (a, 5), (b, 1)]);
+        let id = |table: &LimitTable, key| table.find(key).unwrap();
+        let (slot_of_a, slot_of_b) = (id(&table, a), id(&table, b));
+        assert!(table.take(slot_of_b) && !table.take(slot_of_b));
+        table.pause(slot_of_b, ShardId(2));
+        let (next, woken) = table.next(&[(b, 2), (c, 3), (LimitKey::Process, 9)]);
+        assert!(woken.has(ShardId(2)) && !woken.has(ShardId(0)));
+        assert_eq!(id(&next, b), slot_of_b);
+        assert_eq!(id(&next, c), slot_of_a, "the slot of who is gone");
+        assert!(next.find(a).is_none());
+        assert_eq!((next.current(slot_of_b), next.max(slot_of_b)), (1, 2));
+        // Whoever still has the table of before counts in the same place.
+        assert!(table.take(slot_of_b) && !next.take(slot_of_b));
+        let _ = next.give(slot_of_b);
+        assert_eq!((table.current(slot_of_b), next.current(slot_of_b)), (1, 1));
+        assert_eq!(next.current(id(&next, c)), 0);
+        let (more, _) = next.next(&[(LimitKey::Process, 9), (a, 1), (b, 2), (c, 3)]);
+        assert_ne!(id(&more, a), id(&more, c));
+        assert_eq!(id(&more, b), slot_of_b);
     }
 }

@@ -214,6 +214,16 @@ mod tests {
     }
 
     #[test]
+    fn a_new_bound_counts_what_was_there_before() {
+        let rate = Rate::new(2);
+        assert!(rate.take(at(10)) && rate.take(at(11)) && !rate.take(at(12)));
+        rate.set_max(3);
+        assert!(rate.take(at(13)) && !rate.take(at(14)));
+        rate.set_max(0);
+        assert!(!rate.is_bounded() && rate.take(at(15)));
+    }
+
+    #[test]
     fn what_is_given_back_was_not_taken() {
         let rate = Rate::new(1);
         assert!(rate.take(at(10)) && !rate.take(at(11)));

@@ -3,6 +3,8 @@
 use crate::config::diagnostics::Severity;
 use crate::config::plan::Plan;
 use crate::config::{self, Diagnostic};
+use crate::control::messages::format;
+use crate::control::reload::Loader;
 use crate::control::resolve::{SystemEnvironment, config_files};
 
 use super::flags::Options;
@@ -53,4 +55,31 @@ pub(super) fn load(options: &Options) -> Result<Loaded, String> {
     }
     let plan = plan.filter(|_| !diagnostics.iter().any(Diagnostic::is_fatal));
     Ok(Loaded { plan, diagnostics })
+}
+
+/// Reads the same files again, for a reload: as at the start, warnings are errors where that was
+/// asked for.
+pub(super) fn loader(options: &Options) -> Loader {
+    let options = options.clone();
+    Loader::new(move || {
+        let pid = std::process::id();
+        let alert = |text: &str| vec![format(Severity::Alert, text)];
+        let loaded = load(&options).map_err(|text| alert(&format!("config : {text}")))?;
+        let warned = loaded.is_warned();
+        let lines = loaded.diagnostics.iter();
+        let mut lines: Vec<String> = lines.map(|one| one.format(pid).to_string()).collect();
+        let Some(plan) = loaded.plan else {
+            return Err(lines);
+        };
+        if warned && (options.warnings_fatal || plan.global.process.zero_warning) {
+            let text = "config : Some warnings were found and 'zero-warning' is set.";
+            lines.extend(alert(text));
+            return Err(lines);
+        }
+        if !plan.has_listener() {
+            lines.extend(alert("No listener: there is nothing to do."));
+            return Err(lines);
+        }
+        Ok((plan, lines))
+    })
 }

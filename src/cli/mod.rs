@@ -184,6 +184,7 @@ fn run(mut options: Options) -> u8 {
         console.alert("No listener: there is nothing to do.");
         return 1;
     }
+    let loader = load::loader(&options);
     let background = options.daemon || plan.global.daemon;
     let foreground = options.foreground || options.debug || options.supervised;
     let settings = Settings {
@@ -194,6 +195,7 @@ fn run(mut options: Options) -> u8 {
         worker: options.worker || plan.global.process.master_worker,
         take_over: options.take_over,
         silent: false,
+        loader: Some(loader),
     };
     process::run(plan, settings, &Console::new(options.quiet))
 }

@@ -49,6 +49,11 @@ impl Agents {
         self.locked().get(&server).cloned().unwrap_or_default()
     }
 
+    /// Forgets what was found of a server's agent: it has another one, or none.
+    pub(super) fn forget(&self, server: ServerId) {
+        self.locked().remove(&server);
+    }
+
     /// Questions without an answer, of all agents.
     pub(super) fn failures(&self) -> u64 {
         self.failures.load(Relaxed)
@@ -90,10 +95,11 @@ impl Agents {
 
 /// Applies what asking an agent has brought.
 pub(super) fn agent_result(shared: &Shared, result: &AgentResult) {
-    let Some((backend, server)) = shared.world.server(result.proxy, result.server_index) else {
+    let world = shared.world();
+    let Some((backend, server)) = world.server_of(result.server) else {
         return;
     };
-    if server.tuned.agent_stopped() {
+    if server.tuned.agent_stopped() || server.plan.watch.agent.is_none() {
         return;
     }
     if let Some(answer) = &result.answer {

@@ -44,10 +44,11 @@ pub(super) fn apply_finding(shared: &Shared, finding: Finding) {
 
 /// Applies one probe result.
 fn probe_result(shared: &Shared, result: &ProbeResult) {
-    let Some((backend, server)) = shared.world.server(result.proxy, result.server_index) else {
+    let world = shared.world();
+    let Some((backend, server)) = world.server_of(result.server) else {
         return;
     };
-    let is_stale = result.restarts != server.restarts();
+    let is_stale = result.restarts != server.restarts() || server.plan.check.is_none();
     if is_stale || server.admin() == Admin::Maintenance || server.tuned.checks_stopped() {
         return;
     }
@@ -214,9 +215,10 @@ fn note_result(server: &Server, result: &ProbeResult) -> bool {
 /// up begin its slow start.
 pub(super) fn send_grants(shared: &Shared, grants: Vec<Grant>) {
     shared.returns.notify_one();
+    let world = shared.world();
     for grant in grants {
         let shard = usize::from(grant.waiter.shard.0);
-        let Some(port) = shared.world.ports.get(shard) else {
+        let Some(port) = world.ports.get(shard) else {
             continue;
         };
         // A port has room for a grant per session of the process, so this goes at the first

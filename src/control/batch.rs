@@ -42,7 +42,7 @@ pub(super) fn together(shared: &Shared, changes: impl FnOnce()) {
     changes();
     let backends = shared.batch.locked().take().unwrap_or_default();
     for backend in backends {
-        if let Some(backend) = shared.world.backend(backend) {
+        if let Some(backend) = shared.world().backend(backend) {
             apply::publish_now(shared, backend);
         }
     }

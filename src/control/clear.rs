@@ -18,7 +18,7 @@ const MAXIMA: [ServerCounter; 2] = [
 
 /// What was highest.
 pub(super) fn maxima(shared: &Shared) {
-    let world = &shared.world;
+    let world = &shared.world();
     let limits = &world.limits;
     limits.clear_peak(world.process_limit);
     limits.clear_peak(world.flows_limit);
@@ -44,11 +44,14 @@ pub(super) fn maxima(shared: &Shared) {
 
 /// All counts of proxies and servers.
 pub(super) fn counters(shared: &Shared) {
-    let world = &shared.world;
+    let world = &shared.world();
     for frontend in world.frontends.iter().flatten() {
         clear_proxy(&frontend.counters);
     }
-    world.back_counters.iter().for_each(clear_proxy);
+    world
+        .back_counters
+        .iter()
+        .for_each(|counters| clear_proxy(counters));
     for backend in world.backends.iter().flatten() {
         backend.clear_downs();
         for server in &backend.servers {

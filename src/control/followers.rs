@@ -7,15 +7,15 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::admin::Standing;
 use super::{Shared, admin, apply, operator};
-use crate::base::ids::{ProxyId, ServerId};
+use crate::base::ids::ServerId;
 use crate::config::plan::Tracked;
 use crate::flow::Who;
 use crate::health::{Rules, Transition, Verdicts, Witness};
 use crate::lb::{Admin, Backend, Health, Server};
 use crate::shard::{Message, World};
 
-/// Who tracks a server: backends and places in them, by `ServerId`.
-pub(super) type Followers = Vec<Vec<(ProxyId, usize)>>;
+/// Who tracks a server, by `ServerId`.
+pub(super) type Followers = Vec<Vec<ServerId>>;
 
 /// What is said of every server at the start, and who follows whom. Servers take the state of those
 /// that they track before anybody looks.
@@ -23,12 +23,12 @@ pub(super) fn at_start(world: &World) -> (Vec<Verdicts>, Vec<Standing>, Follower
     let count = world.plan.servers_count as usize;
     let mut verdicts = vec![Verdicts::default(); count];
     let mut standings = vec![Standing::of(Admin::Ready); count];
-    let mut followers: Followers = vec![Vec::new(); count];
+    let followers = followers(world);
     let mut following = Vec::new();
     // Without an address, as in maintenance.
     let mut unresolved = HashSet::new();
     for backend in world.backends.iter().flatten() {
-        for (index, server) in backend.servers.iter().enumerate() {
+        for server in &backend.servers {
             let id = server.id.0 as usize;
             standings[id] = Standing::of(server.admin());
             if let Some(check) = &server.plan.check {
@@ -40,8 +40,7 @@ pub(super) fn at_start(world: &World) -> (Vec<Verdicts>, Vec<Standing>, Follower
             if server.health() == Health::Down {
                 verdicts[id].hear(Witness::Check, false);
             }
-            if let Some(tracked) = &server.plan.watch.tracks {
-                followers[tracked.server_id.0 as usize].push((backend.proxy.proxy_id, index));
+            if server.plan.watch.tracks.is_some() {
                 following.push(server);
             }
         }
@@ -64,8 +63,8 @@ pub(super) fn at_start(world: &World) -> (Vec<Verdicts>, Vec<Standing>, Follower
         } else {
             standings[id].effective()
         };
-        for (proxy, index) in &followers[id] {
-            let Some((_, server)) = world.server(*proxy, *index) else {
+        for follower in &followers[id] {
+            let Some((_, server)) = world.server_of(*follower) else {
                 continue;
             };
             let follower = server.id.0 as usize;
@@ -85,15 +84,26 @@ pub(super) fn at_start(world: &World) -> (Vec<Verdicts>, Vec<Standing>, Follower
     (verdicts, standings, followers)
 }
 
+/// Who tracks whom.
+pub(super) fn followers(world: &World) -> Followers {
+    let mut followers: Followers = vec![Vec::new(); world.plan.servers_count as usize];
+    let backends = world.backends.iter().flatten();
+    for server in backends.flat_map(|backend| &backend.servers) {
+        let tracked = server.plan.watch.tracks.as_ref();
+        let tracked = tracked.and_then(|tracked| followers.get_mut(tracked.server_id.0 as usize));
+        if let Some(of) = tracked {
+            of.push(server.id);
+        }
+    }
+    followers
+}
+
 /// The server whose checks decide about this one: itself, or the last one that is tracked.
 pub(super) fn root_of<'a>(world: &'a World, server: &'a Arc<Server>) -> Option<&'a Arc<Server>> {
     let mut server = server;
     // The configuration has no circles.
-    while let Some(Tracked {
-        proxy_id, index, ..
-    }) = &server.plan.watch.tracks
-    {
-        server = world.server(*proxy_id, *index)?.1;
+    while let Some(Tracked { server_id, .. }) = &server.plan.watch.tracks {
+        server = world.server_of(*server_id)?.1;
     }
     Some(server)
 }
@@ -116,11 +126,9 @@ pub(super) fn after_change(shared: &Shared, backend: &Backend, server: &Server, 
 
 /// Those that track a server take its state. They report it, and so have their own follow.
 pub(super) fn follow(shared: &Shared, server: &Server) {
-    let Some(followers) = shared.followers.get(server.id.0 as usize) else {
-        return;
-    };
-    for (proxy, index) in followers {
-        let Some((backend, follower)) = shared.world.server(*proxy, *index) else {
+    let (world, followers) = (shared.world(), shared.followers());
+    for follower in followers.get(server.id.0 as usize).into_iter().flatten() {
+        let Some((backend, follower)) = world.server_of(*follower) else {
             continue;
         };
         let admin = server.admin();
@@ -150,7 +158,8 @@ pub(super) fn follow(shared: &Shared, server: &Server) {
 /// Has every shard end its sessions of a server.
 pub(super) fn end_sessions(shared: &Shared, server: ServerId, who: Who) {
     // One that has not begun has no sessions.
-    let ports = shared.world.ports.iter();
+    let world = shared.world();
+    let ports = world.ports.iter();
     for port in ports.filter(|port| port.gauges.turns.load(Relaxed) > 0) {
         let mut unsent = port.send(Message::EndSessions(server, who));
         while let Err(back) = unsent {

@@ -178,7 +178,8 @@ impl Simulation {
             caps: crate::ring::Caps::least(8),
         };
         let shared = Arc::new(Shared::new(world, facts));
-        let backends = shared.world.backends.iter().flatten();
+        let world = shared.world();
+        let backends = world.backends.iter().flatten();
         let servers: Vec<_> = backends
             .flat_map(|backend| backend.servers.clone())
             .collect();
@@ -226,7 +227,8 @@ impl Simulation {
         let up = self.random.below(2) == 0;
         let says = if up { Transition::Up } else { Transition::Down };
         let (proxy, _) = self.place(index);
-        let backend = self.shared.world.backend(proxy).unwrap();
+        let world = self.shared.world();
+        let backend = world.backend(proxy).unwrap();
         apply::traffic(&self.shared, backend, &self.servers[index], says, "");
         self.models[index].traffic_up = up;
     }
@@ -262,10 +264,9 @@ impl Simulation {
         };
         rules.observe(outcome);
         let (health, up, restarts) = (rules.health(), rules.is_up(), *restarts);
-        let (proxy, server_index) = self.place(index);
+        let id = self.servers[index].id;
         let result = ProbeResult {
-            proxy,
-            server_index,
+            server: id,
             status: if passed { "L4OK" } else { "L4CON" },
             code: None,
             duration_ms: 0,
@@ -329,10 +330,9 @@ impl Simulation {
             let has_left = before[other] == Admin::Maintenance && after != Admin::Maintenance;
             self.models[other].traffic_up |= has_left;
         }
-        let (proxy, server_index) = self.place(index);
+        let server = self.servers[index].id;
         let result = AgentResult {
-            proxy,
-            server_index,
+            server,
             status: "CHECKED",
             duration_ms: 0,
             description: String::new(),
@@ -359,7 +359,7 @@ impl Simulation {
                 self.models
             );
         }
-        for backend in self.shared.world.backends.iter().flatten() {
+        for backend in self.shared.world().backends.iter().flatten() {
             let request = PickRequest {
                 client: None,
                 local: None,

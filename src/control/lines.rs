@@ -262,7 +262,7 @@ fn plain(text: &str) -> String {
 mod tests {
     use super::*;
     use crate::base::address::Address;
-    use crate::base::ids::ProxyId;
+    use crate::base::ids::ServerId;
 
     fn subject(is_backup: bool) -> Subject<'static> {
         Subject {
@@ -274,8 +274,7 @@ mod tests {
 
     fn refused(health: u16) -> ProbeResult {
         ProbeResult {
-            proxy: ProxyId(0),
-            server_index: 0,
+            server: ServerId(0),
             status: "L4CON",
             code: None,
             duration_ms: 0,
@@ -425,8 +424,7 @@ mod tests {
     #[test]
     fn an_agent() {
         let result = |status, description: &str| AgentResult {
-            proxy: ProxyId(0),
-            server_index: 0,
+            server: ServerId(0),
             status,
             duration_ms: 1,
             description: description.to_owned(),

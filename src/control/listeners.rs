@@ -10,14 +10,16 @@
 
 mod datagram;
 
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::base::address::Address;
-use crate::base::ids::{ListenerId, ShardId};
-use crate::config::plan::{Endpoint, Listener, Plan, ProxyKind};
+use crate::base::ids::{ListenerId, ProxyId, ShardId};
+use crate::config::plan::{Endpoint, Listener, Plan, Proxy, ProxyKind};
 use crate::config::threads::ThreadSet;
 use crate::limits;
 use crate::shard::ShardListener;
@@ -130,6 +132,140 @@ impl Registry {
         }
     }
 
+    /// Binds the listeners of the next plan that there are no sockets for. Those that it has no
+    /// more hand theirs on where the address is the same; those of frontends that are shut have
+    /// none. On errors nothing has changed.
+    pub fn add(
+        &mut self,
+        plan: &Plan,
+        shards: u16,
+        is_shut: impl Fn(ProxyId) -> bool,
+    ) -> Result<Vec<ListenerId>, Vec<String>> {
+        let known: HashSet<ListenerId> = self.entries.iter().map(|e| e.listener_id).collect();
+        let planned: HashSet<ListenerId> = plan.listeners.iter().map(|l| l.listener_id).collect();
+        let added = plan.listeners.iter();
+        let is_new = |l: &&Arc<Listener>| !known.contains(&l.listener_id) && !is_shut(l.proxy_id);
+        let added: Vec<_> = added.filter(is_new).collect();
+        let (sockets, files) = (self.entries.len(), self.socket_files.len());
+        self.warnings.clear();
+        let mut errors = Vec::new();
+        for listener in &added {
+            let bound = self
+                .leaving(plan, listener, &planned)
+                .and_then(|mut adopted| self.bind_one(plan, listener, shards, &mut adopted));
+            errors.extend(bound.err());
+        }
+        if errors.is_empty() {
+            return Ok(added.iter().map(|listener| listener.listener_id).collect());
+        }
+        self.entries.truncate(sockets);
+        for (path, file) in self.socket_files.split_off(files) {
+            socket::unlink_unix(&path, file);
+        }
+        Err(errors)
+    }
+
+    /// Gives listeners up that were added and will not be used.
+    pub fn give_up(&mut self, added: &HashSet<ListenerId>) {
+        self.entries
+            .retain(|entry| !added.contains(&entry.listener_id));
+        self.drop_files();
+    }
+
+    /// Removes the socket files that no listener has any more.
+    fn drop_files(&mut self) {
+        let entries = &self.entries;
+        self.socket_files.retain(|(path, file)| {
+            let is_here = |entry: &Entry| match &entry.key.endpoint {
+                Endpoint::Address(Address::Unix(own)) => own == path,
+                _ => false,
+            };
+            let stays = entries.iter().any(is_here);
+            if !stays {
+                socket::unlink_unix(path, *file);
+            }
+            stays
+        });
+    }
+
+    /// Duplicates of the sockets of an address that a listener has no more, for the one that has it
+    /// next, under its names.
+    fn leaving(
+        &self,
+        plan: &Plan,
+        listener: &Listener,
+        planned: &HashSet<ListenerId>,
+    ) -> Result<Vec<(String, OwnedFd)>, String> {
+        let options = options_of(plan, listener);
+        let leaving = self.entries.iter().filter(|entry| {
+            !planned.contains(&entry.listener_id)
+                && entry.key.endpoint == listener.endpoint
+                && entry.key.options.interface() == listener.interface.as_deref()
+        });
+        let mut adopted = Vec::new();
+        for entry in leaving {
+            if let Endpoint::Datagram(_) = entry.key.endpoint {
+                return Err(format!(
+                    "Proxy '{}': the address of the 'bind' at [{}] is that of a listener which is \
+                     taken away: what its flows still send would come to both. Restart, or reload \
+                     once without it.",
+                    proxy_name(plan, listener),
+                    listener.place
+                ));
+            }
+            let own = key_of(listener, &options, entry.key.index);
+            let is_tcp = matches!(entry.key.endpoint, Endpoint::Address(Address::Ip(_)));
+            // Another socket can join it with other options.
+            if is_tcp && own.options != entry.key.options {
+                continue;
+            }
+            let socket = entry.socket.try_clone();
+            adopted.push((own.name(), socket.map_err(|error| error.to_string())?));
+        }
+        Ok(adopted)
+    }
+
+    /// Follows the plan in force: listeners that it has no more are given up, and what options of
+    /// the others can be changed while they listen is. Returns what can't.
+    pub fn follow(&mut self, plan: &Plan) -> Vec<String> {
+        let planned = plan.listeners.iter().map(|l| (l.listener_id, l));
+        let planned: HashMap<ListenerId, &Arc<Listener>> = planned.collect();
+        self.entries
+            .retain(|entry| planned.contains_key(&entry.listener_id));
+        self.drop_files();
+        let mut refused = Vec::new();
+        for entry in &mut self.entries {
+            let listener = planned[&entry.listener_id];
+            let (Options::Stream(before), Endpoint::Address(Address::Ip(_))) =
+                (&entry.key.options, &entry.key.endpoint)
+            else {
+                continue;
+            };
+            let after = options_of(plan, listener);
+            if *before == after {
+                continue;
+            }
+            match socket::renew_tcp(entry.socket.as_fd(), before, &after) {
+                Ok(()) => entry.key.options = Options::Stream(after),
+                Err(error) => {
+                    let text = format!(
+                        "listener {}/{} keeps its old options until a restart: {}",
+                        proxy_name(plan, listener),
+                        listener.endpoint,
+                        match &error.parameter {
+                            Some(parameter) => format!("'{parameter}' can't be changed"),
+                            None => error_text(&error.error),
+                        }
+                    );
+                    if !refused.contains(&text) {
+                        refused.push(text);
+                    }
+                }
+            }
+        }
+        refused
+    }
+
     fn bind_one(
         &mut self,
         plan: &Plan,
@@ -185,6 +321,11 @@ impl Registry {
             }
             Endpoint::Address(Address::Unix(path)) => {
                 let (mode, uid, gid) = (listener.unix_mode, listener.unix_uid, listener.unix_gid);
+                let own = key_of(listener, &options, 0).name();
+                if let Some(at) = adopted.iter().position(|(found, _)| *found == own) {
+                    add(self, 0, adopted.swap_remove(at).1);
+                    return Ok(());
+                }
                 let replacing = self.replacing;
                 let bound = socket::listen_unix(path, options.backlog, mode, uid, gid, replacing)
                     .map_err(|error| failed(error.into()))?;
@@ -209,7 +350,10 @@ impl Registry {
                     .entries
                     .iter()
                     .any(|entry| entry.key.endpoint == listener.endpoint);
-                let socket = if adopted_before {
+                let own = key_of(listener, &options, 0).name();
+                let socket = if let Some(at) = adopted.iter().position(|(found, _)| *found == own) {
+                    Ok(adopted.swap_remove(at).1)
+                } else if adopted_before {
                     Err(io::Error::from_raw_os_error(nix::libc::EADDRINUSE))
                 } else {
                     socket::adopt_listener(*number)
@@ -256,11 +400,15 @@ impl Registry {
         })
     }
 
-    /// Duplicates of the sockets that `shard` accepts from.
-    pub fn for_shard(&self, shard: ShardId) -> io::Result<Vec<ShardListener>> {
+    /// Duplicates of the sockets that `shard` accepts from, of those listeners that are `wanted`.
+    pub fn for_shard(
+        &self,
+        shard: ShardId,
+        wanted: impl Fn(ListenerId) -> bool,
+    ) -> io::Result<Vec<ShardListener>> {
         self.entries
             .iter()
-            .filter(|entry| entry.shards.has(shard))
+            .filter(|entry| entry.shards.has(shard) && wanted(entry.listener_id))
             .map(|entry| {
                 let socket = entry.socket.try_clone()?;
                 Ok(ShardListener {
@@ -357,10 +505,7 @@ fn key_of(listener: &Listener, options: &ListenOptions, index: u16) -> ListenerK
 }
 
 fn options_of(plan: &Plan, listener: &Listener) -> ListenOptions {
-    let front = plan
-        .proxies
-        .get(usize::from(listener.proxy_id.0))
-        .and_then(|p| p.front.as_ref());
+    let front = proxy_of(plan, listener).and_then(|p| p.front.as_ref());
     let keepalive = front.and_then(|front| front.keepalive);
     ListenOptions {
         backlog: if listener.backlog > 0 {
@@ -384,12 +529,16 @@ fn options_of(plan: &Plan, listener: &Listener) -> ListenOptions {
 }
 
 fn proxy_name<'a>(plan: &'a Plan, listener: &Listener) -> &'a str {
-    let proxy = plan.proxies.get(usize::from(listener.proxy_id.0));
-    proxy.map_or("?", |proxy| &proxy.name)
+    proxy_of(plan, listener).map_or("?", |proxy| &proxy.name)
+}
+
+fn proxy_of<'a>(plan: &'a Plan, listener: &Listener) -> Option<&'a Proxy> {
+    let mut proxies = plan.proxies.iter().map(|proxy| &**proxy);
+    proxies.find(|proxy| proxy.proxy_id == listener.proxy_id)
 }
 
 fn bind_error(plan: &Plan, listener: &Listener, refused: &ListenError) -> String {
-    let kind = match plan.proxies.get(usize::from(listener.proxy_id.0)) {
+    let kind = match proxy_of(plan, listener) {
         Some(proxy) if proxy.kind == ProxyKind::Listen => "proxy",
         Some(_) | None => "frontend",
     };

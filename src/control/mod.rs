@@ -1,9 +1,9 @@
 //! Everything slow: probes, logs, the runtime socket, rates. Its threads never hold a shard up.
 //!
-//! Three threads: `control` (runtime socket, changes, rates; the only writer of shared state that
-//! is not a counter), `probe` (checks and nothing else, so that nothing else can make a server look
-//! dead) and `log` (formats and ships; targets are non-blocking). The first two run tokio on a
-//! tokio-uring runtime. They know of `shard` only what it exports.
+//! Three threads: `control` (runtime socket, changes, reloads, rates; the only writer of shared
+//! state that is not a counter), `probe` (checks and nothing else, so that nothing else can make a
+//! server look dead) and `log` (formats and ships; targets are non-blocking). The first two run
+//! tokio on a tokio-uring runtime. They know of `shard` only what it exports.
 
 mod admin;
 mod agent;
@@ -24,14 +24,16 @@ mod passive;
 mod pressure;
 pub mod probe;
 mod ramp;
+pub mod reload;
 pub mod resolve;
 pub mod runtime_api;
 pub mod stats;
 mod steps;
 
+use arc_swap::ArcSwap;
 use std::io;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -53,6 +55,7 @@ use listeners::Registry;
 use log::Messages;
 use passive::{Passive, Told};
 use pressure::Pressure;
+use reload::{Origin, Reloader};
 use runtime_api::BoundSocket;
 use stats::Rates;
 
@@ -79,8 +82,8 @@ pub struct Facts {
 /// What the control threads share.
 #[derive(Debug)]
 pub struct Shared {
-    /// What they share with the shards.
-    pub world: Arc<World>,
+    /// What they share with the shards, as it is now.
+    world: ArcSwap<World>,
     /// Messages on their way to the log thread.
     pub messages: Messages,
     /// Facts of the start.
@@ -94,7 +97,7 @@ pub struct Shared {
     /// What operators and tracked servers say of each server, by `ServerId`.
     standings: Mutex<Vec<Standing>>,
     /// Who tracks each server, by `ServerId`.
-    followers: Followers,
+    followers: ArcSwap<Followers>,
     /// Servers that return in steps.
     ways: steps::Ways,
     /// What agents say.
@@ -103,6 +106,8 @@ pub struct Shared {
     batch: Batch,
     /// The first round of checks, which clients wait for.
     pub first_checks: FirstChecks,
+    /// Where reloads are asked for.
+    pub reload: reload::Gate,
     /// The listening sockets, once the runtime sockets are served.
     registry: OnceLock<Arc<Mutex<Registry>>>,
     /// Whether the process is draining or ending.
@@ -114,45 +119,60 @@ impl Shared {
     pub fn new(world: World, facts: Facts) -> Shared {
         let world = Arc::new(world);
         let (verdicts, standings, followers) = followers::at_start(&world);
+
         Shared {
             messages: Messages::new(Arc::clone(&world.log_queue)),
             rates: Rates::default(),
             returns: tokio::sync::Notify::new(),
             verdicts: Mutex::new(verdicts),
             standings: Mutex::new(standings),
-            followers,
+            followers: ArcSwap::from_pointee(followers),
             ways: steps::Ways::default(),
             agents: Agents::default(),
             batch: Batch::default(),
             first_checks: FirstChecks::new(probe::first_attempts(&world)),
-            world,
+            world: ArcSwap::new(world),
             facts,
+            reload: reload::Gate::new(),
             registry: OnceLock::new(),
             stopping: watch::Sender::new(false),
         }
     }
 
+    /// What the threads share, as it is now: a reload makes another one.
+    pub fn world(&self) -> Arc<World> {
+        self.world.load_full()
+    }
+
     /// Looks at, or changes, what is said of a server. Only the control thread changes it.
     fn verdicts_of<T>(&self, server: ServerId, f: impl FnOnce(&mut Verdicts) -> T) -> T {
-        let mut verdicts = self
-            .verdicts
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        f(&mut verdicts[server.0 as usize])
+        f(&mut self.verdicts_locked()[server.0 as usize])
+    }
+
+    /// Who tracks whom.
+    fn followers(&self) -> Arc<Followers> {
+        self.followers.load_full()
     }
 
     /// The same for what operators and tracked servers say.
     fn standing_of<T>(&self, server: ServerId, f: impl FnOnce(&mut Standing) -> T) -> T {
-        let mut standings = self
-            .standings
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        f(&mut standings[server.0 as usize])
+        f(&mut self.standings_locked()[server.0 as usize])
+    }
+
+    fn verdicts_locked(&self) -> MutexGuard<'_, Vec<Verdicts>> {
+        let poisoned = PoisonError::into_inner;
+        self.verdicts.lock().unwrap_or_else(poisoned)
+    }
+
+    fn standings_locked(&self) -> MutexGuard<'_, Vec<Standing>> {
+        let poisoned = PoisonError::into_inner;
+        self.standings.lock().unwrap_or_else(poisoned)
     }
 
     /// Whether another server takes its state from this one.
     fn is_followed(&self, server: ServerId) -> bool {
-        let followers = self.followers.get(server.0 as usize);
+        let followers = self.followers();
+        let followers = followers.get(server.0 as usize);
         followers.is_some_and(|followers| !followers.is_empty())
     }
 
@@ -178,7 +198,7 @@ impl Shared {
 }
 
 /// What the runtime API needs: its sockets, and the listening sockets that a successor may ask for.
-type Api = (Vec<BoundSocket>, Arc<Mutex<Registry>>);
+type Api = (Vec<BoundSocket>, Arc<Mutex<Registry>>, Origin);
 
 /// The control thread, before its runtime sockets are served.
 #[derive(Debug)]
@@ -189,9 +209,9 @@ pub struct Control {
 impl Control {
     /// Serves the runtime sockets from now on. `registry` holds the listening sockets that a
     /// successor may ask for.
-    pub fn serve(self, api: Vec<BoundSocket>, registry: &Arc<Mutex<Registry>>) {
+    pub fn serve(self, api: Vec<BoundSocket>, registry: &Arc<Mutex<Registry>>, origin: Origin) {
         // The control thread waits for it as long as the process runs.
-        let _ = self.api.send((api, Arc::clone(registry)));
+        let _ = self.api.send((api, Arc::clone(registry), origin));
     }
 }
 
@@ -200,11 +220,16 @@ impl Control {
 pub fn start(shared: &Arc<Shared>) -> io::Result<Control> {
     let (changes, findings) = tokio::sync::mpsc::channel(limits::CHANGES_MAX);
     let (api, api_comes) = tokio::sync::oneshot::channel();
-    let world = Arc::clone(&shared.world);
+    let world = shared.world();
     let (passive, from_traffic) = passive::connect(&world);
-    start_runtime("probe", move || probe::run(world, changes, from_traffic))?;
+    let (probes, renewals) = tokio::sync::mpsc::channel(1);
+    start_runtime("probe", move || {
+        probe::run(world, changes, from_traffic, renewals)
+    })?;
     let shared = Arc::clone(shared);
-    start_runtime("control", move || run(shared, api_comes, findings, passive))?;
+    start_runtime("control", move || {
+        run(shared, api_comes, findings, passive, probes)
+    })?;
     Ok(Control { api })
 }
 
@@ -214,15 +239,17 @@ async fn run(
     mut api_comes: tokio::sync::oneshot::Receiver<Api>,
     mut findings: tokio::sync::mpsc::Receiver<probe::Finding>,
     mut passive: Passive,
+    probes: tokio::sync::mpsc::Sender<probe::Renewal>,
 ) {
     tokio_uring::spawn(ramp::run(Arc::clone(&shared)));
     tokio_uring::spawn(steps::run(Arc::clone(&shared)));
     let mut second = tokio::time::interval(Duration::from_millis(SECOND_MS));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let told = Told::new(&shared.world);
+    let told = Told::new(&shared.world());
     let (mut probing, mut serving) = (true, false);
     let (mut found, mut of_traffic) = (Vec::new(), Vec::new());
     let mut pressure = Pressure::default();
+    let mut reloader = Reloader::new(&shared, probes);
     loop {
         tokio::select! {
             count = findings.recv_many(&mut found, limits::CHANGES_MAX), if probing => {
@@ -231,21 +258,32 @@ async fn run(
             }
             api = &mut api_comes, if !serving => {
                 serving = true;
-                if let Ok((api, registry)) = api {
+                if let Ok((api, registry, origin)) = api {
+                    reloader.serve(origin, &registry);
                     let _ = shared.registry.set(Arc::clone(&registry));
                     runtime_api::serve(&shared, api, &registry);
                     serve_pages(&shared, &registry);
                 }
             }
-            () = told.wait() => passive.hear(&shared),
+            () = told.wait() => {
+                passive.hear(&shared);
+                reloader.look(&shared, &mut passive);
+            }
+            event = reloader.next() => {
+                reloader.on(&shared, event);
+                // All of them may have been quicker.
+                reloader.look(&shared, &mut passive);
+            }
             () = passive.found(&mut of_traffic) => passive.probed(&shared, &mut of_traffic),
             _ = second.tick() => {
                 passive.hear(&shared);
-                shared.rates.tick(&shared.world, clock::now());
-                shared.world.destinations.iter().for_each(|to| to.tick(SECOND_MS));
+                reloader.look(&shared, &mut passive);
+                reloader.sweep(&shared);
+                shared.rates.tick(&shared.world(), clock::now());
+                shared.world().destinations.iter().for_each(|to| to.tick(SECOND_MS));
                 pressure.tick(&shared, clock::now());
                 // The wall clock may have been set since.
-                shared.world.unix_ms_at_zero.store(clock::unix_ms_at_zero(), Relaxed);
+                shared.world().unix_ms_at_zero.store(clock::unix_ms_at_zero(), Relaxed);
             }
         }
     }

@@ -7,13 +7,14 @@
 //! last server of a backend is no exception: its clients are refused rather than made to find out
 //! for themselves, and the probes come every second then.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-use super::probe::{FromTraffic, Order, ProbeResult};
+use super::probe::{self, FromTraffic, Order, ProbeResult};
 use super::{Shared, apply, batch, lines};
-use crate::base::ids::{ProxyId, ServerId};
+use crate::base::ids::ServerId;
 use crate::config::plan::{Observe, OnError};
 use crate::health::{Circuit, Outcome, Transition};
 use crate::lb::{Backend, Server};
@@ -21,11 +22,12 @@ use crate::limits;
 use crate::shard::{Observation, World};
 use crate::sys::{Awaited, clock};
 
+/// Probes that are ordered or found at a time: servers that are out, and more than there are.
+const ORDERS_MAX: usize = 1 << 16;
+
 /// A server whose traffic may say something.
 #[derive(Debug)]
 struct Watched {
-    proxy: ProxyId,
-    server_index: usize,
     circuit: Option<Circuit>,
     /// To its checks, if they are to hear of errors.
     errors: Option<Sender<()>>,
@@ -42,39 +44,18 @@ pub(super) struct Passive {
 
 /// The ends of both threads.
 pub(super) fn connect(world: &World) -> (Passive, FromTraffic) {
-    let mut from_traffic = Vec::new();
-    let mut watched: Vec<Option<Watched>> = Vec::new();
-    watched.resize_with(world.plan.servers_count as usize, || None);
-    for backend in world.backends.iter().flatten() {
-        for (server_index, server) in backend.servers.iter().enumerate() {
-            let plan = &server.plan.passive;
-            if plan.observe.is_none() && plan.breaker.is_none() {
-                continue;
-            }
-            let errors = plan.observe.is_some().then(|| {
-                let (sender, receiver) = channel(limits::ERROR_ACTIONS_MAX);
-                from_traffic.push((server.id, receiver));
-                sender
-            });
-            watched[server.id.0 as usize] = Some(Watched {
-                proxy: backend.proxy.proxy_id,
-                server_index,
-                circuit: plan.breaker.as_ref().map(Circuit::of),
-                errors,
-            });
-        }
-    }
-    // Each server has one probe at a time: neither way is ever full.
-    let most = watched.iter().flatten().count().max(1);
-    let (orders, ordered) = channel(most);
-    let (finder, found) = channel(most);
-    let passive = Passive {
-        watched,
+    // Each server has one probe at a time, and of those that come to be only as many more as one
+    // that is removed leaves behind: neither way is ever full.
+    let (orders, ordered) = channel(ORDERS_MAX);
+    let (finder, found) = channel(ORDERS_MAX);
+    let mut passive = Passive {
+        watched: Vec::new(),
         orders,
         found,
     };
+    let errors = passive.watch(world, |_, _| None);
     let from_traffic = FromTraffic {
-        errors: from_traffic.into_iter().collect(),
+        errors,
         orders: ordered,
         found: finder,
     };
@@ -82,6 +63,62 @@ pub(super) fn connect(world: &World) -> (Passive, FromTraffic) {
 }
 
 impl Passive {
+    /// Follows the servers of the next world: those that it has as they were go on to be counted.
+    /// What is returned is for the checks that begin.
+    pub(super) fn renew(
+        &mut self,
+        before: &World,
+        world: &World,
+    ) -> HashMap<ServerId, Receiver<()>> {
+        let mut watched = std::mem::take(&mut self.watched);
+        self.watch(world, |server, errors| {
+            let (_, old) = before.server_of(server.id)?;
+            let mut kept = watched.get_mut(server.id.0 as usize)?.take()?;
+            let plans = (&old.plan.passive, &server.plan.passive);
+            if !old.is_same(server) || plans.0.breaker != plans.1.breaker {
+                kept.circuit = None;
+            }
+            *errors = probe::check_goes_on(old, server);
+            Some(kept)
+        })
+    }
+
+    /// Watches the servers of a world. `kept` gives what there is of one, and says whether its
+    /// checks have the other end for its errors already.
+    fn watch(
+        &mut self,
+        world: &World,
+        mut kept: impl FnMut(&Server, &mut bool) -> Option<Watched>,
+    ) -> HashMap<ServerId, Receiver<()>> {
+        let mut receivers = HashMap::new();
+        self.watched.clear();
+        let count = world.plan.servers_count as usize;
+        self.watched.resize_with(count, || None);
+        for server in world.backends.iter().flatten().flat_map(|b| &b.servers) {
+            let plan = &server.plan.passive;
+            if plan.observe.is_none() && plan.breaker.is_none() {
+                continue;
+            }
+            let mut has_receiver = false;
+            let before = kept(server, &mut has_receiver);
+            let (circuit, errors) = match before {
+                Some(before) => (before.circuit, before.errors),
+                None => (None, None),
+            };
+            let errors = match errors.filter(|_| has_receiver) {
+                Some(errors) => Some(errors),
+                None => plan.observe.is_some().then(|| {
+                    let (sender, receiver) = channel(limits::ERROR_ACTIONS_MAX);
+                    receivers.insert(server.id, receiver);
+                    sender
+                }),
+            };
+            let circuit = circuit.or_else(|| plan.breaker.as_ref().map(Circuit::of));
+            self.watched[server.id.0 as usize] = Some(Watched { circuit, errors });
+        }
+        receivers
+    }
+
     /// Waits for what probes find; never returns if there are none.
     pub(super) async fn found(&mut self, results: &mut Vec<ProbeResult>) {
         if self.found.recv_many(results, limits::CHANGES_MAX).await == 0 {
@@ -95,7 +132,7 @@ impl Passive {
     }
 
     fn hear_all(&mut self, shared: &Shared) {
-        let port = &shared.world.control;
+        let port = &shared.world().control;
         port.listen();
         // Whatever is told from now on wakes this thread again: what the port holds is enough.
         for _ in 0..limits::OBSERVATIONS_MAX {
@@ -174,7 +211,6 @@ impl Passive {
         };
         let sent = self.orders.try_send(Order {
             backend: Arc::clone(backend),
-            server_index: watched.server_index,
             server: Arc::clone(server),
             due,
         });
@@ -191,13 +227,7 @@ impl Passive {
     }
 
     fn probed_one(&mut self, shared: &Shared, result: &ProbeResult) {
-        let Some(backend) = shared.world.backend(result.proxy).map(Arc::clone) else {
-            return;
-        };
-        let Some(server) = backend.servers.get(result.server_index) else {
-            return;
-        };
-        let Some((watched, ..)) = self.at(shared, server.id) else {
+        let Some((watched, backend, server)) = self.at(shared, result.server) else {
             return;
         };
         let outcome = match result.status {
@@ -209,7 +239,7 @@ impl Passive {
         let closes = |circuit: &mut Circuit| circuit.probed(outcome, now);
         let closed = watched.circuit.as_mut().and_then(closes);
         note(
-            server,
+            &server,
             result.status,
             &result.description,
             result.duration_ms,
@@ -221,9 +251,9 @@ impl Passive {
             (None, None) => None,
         };
         if let Some(says) = says {
-            apply::traffic(shared, &backend, server, says, &lines::reason(result));
+            apply::traffic(shared, &backend, &server, says, &lines::reason(result));
         }
-        self.order_probe(&backend, server);
+        self.order_probe(&backend, &server);
     }
 
     fn at(
@@ -232,9 +262,9 @@ impl Passive {
         server: ServerId,
     ) -> Option<(&mut Watched, Arc<Backend>, Arc<Server>)> {
         let watched = self.watched.get_mut(server.0 as usize)?.as_mut()?;
-        let backend = Arc::clone(shared.world.backend(watched.proxy)?);
-        let server = Arc::clone(backend.servers.get(watched.server_index)?);
-        Some((watched, backend, server))
+        let world = shared.world();
+        let (backend, server) = world.server_of(server)?;
+        Some((watched, Arc::clone(backend), Arc::clone(server)))
     }
 }
 

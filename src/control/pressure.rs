@@ -21,7 +21,7 @@ pub(super) struct Pressure {
 impl Pressure {
     /// Looks at the counters; called once a second.
     pub(super) fn tick(&mut self, shared: &Shared, now: Moment) {
-        let world = &shared.world;
+        let world = &shared.world();
         let each = world.ports.iter().map(|port| &port.gauges.memory_refusals);
         let refusals: u64 = each.map(|gauge| gauge.load(Relaxed)).sum();
         let rests = self.said_at.is_some_and(|at| now.ms_since(at) < PAUSE_MS);

@@ -9,28 +9,25 @@ use std::time::Duration;
 use super::Shared;
 use super::apply::{report_arrival, send_grants};
 use crate::base::time::Moment;
-use crate::lb::{self, Admin, Backend, Server};
+use crate::lb::{self, Admin, Server};
 use crate::sys::clock;
 
 /// Takes servers through their slow start until the process ends.
 pub(super) async fn run(shared: Arc<Shared>) {
-    let all = shared.world.backends.iter().flatten();
-    let slow: Vec<_> = all.filter(|b| b.has_slow_start()).cloned().collect();
-    if slow.is_empty() {
-        return;
-    }
     loop {
         shared.returns.notified().await;
-        while step(&shared, &slow, clock::now()) {
+        while step(&shared, clock::now()) {
             tokio::time::sleep(Duration::from_millis(lb::TICK_MS)).await;
         }
     }
 }
 
 /// Takes all of them as far as they are; false when none is on its way any more.
-fn step(shared: &Shared, backends: &[Arc<Backend>], now: Moment) -> bool {
+fn step(shared: &Shared, now: Moment) -> bool {
     let mut goes_on = false;
-    for backend in backends {
+    let world = shared.world();
+    let backends = world.backends.iter().flatten();
+    for backend in backends.filter(|backend| backend.has_slow_start()) {
         let ramped = backend.ramp(now);
         goes_on |= ramped.goes_on;
         let granted = |server: &Arc<Server>| {

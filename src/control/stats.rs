@@ -100,6 +100,18 @@ impl Rates {
         }
     }
 
+    /// Forgets what a world doesn't have.
+    pub fn keep(&self, world: &World) {
+        let mut table = self.table();
+        table.rates.retain(|subject, _| match subject {
+            Subject::Process => true,
+            Subject::Frontend(id) => world.frontend(*id).is_some(),
+            Subject::Backend(id) => world.backend(*id).is_some(),
+            Subject::Server(id) => world.server_of(*id).is_some(),
+        });
+        table.peaks.retain(|id, _| world.backend(*id).is_some());
+    }
+
     /// The rate of a subject.
     pub fn of(&self, subject: Subject) -> Rate {
         self.table()

@@ -207,7 +207,8 @@ fn step(shared: &Shared, now: Moment) {
         due.map(|(name, _)| name.clone()).collect()
     };
     for name in due {
-        let mut backends = shared.world.backends.iter().flatten();
+        let world = shared.world();
+        let mut backends = world.backends.iter().flatten();
         let backend = backends.find(|backend| backend.proxy.name == name.0);
         let found = backend.and_then(|backend| {
             let mut servers = backend.servers.iter();

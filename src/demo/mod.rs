@@ -223,7 +223,8 @@ impl Show {
         socket: &Path,
     ) -> io::Result<Show> {
         let backend = |name: &str| {
-            let backends = handle.shared.world.backends.iter().flatten();
+            let world = handle.shared.world();
+            let backends = world.backends.iter().flatten();
             let mut named = backends.filter(|backend| *backend.proxy.name == *name);
             let found = named.next().map(Arc::clone);
             found.ok_or_else(|| io::Error::other(format!("no backend {name}")))

@@ -9,7 +9,8 @@
 //! release hands its unit to the one that has waited longest without giving it back in between, so
 //! nobody can overtake. The queue says why no waiting session is forgotten.
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -25,7 +26,7 @@ use super::table::{Entry, Phase, Table};
 use super::timings::Timings;
 use crate::base::ids::{ServerId, SessionKey, ShardId};
 use crate::base::time::Moment;
-use crate::config::plan::{Balance, HashKey, HashKind, Proxy};
+use crate::config::plan::{self, Balance, HashKey, HashKind, Proxy};
 
 /// What a pick depends on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,36 +101,55 @@ pub struct Grant {
     pub server: Arc<Server>,
 }
 
-/// A backend's live state.
+/// A backend as one configuration has it. What outlasts a reload is its [`Lasting`] part, and with
+/// it the table that is published: whoever still holds a backend of an earlier configuration picks
+/// by the present one, waits in the same queue and gives back to the same counts.
 #[derive(Debug)]
 pub struct Backend {
     /// What the config says of it.
     pub proxy: Arc<Proxy>,
-    /// Its servers, in the order of the config.
+    /// Its servers, in the order of the config; behind them those that the config has no more, as
+    /// long as they have connections.
     pub servers: Vec<Arc<Server>>,
+    /// The configuration has it no more: it is there until its last session has ended.
+    pub is_removed: bool,
+    pub(super) policy: Arc<Policy>,
+    /// Whether its sessions count in the occupancy: a server's limit depends on it.
+    counts_sessions: bool,
+    /// Sessions at which its servers reach their `maxconn`.
+    fullconn: u32,
+    /// Its servers by what connection IDs name them.
+    server_ids: Option<ServerIds>,
+    pub(super) lasting: Arc<Lasting>,
+}
+
+/// How servers are chosen, as one configuration has it.
+#[derive(Debug)]
+pub(super) struct Policy {
     pub(super) balance: Balance,
     pub(super) seeds: Seeds,
     builder: Builder,
+    /// What a server may have of all connections, where a hash is bounded.
+    pub(super) bound: Option<Bound>,
+}
+
+/// What of a backend outlasts a reload.
+#[derive(Debug)]
+pub(super) struct Lasting {
     table: ArcSwap<Table>,
     published: Mutex<Published>,
     /// Turns, by set.
     pub(super) cursors: [Cursors; Set::COUNT],
-    /// What a server may have of all connections, where a hash is bounded.
-    pub(super) bound: Option<Bound>,
     /// How late it is, as far as connect times tell.
     pub(super) latency_clock: LatencyClock,
-    /// How full it is, where a server's limit depends on it.
-    occupancy: Option<Arc<Occupancy>>,
-    /// Sessions at which its servers reach their `maxconn`.
-    fullconn: u32,
+    /// How full it is.
+    occupancy: Arc<Occupancy>,
     pub(super) queue: Queue,
     availability: Mutex<Availability>,
-    /// Its servers by what connection IDs name them.
-    server_ids: Option<ServerIds>,
 }
 
 /// What a backend's choices begin from.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seeds {
     /// Of hashes: the plan's, which is public and the same in every process.
     pub hash: u64,
@@ -161,47 +181,137 @@ struct Published {
 
 impl Backend {
     /// The live state of a planned backend; `fullconn` is the effective number of sessions that
-    /// fill it. Its first table is published. A proxy without a connecting side has no servers and
-    /// refuses every pick.
-    pub fn new(proxy: Arc<Proxy>, shards: usize, seeds: Seeds, fullconn: u32) -> Backend {
+    /// fill it, `begun` how often its servers' checks count as begun. Its first table is
+    /// published. A proxy without a connecting side has no servers and refuses every pick.
+    pub fn new(
+        proxy: Arc<Proxy>,
+        shards: usize,
+        seeds: Seeds,
+        fullconn: u32,
+        begun: u32,
+    ) -> Backend {
         let plans = proxy.back.as_ref().map_or(&[][..], |back| &back.servers);
-        let ramps = plans.iter().any(|plan| plan.minconn > 0);
-        let occupancy = ramps.then(|| Arc::new(Occupancy::new(fullconn)));
-        let server = |(plan, timings)| {
-            Arc::new(Server::new(
-                Arc::clone(plan),
-                Arc::clone(&proxy.name),
-                shards,
-                occupancy.clone(),
-                timings,
-            ))
+        let occupancy = Arc::new(Occupancy::new(fullconn));
+        let server = |(plan, timings): (&Arc<plan::Server>, Arc<Timings>)| {
+            let (plan, name) = (Arc::clone(plan), Arc::clone(&proxy.name));
+            Arc::new(Server::new(plan, name, shards, &occupancy, begun, timings))
         };
         let timings = Timings::for_servers(plans.len(), shards);
         let servers: Vec<_> = plans.iter().zip(timings).map(server).collect();
-        let back = proxy.back.as_ref();
-        let balance = back.map_or(Balance::RoundRobin, |back| back.balance);
-        let builder = Builder::new(back, seeds.hash);
-        let phases = Default::default();
+        let balance = balance_of(&proxy);
+        let bound = bound_percent(balance).and_then(Bound::new);
+        let policy = Arc::new(Policy::new(&proxy, seeds, bound));
         let cursors = Default::default();
-        let backend = Backend {
-            balance,
-            seeds,
-            table: ArcSwap::from_pointee(builder.build(&[], &phases, &cursors)),
-            builder,
+        let table = policy.table(&[], &Default::default(), &cursors);
+        let lasting = Lasting {
+            table: ArcSwap::from_pointee(table),
             published: Mutex::default(),
             cursors,
-            bound: bound_of(balance),
             latency_clock: LatencyClock::default(),
             occupancy,
-            fullconn,
             queue: Queue::default(),
             availability: Mutex::default(),
-            server_ids: back.and_then(ServerIds::new),
-            servers,
-            proxy,
         };
+        let backend = Backend::over(proxy, servers, policy, fullconn, Arc::new(lasting));
         backend.begin();
         backend
+    }
+
+    fn over(
+        proxy: Arc<Proxy>,
+        servers: Vec<Arc<Server>>,
+        policy: Arc<Policy>,
+        fullconn: u32,
+        lasting: Arc<Lasting>,
+    ) -> Backend {
+        let back = proxy.back.as_ref();
+        Backend {
+            is_removed: false,
+            policy,
+            counts_sessions: servers.iter().any(|server| server.plan.minconn > 0),
+            fullconn,
+            server_ids: back.and_then(ServerIds::new),
+            lasting,
+            servers,
+            proxy,
+        }
+    }
+
+    /// The same backend as a later configuration has it; its table is that of before until it is
+    /// published. Servers stay what they were where nothing changes for them. One that is not
+    /// planned any more is removed: it is behind the others while it has connections. New servers'
+    /// checks count as `begun` so often.
+    pub fn next(
+        &self,
+        proxy: Arc<Proxy>,
+        shards: usize,
+        seeds: Seeds,
+        fullconn: u32,
+        begun: u32,
+    ) -> Backend {
+        let plans = proxy.back.as_ref().map_or(&[][..], |back| &back.servers);
+        let known = self.servers.iter().map(|server| (server.id, server));
+        let known: HashMap<ServerId, &Arc<Server>> = known.collect();
+        let occupancy = &self.lasting.occupancy;
+        occupancy.set_fullconn(fullconn);
+        let server = |plan: &Arc<plan::Server>| match known.get(&plan.server_id) {
+            Some(server) if server.plan.is_same(plan) && !server.is_removed() => Arc::clone(server),
+            Some(server) => Arc::new(server.next(Arc::clone(plan))),
+            None => {
+                let (plan, name) = (Arc::clone(plan), Arc::clone(&proxy.name));
+                let timings = Timings::for_server(shards);
+                Arc::new(Server::new(plan, name, shards, occupancy, begun, timings))
+            }
+        };
+        let mut servers: Vec<_> = plans.iter().map(server).collect();
+        let kept: HashSet<ServerId> = plans.iter().map(|plan| plan.server_id).collect();
+        let gone = self.servers.iter();
+        let gone = gone.filter(|server| !kept.contains(&server.id));
+        servers.extend(gone.filter_map(removed));
+        let connections = servers.iter().map(|server| server.active());
+        let connections = connections.fold(0, u32::saturating_add);
+        let before = self.policy.bound.as_ref();
+        let bound = bound_percent(balance_of(&proxy))
+            .and_then(|percent| Bound::next(percent, before, connections));
+        let policy = Arc::new(Policy::new(&proxy, seeds, bound));
+        let lasting = Arc::clone(&self.lasting);
+        Backend::over(proxy, servers, policy, fullconn, lasting)
+    }
+
+    /// The same backend, of which the configuration knows nothing any more. Its sessions go on and
+    /// those that wait are served; nothing is checked.
+    #[must_use]
+    pub fn removed(&self) -> Backend {
+        let mut proxy = (*self.proxy).clone();
+        if let Some(back) = &mut proxy.back {
+            for server in &mut back.servers {
+                *server = Arc::new(unwatched(server));
+            }
+        }
+        let next = self.next(Arc::new(proxy), 0, self.policy.seeds, self.fullconn, 0);
+        Backend {
+            is_removed: true,
+            ..next
+        }
+    }
+
+    /// Whether it is as planned, and its servers too.
+    pub fn is_planned(&self, proxy: &Proxy, seeds: Seeds, fullconn: u32) -> bool {
+        let same = (seeds, fullconn) == (self.policy.seeds, self.fullconn);
+        let mut gone = self.servers.iter().filter(|server| server.is_removed());
+        same && !self.is_removed
+            && self.proxy.is_same(proxy)
+            && gone.all(|server| server.active() > 0)
+    }
+
+    /// What its choices begin from.
+    pub fn seeds(&self) -> Seeds {
+        self.policy.seeds
+    }
+
+    /// Whether nothing of it is left: no session, none that waits, no connection.
+    pub fn is_idle(&self) -> bool {
+        self.queued() == 0 && self.servers.iter().all(|server| server.active() == 0)
     }
 
     /// Publishes the first table: again where servers were given their states before anybody came.
@@ -214,43 +324,43 @@ impl Backend {
 
     /// A session came: called once before its first `pick`.
     pub fn enter(&self) {
-        if let Some(occupancy) = &self.occupancy {
-            occupancy.enter();
+        if self.counts_sessions {
+            self.lasting.occupancy.enter();
         }
     }
 
     /// A session that came has ended: called once, before the last `release`, so that this finds
     /// the limits of those that stay.
     pub fn leave(&self) {
-        if let Some(occupancy) = &self.occupancy {
-            occupancy.leave();
+        if self.counts_sessions {
+            self.lasting.occupancy.leave();
         }
     }
 
     /// Chooses a server and takes its count: the one that the datagram names (`quic-lb`), else one
     /// by the algorithm.
     pub fn pick(&self, request: PickRequest<'_>) -> Pick {
+        let table = self.table();
         if let Some(server) = request.datagram.and_then(|d| self.server_of_datagram(d))
             && request.avoid != Some(server.id)
         {
             return if server.take() {
-                Pick::Server(self.taken(server))
+                Pick::Server(taken(&table, server))
             } else {
                 // No other server knows the connection.
                 self.wait(Some(server.id))
             };
         }
-        let table = self.table.load();
         if table.entries.is_empty() {
             return Pick::Refuse;
         }
-        if self.queue.len() > 0
+        if self.queue().len() > 0
             && let Some(only) = self.behind_others(&table, request)
         {
             return self.wait(only);
         }
         match self.choose(&table, request) {
-            Ok(index) => Pick::Server(self.taken(&table.entries[index].server)),
+            Ok(index) => Pick::Server(taken(&table, &table.entries[index].server)),
             Err(only) => self.wait(only),
         }
     }
@@ -268,8 +378,8 @@ impl Backend {
     #[must_use]
     pub fn take(&self, server: &Arc<Server>) -> bool {
         let has_room = server.take();
-        if has_room {
-            self.taken(server);
+        if has_room && let Some(bound) = &self.table().policy.bound {
+            bound.took();
         }
         has_room
     }
@@ -278,8 +388,8 @@ impl Backend {
     /// outcome is for passive health, which nothing here depends on.
     #[must_use]
     pub fn release(&self, server: &Arc<Server>, _outcome: Outcome) -> Option<Grant> {
-        if self.queue.len() > 0 && server.may_hand_on() {
-            let mut queue = self.queue.lock();
+        if self.queue().len() > 0 && server.may_hand_on() {
+            let mut queue = self.queue().lock();
             // The unit stays taken on its way to the next session: no pick can get it in between.
             if queue.waits_for(server.id)
                 && server.spend_allowance()
@@ -287,19 +397,19 @@ impl Backend {
             {
                 return Some(Grant {
                     waiter,
-                    server: Arc::clone(server),
+                    server: present(&self.table(), server),
                 });
             }
         }
-        if let Some(bound) = &self.bound {
+        if let Some(bound) = &self.table().policy.bound {
             bound.gives();
         }
         server.give();
-        if self.queue.len() == 0 {
+        if self.queue().len() == 0 {
             return None;
         }
         // A session may have entered after the first look, and found the unit still taken.
-        self.serve(&mut self.queue.lock(), server)
+        self.serve(&mut self.queue().lock(), server)
     }
 
     /// Puts a session into the queue. A server may have been released since its `pick`: then it is
@@ -308,9 +418,9 @@ impl Backend {
     /// itself is queued unless this is the same.
     #[must_use]
     pub fn enqueue(&self, waiter: Waiter) -> Option<Grant> {
-        let mut queue = self.queue.lock();
+        let mut queue = self.queue().lock();
         // Loaded under the lock: a table published later finds the session in the queue.
-        let table = self.table.load();
+        let table = self.table();
         let only = waiter.only.filter(|id| table.index_of(*id).is_some());
         let first = !only.map_or(queue.has_any(), |id| queue.waits_for(id));
         let bound_before = queue.has_bound();
@@ -318,7 +428,7 @@ impl Backend {
         if !first {
             // What becomes free is for those before: whoever releases it finds them. Room that
             // comes by a higher limit has no one else to find it.
-            let raised = self.occupancy.is_some();
+            let raised = self.counts_sessions;
             return raised.then(|| self.serve_one(&mut queue, &table)).flatten();
         }
         let index = match only {
@@ -334,36 +444,36 @@ impl Backend {
         queue.remove(waiter);
         Some(Grant {
             waiter,
-            server: self.taken(&table.entries[index].server),
+            server: taken(&table, &table.entries[index].server),
         })
     }
 
     /// Takes a session out of the queue (timeout, abort); false if it had been granted meanwhile.
     pub fn dequeue(&self, waiter: Waiter) -> bool {
-        self.queue.lock().remove(waiter)
+        self.queue().lock().remove(waiter)
     }
 
     /// Sessions in the queue now.
     pub fn queued(&self) -> usize {
-        self.queue.len()
+        self.queue().len()
     }
 
     /// Most sessions that ever were in the queue at once (`qmax`).
     pub fn queued_peak(&self) -> usize {
-        self.queue.peak()
+        self.queue().peak()
     }
 
     /// Has the most sessions that ever waited begin anew, with those that wait.
     pub fn clear_queued_peak(&self) {
-        self.queue.clear_peak();
+        self.queue().clear_peak();
     }
 
     /// Sessions in the queue that wait for this server alone (`qcur` of the server).
     pub fn queued_for(&self, server: ServerId) -> usize {
-        if self.queue.len() == 0 {
+        if self.queue().len() == 0 {
             0
         } else {
-            self.queue.lock().bound_to(server)
+            self.queue().lock().bound_to(server)
         }
     }
 
@@ -374,24 +484,24 @@ impl Backend {
     #[must_use]
     pub fn publish(&self) -> Vec<Grant> {
         let mut published = self
+            .lasting
             .published
             .lock()
             .expect("nothing panics while it publishes");
-        let table = Arc::new(
-            self.builder
-                .build(&self.servers, &published.phases, &self.cursors),
-        );
+        let cursors = &self.lasting.cursors;
+        let table = self.policy.table(&self.servers, &published.phases, cursors);
+        let table = Arc::new(table);
         if let Some(phase) = table.phase() {
             published.phases[table.set as usize] = Some(phase);
         }
-        let before = self.table.swap(Arc::clone(&table));
+        let before = self.lasting.table.swap(Arc::clone(&table));
         let retired = &mut published.retired;
         retired.push(before);
         retired.retain(|table| Arc::strong_count(table) > 1);
-        if self.queue.len() == 0 || table.entries.is_empty() {
+        if self.queue().len() == 0 || table.entries.is_empty() {
             return Vec::new();
         }
-        let mut queue = self.queue.lock();
+        let mut queue = self.queue().lock();
         queue.unbind(|id| table.index_of(id).is_some());
         self.serve_all(&mut queue, &table)
     }
@@ -399,18 +509,18 @@ impl Backend {
     /// Gives all the room there is to waiting sessions, where no more than limits and allowances
     /// has changed since the table was published. Only the control thread calls it.
     pub(super) fn serve_waiting(&self) -> Vec<Grant> {
-        let table = self.table.load();
-        if self.queue.len() == 0 || table.entries.is_empty() {
+        let table = self.table();
+        if self.queue().len() == 0 || table.entries.is_empty() {
             return Vec::new();
         }
-        self.serve_all(&mut self.queue.lock(), &table)
+        self.serve_all(&mut self.queue().lock(), &table)
     }
 
     /// Whether the published table has other weights than the servers.
     pub(super) fn weights_have_changed(&self) -> bool {
-        let table = self.table.load();
+        let table = self.table();
         let mut entries = table.entries.iter();
-        entries.any(|entry| entry.share != Entry::new(&entry.server, self.balance).share)
+        entries.any(|entry| entry.share != Entry::new(&entry.server, self.policy.balance).share)
     }
 
     /// Notes whether any server is usable now, at this Unix time in seconds. Only the control
@@ -437,7 +547,7 @@ impl Backend {
 
     /// Whether its weights are those of the file, whatever is set while it runs, 0 aside.
     pub fn is_static(&self) -> bool {
-        self.balance.is_static()
+        self.policy.balance.is_static()
     }
 
     /// Whether it has servers, and since when.
@@ -446,14 +556,15 @@ impl Backend {
     }
 
     fn availability_locked(&self) -> std::sync::MutexGuard<'_, Availability> {
-        self.availability
+        self.lasting
+            .availability
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// The word for the algorithm in statistics (`algo`).
     pub fn algorithm(&self) -> &'static str {
-        match self.balance {
+        match self.policy.balance {
             Balance::RoundRobin => "roundrobin",
             Balance::StaticRr => "static-rr",
             Balance::LeastConn => "leastconn",
@@ -487,18 +598,18 @@ impl Backend {
 
     /// Sum of the weights of those in use (`weight` of the backend).
     pub fn usable_weight(&self) -> u32 {
-        self.table.load().weight()
+        self.table().weight()
     }
 
     /// The same, slow starts aside (`uweight` of the backend).
     pub fn usable_user_weight(&self) -> u32 {
-        self.table.load().user_weight()
+        self.table().user_weight()
     }
 
     /// A session was connected to a server, in so many microseconds.
     pub fn note_connect(&self, server: &Server, us: u64, now: Moment) {
-        if self.balance == Balance::PeakEwma {
-            self.latency_clock.note(server, us, now);
+        if self.policy.balance == Balance::PeakEwma {
+            self.lasting.latency_clock.note(server, us, now);
         }
     }
 
@@ -510,7 +621,7 @@ impl Backend {
     }
 
     fn wait(&self, only: Option<ServerId>) -> Pick {
-        if self.queue.len() >= QUEUE_MAX {
+        if self.queue().len() >= QUEUE_MAX {
             Pick::Refuse
         } else {
             Pick::Wait { only }
@@ -524,9 +635,10 @@ impl Backend {
             return None;
         }
         let waiter = queue.pop_for(server.id)?;
+        let table = self.table();
         Some(Grant {
             waiter,
-            server: self.taken(server),
+            server: taken(&table, &present(&table, server)),
         })
     }
 
@@ -568,23 +680,85 @@ impl Backend {
         let waiter = queue.pop_any().expect("a session waits for any server");
         Some(Grant {
             waiter,
-            server: self.taken(&table.entries[index].server),
+            server: taken(table, &table.entries[index].server),
         })
     }
 
-    /// A server of which a connection has just been taken.
-    fn taken(&self, server: &Arc<Server>) -> Arc<Server> {
-        if let Some(bound) = &self.bound {
-            bound.took();
-        }
-        Arc::clone(server)
+    /// The table in force.
+    fn table(&self) -> Guard<Arc<Table>> {
+        self.lasting.table.load()
+    }
+
+    pub(super) fn queue(&self) -> &Queue {
+        &self.lasting.queue
     }
 }
 
+impl Policy {
+    fn new(proxy: &Proxy, seeds: Seeds, bound: Option<Bound>) -> Policy {
+        Policy {
+            balance: balance_of(proxy),
+            seeds,
+            builder: Builder::new(proxy.back.as_ref(), seeds.hash),
+            bound,
+        }
+    }
+
+    fn table(
+        self: &Arc<Policy>,
+        servers: &[Arc<Server>],
+        phases: &[Option<Phase>; Set::COUNT],
+        cursors: &[Cursors; Set::COUNT],
+    ) -> Table {
+        self.builder.build(self, servers, phases, cursors)
+    }
+}
+
+/// A server of which a connection has just been taken.
+fn taken(table: &Table, server: &Arc<Server>) -> Arc<Server> {
+    if let Some(bound) = &table.policy.bound {
+        bound.took();
+    }
+    Arc::clone(server)
+}
+
+/// A server as the configuration in force has it: a session may hold an earlier one.
+fn present(table: &Table, server: &Arc<Server>) -> Arc<Server> {
+    let superseded = server.is_superseded();
+    let index = superseded.then(|| table.index_of(server.id)).flatten();
+    let server = index.map_or(server, |index| &table.entries[index].server);
+    Arc::clone(server)
+}
+
+/// A server that is not planned any more, while it has connections.
+fn removed(server: &Arc<Server>) -> Option<Arc<Server>> {
+    if server.is_removed() {
+        return (server.active() > 0).then(|| Arc::clone(server));
+    }
+    let next = server.next(Arc::new(unwatched(&server.plan)));
+    next.remove();
+    Some(Arc::new(next))
+}
+
+/// A server about which nobody asks any more.
+fn unwatched(plan: &plan::Server) -> plan::Server {
+    plan::Server {
+        check: None,
+        watch: plan::Watch::default(),
+        passive: plan::Passive::default(),
+        ..plan.clone()
+    }
+}
+
+fn balance_of(proxy: &Proxy) -> Balance {
+    let back = proxy.back.as_ref();
+    back.map_or(Balance::RoundRobin, |back| back.balance)
+}
+
 /// The map has no places to go on to, and HAProxy bounds none of its servers.
-fn bound_of(balance: Balance) -> Option<Bound> {
+fn bound_percent(balance: Balance) -> Option<u32> {
     match balance {
-        Balance::Hash(hash) if hash.method.kind != HashKind::MapBased => Bound::new(hash.factor),
+        Balance::Hash(hash) if hash.method.kind != HashKind::MapBased => Some(hash.factor),
         _ => None,
     }
 }

@@ -7,6 +7,7 @@
 //! and a retry takes a server above its bound before it takes the one that failed.
 
 use crossbeam::utils::CachePadded;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use super::table::{Entry, Table};
@@ -16,8 +17,10 @@ use super::table::{Entry, Table};
 pub(super) struct Bound {
     percent: u32,
     /// Connections of the backend. One is noted after it was taken and forgotten before it is
-    /// given back, so that no moment shows more than there are.
-    total: CachePadded<AtomicU32>,
+    /// given back, so that no moment shows more than there are. Where the bound comes while there
+    /// are connections, those that come or go in that moment may be missed: it is off by so many
+    /// until there is none.
+    total: Arc<CachePadded<AtomicU32>>,
 }
 
 impl Bound {
@@ -25,8 +28,19 @@ impl Bound {
     pub(super) fn new(percent: u32) -> Option<Bound> {
         (percent > 0).then(|| Bound {
             percent,
-            total: CachePadded::default(),
+            total: Arc::default(),
         })
+    }
+
+    /// The bound of this factor from now on, where the one of `before` was in force, if there was
+    /// one, and servers have so many connections.
+    pub(super) fn next(percent: u32, before: Option<&Bound>, connections: u32) -> Option<Bound> {
+        let mut next = Bound::new(percent)?;
+        match before {
+            Some(before) => next.total = Arc::clone(&before.total),
+            None => next.total.store(connections, SeqCst),
+        }
+        Some(next)
     }
 
     /// A connection was taken.
@@ -36,7 +50,8 @@ impl Bound {
 
     /// A connection is about to be given back.
     pub(super) fn gives(&self) {
-        self.total.fetch_sub(1, SeqCst);
+        let less = |total: u32| total.checked_sub(1);
+        let _ = self.total.fetch_update(SeqCst, SeqCst, less);
     }
 
     /// Most connections that a server may have once it has the next one.

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::backend::Policy;
 use super::maglev::{Maglev, Slots};
 use super::ring::{Ring, RingPlan};
 use super::sequence::Sequence;
@@ -58,6 +59,7 @@ impl Builder {
     /// The table of the servers that may be chosen now; each set goes on at its phase.
     pub(super) fn build(
         &self,
+        policy: &Arc<Policy>,
         servers: &[Arc<Server>],
         phases: &[Option<Phase>; Set::COUNT],
         cursors: &[Cursors; Set::COUNT],
@@ -76,7 +78,8 @@ impl Builder {
         };
         let places = self.places(&entries);
         let cursor = cursors[set as usize].first.load(Relaxed);
-        Table::new(set, entries, sequence, places, phases[set as usize], cursor)
+        let before = phases[set as usize];
+        Table::new(policy, set, entries, sequence, places, before, cursor)
     }
 
     fn kind(&self) -> Option<HashKind> {

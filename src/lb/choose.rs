@@ -1,6 +1,6 @@
 //! By which algorithm a backend chooses, and whom a new session has to wait behind.
 
-use super::backend::{Backend, PickRequest};
+use super::backend::{Backend, PickRequest, Policy};
 use super::server::Server;
 use super::table::Table;
 use super::{first, hashed, key, leastconn, peak_ewma, random, roundrobin};
@@ -16,26 +16,26 @@ impl Backend {
         request: PickRequest<'_>,
     ) -> Result<usize, Option<ServerId>> {
         let avoid = request.avoid;
-        let cursors = &self.cursors[table.set as usize];
+        let policy = &table.policy;
+        let draws_seed = policy.seeds.draws;
+        let cursors = &self.lasting.cursors[table.set as usize];
         let cursor = if avoid.is_none() {
             &cursors.first
         } else {
             &cursors.retry
         };
-        let index = match self.balance {
+        let index = match policy.balance {
             Balance::RoundRobin | Balance::StaticRr => roundrobin::choose(table, cursor, avoid),
-            Balance::LeastConn => leastconn::choose(table, cursor, self.seeds.draws, avoid),
+            Balance::LeastConn => leastconn::choose(table, cursor, draws_seed, avoid),
             Balance::PeakEwma => {
-                let tick = self.latency_clock.tick();
-                peak_ewma::choose(table, cursor, self.seeds.draws, avoid, tick)
+                let tick = self.lasting.latency_clock.tick();
+                peak_ewma::choose(table, cursor, draws_seed, avoid, tick)
             }
             Balance::First => first::choose(table, avoid),
-            Balance::Random { draws } => {
-                random::choose(table, cursor, self.seeds.draws, draws, avoid)
-            }
-            Balance::Hash(_) => match self.place(&request) {
+            Balance::Random { draws } => random::choose(table, cursor, draws_seed, draws, avoid),
+            Balance::Hash(_) => match place_of(policy, &request) {
                 Some(place) if avoid.is_none() => return self.choose_home(table, place),
-                Some(place) => hashed::choose_other(table, place, avoid, self.bound.as_ref()),
+                Some(place) => hashed::choose_other(table, place, avoid, policy.bound.as_ref()),
                 // A connection without a key has nothing to hash.
                 None => roundrobin::choose(table, cursor, avoid),
             },
@@ -63,23 +63,24 @@ impl Backend {
         table: &Table,
         request: PickRequest<'_>,
     ) -> Option<Option<ServerId>> {
-        let place = self.place(&request).filter(|_| request.avoid.is_none());
+        let policy = &table.policy;
+        let place = place_of(policy, &request).filter(|_| request.avoid.is_none());
         let Some(place) = place else {
             return Some(None);
         };
         // The others may all be waiting for servers that this one has nothing to do with.
-        let index = hashed::home(table, place, self.bound.as_ref());
+        let index = hashed::home(table, place, policy.bound.as_ref());
         let home = &table.entries[index].server;
         if self.has_full_queue(home) {
-            return self.queue.lock().has_any().then_some(None);
+            return self.queue().lock().has_any().then_some(None);
         }
-        let waits = self.queue.lock().waits_for(home.id);
+        let waits = self.queue().lock().waits_for(home.id);
         waits.then_some(Some(home.id))
     }
 
     /// Takes a connection of the server that a hash leads to.
     fn choose_home(&self, table: &Table, place: u64) -> Result<usize, Option<ServerId>> {
-        let bound = self.bound.as_ref();
+        let bound = table.policy.bound.as_ref();
         let home = &table.entries[hashed::home(table, place, bound)].server;
         if self.has_full_queue(home) {
             // Enough wait for it: any other is better than to wait longer.
@@ -88,15 +89,15 @@ impl Backend {
         hashed::take_home(table, place, bound).map_err(Some)
     }
 
-    /// Where a hash leads; `None` = the algorithm hashes nothing, or there is nothing to hash.
-    fn place(&self, request: &PickRequest<'_>) -> Option<u64> {
-        let hash = self.balance.hash()?;
-        key::place(hash, self.seeds.hash, request)
-    }
-
     /// Whether as many sessions wait for this server alone as may (`maxqueue`).
     fn has_full_queue(&self, server: &Server) -> bool {
         let most = server.plan.maxqueue as usize;
         most > 0 && self.queued_for(server.id) >= most
     }
+}
+
+/// Where a hash leads; `None` = the algorithm hashes nothing, or there is nothing to hash.
+fn place_of(policy: &Policy, request: &PickRequest<'_>) -> Option<u64> {
+    let hash = policy.balance.hash()?;
+    key::place(hash, policy.seeds.hash, request)
 }

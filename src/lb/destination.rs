@@ -30,9 +30,13 @@ const QUIET_MS: u64 = TIME_WAIT_MS as u64;
 /// doesn't cost every connection all its attempts.
 const REST_MS: u64 = 100;
 
+/// From where, and where to.
+type Key = (Option<Source>, SocketAddr);
+
 /// The ports towards one destination, from one source.
 #[derive(Debug)]
 pub struct Destination {
+    key: Key,
     ports: Ports,
     /// What is chosen is all there is: without a port there is no connection.
     strict: bool,
@@ -67,6 +71,7 @@ impl Destination {
         let on_above = plan.system.count() / 4;
         let constant = strict || source.is_some_and(|source| source.ip.is_some());
         Destination {
+            key: (source, to),
             ports: Ports::new(low, high).without(left_out),
             strict,
             constant,
@@ -159,11 +164,15 @@ impl Destination {
 }
 
 /// Makes the destinations of the servers that have one of their own, and tells these.
+///
+/// Those of `before` are taken up again: their connections have ports of theirs.
 pub fn destinations<'a>(
     plan: &SourcePorts,
     servers: impl Iterator<Item = &'a Arc<Server>>,
+    before: &[Arc<Destination>],
 ) -> Vec<Arc<Destination>> {
-    let mut known: HashMap<(Option<Source>, SocketAddr), Arc<Destination>> = HashMap::new();
+    let before: HashMap<Key, &Arc<Destination>> = before.iter().map(|d| (d.key, d)).collect();
+    let mut known: HashMap<Key, Arc<Destination>> = HashMap::new();
     if plan.choice == PortChoice::Off {
         return Vec::new();
     }
@@ -174,7 +183,10 @@ pub fn destinations<'a>(
         if let Target::Fixed(Address::Ip(to)) = server.plan.address
             && source.is_none_or(is_free)
         {
-            let made = || Arc::new(Destination::new(plan, source, to));
+            let made = || match before.get(&(source, to)) {
+                Some(destination) => Arc::clone(destination),
+                None => Arc::new(Destination::new(plan, source, to)),
+            };
             server.set_destination(known.entry((source, to)).or_insert_with(made));
         }
     }
@@ -339,7 +351,7 @@ mod tests {
             server(4, 2, ranged),
         ];
         let backend = backend_of(Balance::RoundRobin, servers, 0);
-        let made = |choice| destinations(&plan(choice), backend.servers.iter());
+        let made = |choice| destinations(&plan(choice), backend.servers.iter(), &[]);
         assert!(made(PortChoice::Off).is_empty());
         assert!(backend.servers.iter().all(|s| s.destination().is_none()));
         let all = made(PortChoice::Auto);

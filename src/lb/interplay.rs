@@ -50,7 +50,7 @@ fn return_at(backend: &Backend, which: &[usize], ms: u64) {
 
 /// Who gets a million connections. `peak-ewma` weighs those that are open; the others need none.
 fn million(backend: &Backend) -> Vec<u32> {
-    if backend.balance != Balance::PeakEwma {
+    if backend.policy.balance != Balance::PeakEwma {
         return spread(backend, PICKS);
     }
     let mut counts = vec![0; backend.servers.len()];
@@ -74,11 +74,14 @@ fn million(backend: &Backend) -> Vec<u32> {
 
 fn assert_shares(backend: &Backend, weights: &[u16], when: &str) {
     let chi_square = chi_square(&million(backend), &by_weight(weights));
-    println!("{:?}, {when}: chi-square {chi_square:.3}", backend.balance);
+    println!(
+        "{:?}, {when}: chi-square {chi_square:.3}",
+        backend.policy.balance
+    );
     assert!(
         chi_square < CHI_SQUARE_MAX,
         "{:?}, {when}: {chi_square}",
-        backend.balance
+        backend.policy.balance
     );
 }
 

@@ -30,13 +30,13 @@ pub(super) struct Load {
     minconn: AtomicU32,
     /// New connections it may still take until it is given more.
     allowance: AtomicU32,
-    /// How full the backend is, if `minconn` makes the limit depend on it.
-    occupancy: Option<Arc<Occupancy>>,
+    /// How full the backend is: with a `minconn` the limit depends on it.
+    occupancy: Arc<Occupancy>,
 }
 
 impl Load {
     /// Without connections; `maxconn` is `u32::MAX` where there is no bound.
-    pub(super) fn new(minconn: u32, maxconn: u32, occupancy: Option<Arc<Occupancy>>) -> Load {
+    pub(super) fn new(minconn: u32, maxconn: u32, occupancy: Arc<Occupancy>) -> Load {
         Load {
             active: AtomicU32::new(0),
             peak: AtomicU32::new(0),
@@ -71,9 +71,9 @@ impl Load {
     /// Connections there may be at this moment: `maxconn`, or with `minconn` a part of it.
     fn limit(&self) -> u32 {
         let maxconn = self.maxconn.load(SeqCst);
-        match &self.occupancy {
-            None => maxconn,
-            Some(occupancy) => occupancy.limit(self.minconn.load(SeqCst), maxconn),
+        match self.minconn.load(SeqCst) {
+            0 => maxconn,
+            minconn => self.occupancy.limit(minconn, maxconn),
         }
     }
 
@@ -183,9 +183,13 @@ impl Load {
 mod tests {
     use super::*;
 
+    fn empty() -> Arc<Occupancy> {
+        Arc::new(Occupancy::new(1))
+    }
+
     #[test]
     fn an_allowance_bounds_what_is_new_and_not_what_is_there() {
-        let load = Load::new(0, u32::MAX, None);
+        let load = Load::new(0, u32::MAX, empty());
         assert!((0..5).all(|_| load.take()));
         load.allow(Some(2));
         assert_eq!(load.room(), Some(5));
@@ -205,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_is_not_taken_after_all_is_refunded() {
-        let load = Load::new(0, 2, None);
+        let load = Load::new(0, 2, empty());
         load.allow(Some(3));
         assert!(load.take() && load.take());
         assert!((0..10).all(|_| !load.take()), "full");
@@ -219,7 +223,7 @@ mod tests {
     /// Whatever way the threads interleave, no more is taken than was allowed.
     #[test]
     fn threads_share_an_allowance_exactly() {
-        let load = Load::new(0, 3, None);
+        let load = Load::new(0, 3, empty());
         load.allow(Some(0));
         let allowed = 5_000;
         let taken: u32 = std::thread::scope(|scope| {

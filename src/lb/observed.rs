@@ -3,7 +3,7 @@
 //!
 //! A success costs a relaxed load; only the first one after an error writes.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use crate::config::plan::Passive;
 
@@ -11,9 +11,9 @@ use crate::config::plan::Passive;
 #[derive(Debug)]
 pub struct Observed {
     /// Errors in a row that are told; 0 = nobody observes.
-    error_limit: u32,
+    error_limit: AtomicU32,
     /// Whether each failed attempt is told.
-    tells_failures: bool,
+    tells_failures: AtomicBool,
     errors_in_a_row: AtomicU32,
     /// How often errors made something happen (`hanafail`); written by the control thread.
     pub analyzed: AtomicU64,
@@ -21,12 +21,22 @@ pub struct Observed {
 
 impl Observed {
     pub(super) fn new(plan: &Passive) -> Observed {
-        Observed {
-            error_limit: plan.observe.map_or(0, |observe| observe.error_limit),
-            tells_failures: plan.breaker.as_ref().is_some_and(|b| b.max_fails > 0),
+        let observed = Observed {
+            error_limit: AtomicU32::new(0),
+            tells_failures: AtomicBool::new(false),
             errors_in_a_row: AtomicU32::new(0),
             analyzed: AtomicU64::new(0),
-        }
+        };
+        observed.follow(plan);
+        observed
+    }
+
+    /// Counts as a plan has it from now on.
+    pub(super) fn follow(&self, plan: &Passive) {
+        let error_limit = plan.observe.map_or(0, |observe| observe.error_limit);
+        self.error_limit.store(error_limit, Relaxed);
+        let tells_failures = plan.breaker.as_ref().is_some_and(|b| b.max_fails > 0);
+        self.tells_failures.store(tells_failures, Relaxed);
     }
 
     /// A session has connected to it, or a check has passed.
@@ -40,16 +50,13 @@ impl Observed {
     /// shards they are on; the count then begins anew.
     #[must_use]
     pub fn failed(&self) -> bool {
-        if self.error_limit == 0 {
+        let error_limit = self.error_limit.load(Relaxed);
+        if error_limit == 0 {
             return false;
         }
         let next = |errors: u32| {
             let errors = errors.saturating_add(1);
-            if errors >= self.error_limit {
-                0
-            } else {
-                errors
-            }
+            if errors >= error_limit { 0 } else { errors }
         };
         let count = self
             .errors_in_a_row
@@ -59,7 +66,7 @@ impl Observed {
 
     /// Whether failed attempts are to be told.
     pub fn tells_failures(&self) -> bool {
-        self.tells_failures
+        self.tells_failures.load(Relaxed)
     }
 }
 

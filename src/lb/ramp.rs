@@ -5,13 +5,16 @@
 //! `minconn`. The limit is computed when it is looked at, so it is that of the moment; it falls
 //! below what a server has when sessions leave, and such a server gets nothing until it is below.
 
-use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicU32,
+    Ordering::{Relaxed, SeqCst},
+};
 
 /// Sessions of a backend.
 #[derive(Debug)]
 pub(super) struct Occupancy {
     sessions: AtomicU32,
-    fullconn: u32,
+    fullconn: AtomicU32,
 }
 
 impl Occupancy {
@@ -19,8 +22,13 @@ impl Occupancy {
     pub(super) fn new(fullconn: u32) -> Occupancy {
         Occupancy {
             sessions: AtomicU32::new(0),
-            fullconn: fullconn.max(1),
+            fullconn: AtomicU32::new(fullconn.max(1)),
         }
+    }
+
+    /// From now on it is full at so many.
+    pub(super) fn set_fullconn(&self, fullconn: u32) {
+        self.fullconn.store(fullconn.max(1), Relaxed);
     }
 
     /// A session came.
@@ -37,10 +45,11 @@ impl Occupancy {
     /// The present limit of a server.
     pub(super) fn limit(&self, minconn: u32, maxconn: u32) -> u32 {
         let sessions = self.sessions.load(SeqCst);
-        if sessions >= self.fullconn || maxconn == u32::MAX {
+        let fullconn = self.fullconn.load(Relaxed);
+        if sessions >= fullconn || maxconn == u32::MAX {
             return maxconn;
         }
-        let share = u64::from(sessions) * u64::from(maxconn) / u64::from(self.fullconn);
+        let share = u64::from(sessions) * u64::from(maxconn) / u64::from(fullconn);
         // A share of `maxconn` is no larger than it.
         let share = u32::try_from(share).unwrap_or(maxconn);
         share.max(minconn).min(maxconn)

@@ -1,6 +1,11 @@
 //! A server as the running process knows it: state, limits, counts. Its slot outlives every table.
+//!
+//! A [`Server`] is a server as one configuration has it. What outlasts a reload is its [`Lasting`]
+//! part, which the servers of all configurations share: a session that began before a reload gives
+//! its connection back to the same count that sessions of after it take theirs from.
 
 use crossbeam::utils::CachePadded;
+use std::ops::Deref;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64,
     Ordering::{Acquire, Relaxed, Release},
@@ -118,7 +123,7 @@ pub struct CheckReport {
     pub health: u16,
 }
 
-/// A server's live state.
+/// A server as one configuration has it.
 #[derive(Debug)]
 pub struct Server {
     /// Its slot.
@@ -127,10 +132,22 @@ pub struct Server {
     pub plan: Arc<plan::Server>,
     /// Name of its backend.
     pub backend_name: Arc<str>,
+    slow_start: Option<Arc<SlowStart>>,
+    /// The ports of its `source`, where that has several.
+    source_ports: Option<Arc<Ports>>,
+    /// Where ports towards it are chosen by the balancer.
+    destination: OnceLock<Arc<Destination>>,
+    /// A later configuration has it otherwise.
+    superseded: AtomicBool,
+    lasting: Arc<Lasting>,
+}
+
+/// What of a server outlasts a reload.
+#[derive(Debug)]
+pub struct Lasting {
     load: CachePadded<Load>,
     /// Most connections it may have, slow start aside; `u32::MAX` = unlimited.
     maxconn: AtomicU32,
-    slow_start: Option<SlowStart>,
     /// Its connect times, for `balance peak-ewma`. Every connect writes it there.
     pub(super) latency: CachePadded<Latency>,
     /// Whether it is in the table that picks read.
@@ -138,6 +155,8 @@ pub struct Server {
     weight: AtomicU32,
     health: AtomicU8,
     admin: AtomicU8,
+    /// The configuration has it no more: it keeps what it has and gets nothing new.
+    removed: AtomicBool,
     /// How often its checks have begun anew.
     restarts: AtomicU32,
     /// The position that they began from, plus 1; 0 = where the configuration says.
@@ -157,19 +176,25 @@ pub struct Server {
     pub observed: Observed,
     /// What probes found.
     pub check: Mutex<CheckReport>,
-    /// The ports of its `source`, where that has several.
-    source_ports: Option<Ports>,
-    /// Where ports towards it are chosen by the balancer.
-    destination: OnceLock<Arc<Destination>>,
+}
+
+impl Deref for Server {
+    type Target = Lasting;
+
+    fn deref(&self) -> &Lasting {
+        &self.lasting
+    }
 }
 
 impl Server {
-    /// The live state of a planned server, before any connection or probe.
+    /// The live state of a planned server, before any connection or probe. `begun` = how often its
+    /// checks count as begun, so that nobody takes another server's probes for its own.
     pub(super) fn new(
         plan: Arc<plan::Server>,
         backend_name: Arc<str>,
         shards: usize,
-        occupancy: Option<Arc<Occupancy>>,
+        occupancy: &Arc<Occupancy>,
+        begun: u32,
         timings: Arc<Timings>,
     ) -> Server {
         let health = match &plan.check {
@@ -182,22 +207,20 @@ impl Server {
         } else {
             Admin::Ready
         };
-        Server {
-            id: plan.server_id,
-            backend_name,
+        let lasting = Lasting {
             load: CachePadded::new(Load::new(
                 plan.minconn,
                 unlimited_if_zero(plan.maxconn),
-                occupancy.filter(|_| plan.minconn > 0),
+                Arc::clone(occupancy),
             )),
             maxconn: AtomicU32::new(unlimited_if_zero(plan.maxconn)),
-            slow_start: plan.slow_start.clone().map(SlowStart::new),
             latency: CachePadded::default(),
             in_use: AtomicBool::new(false),
             weight: AtomicU32::new(u32::from(plan.weight)),
             health: AtomicU8::new(health as u8),
             admin: AtomicU8::new(admin as u8),
-            restarts: AtomicU32::new(0),
+            removed: AtomicBool::new(false),
+            restarts: AtomicU32::new(begun),
             restarted_at: AtomicU32::new(0),
             tuned: Tuned::default(),
             part: AtomicU32::new(slow_start::WHOLE),
@@ -206,10 +229,73 @@ impl Server {
             last_session_ms: CachePadded::new(AtomicU64::new(0)),
             observed: Observed::new(&plan.passive),
             check: Mutex::new(CheckReport::default()),
-            source_ports: range_of(&plan).map(|(low, high)| Ports::new(low, high)),
+        };
+        let slow_start = plan.slow_start.clone().map(SlowStart::new);
+        Server {
+            id: plan.server_id,
+            backend_name,
+            slow_start: slow_start.map(Arc::new),
+            source_ports: range_of(&plan).map(|(low, high)| Arc::new(Ports::new(low, high))),
             destination: OnceLock::new(),
+            superseded: AtomicBool::new(false),
+            lasting: Arc::new(lasting),
             plan,
         }
+    }
+
+    /// The same server as a later configuration has it. What that changes is in force for both
+    /// when this returns, tables aside; what was changed at run time stays where the configuration
+    /// says the same as before.
+    pub(super) fn next(&self, plan: Arc<plan::Server>) -> Server {
+        let before = &self.plan;
+        let slow_start = match before.slow_start == plan.slow_start {
+            true => self.slow_start.clone(),
+            false => {
+                // On its way by rules that don't hold any more: it has arrived.
+                self.load.allow(None);
+                plan.slow_start.clone().map(SlowStart::new).map(Arc::new)
+            }
+        };
+        let source_ports = match before.source == plan.source {
+            true => self.source_ports.clone(),
+            false => range_of(&plan).map(|(low, high)| Arc::new(Ports::new(low, high))),
+        };
+        if before.address != plan.address {
+            self.latency.forget();
+        }
+        self.observed.follow(&plan.passive);
+        self.removed.store(false, Relaxed);
+        let (weight, maxconn) = (before.weight != plan.weight, before.maxconn != plan.maxconn);
+        let next = Server {
+            id: self.id,
+            backend_name: Arc::clone(&self.backend_name),
+            slow_start,
+            source_ports,
+            destination: OnceLock::new(),
+            superseded: AtomicBool::new(false),
+            lasting: Arc::clone(&self.lasting),
+            plan,
+        };
+        if weight {
+            next.set_weight(u32::from(next.plan.weight));
+        }
+        if maxconn {
+            next.maxconn
+                .store(unlimited_if_zero(next.plan.maxconn), Relaxed);
+        }
+        next.renew_limits();
+        self.superseded.store(true, Relaxed);
+        next
+    }
+
+    /// Whether both are the same server, as two configurations have it.
+    pub fn is_same(&self, other: &Server) -> bool {
+        Arc::ptr_eq(&self.lasting, &other.lasting)
+    }
+
+    /// Whether a later configuration has it otherwise.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.superseded.load(Relaxed)
     }
 
     /// Connections it has now.
@@ -280,7 +366,7 @@ impl Server {
                     self.load.allow(allowance);
                 }
             }
-            (true, false) => self.slow_start.iter().for_each(SlowStart::stop),
+            (true, false) => self.slow_start.iter().for_each(|way| way.stop()),
             (true, true) | (false, false) => {}
         }
     }
@@ -315,7 +401,7 @@ impl Server {
     /// Its slow start, while it is on its way.
     pub(super) fn slow_start(&self) -> Option<&SlowStart> {
         self.slow_start
-            .as_ref()
+            .as_deref()
             .filter(|slow_start| slow_start.is_on_its_way())
     }
 
@@ -363,13 +449,17 @@ impl Server {
     /// waiting sessions get what room there is now. Connections above a lower bound are left alone.
     pub fn set_maxconn(&self, maxconn: u32) {
         self.maxconn.store(unlimited_if_zero(maxconn), Relaxed);
-        let slow_start = self.slow_start.as_ref();
-        self.set_limits(slow_start.map_or(slow_start::WHOLE, SlowStart::percent));
+        self.renew_limits();
+    }
+
+    fn renew_limits(&self) {
+        let percent = self.slow_start.as_ref().map(|way| way.percent());
+        self.set_limits(percent.unwrap_or(slow_start::WHOLE));
     }
 
     /// The ports of its `source`, where that has several: each connection takes one of them.
     pub fn source_ports(&self) -> Option<&Ports> {
-        self.source_ports.as_ref()
+        self.source_ports.as_deref()
     }
 
     /// Where ports towards it are chosen by the balancer; `None` = nowhere.
@@ -395,7 +485,19 @@ impl Server {
     /// Whether new connections may go to it (weight aside).
     pub fn usable(&self) -> bool {
         let takes_clients = matches!(self.health(), Health::NotChecked | Health::Up);
-        self.resolved() && self.admin() == Admin::Ready && takes_clients
+        let admitted = self.admin() == Admin::Ready && !self.is_removed();
+        self.resolved() && admitted && takes_clients
+    }
+
+    /// Whether the configuration has it no more: it is there until its last connection has ended.
+    pub fn is_removed(&self) -> bool {
+        self.removed.load(Relaxed)
+    }
+
+    /// The configuration has it no more. The caller publishes the backend's table afterwards.
+    pub(super) fn remove(&self) {
+        self.removed.store(true, Relaxed);
+        self.set_in_use(false);
     }
 
     /// Whether the balancer may choose it, `maxconn` aside.

@@ -224,18 +224,18 @@ impl Backend {
 
     /// Whether its algorithm lets servers have parts of their weights.
     pub fn follows_parts(&self) -> bool {
-        granularity(self.balance).is_some()
+        granularity(self.policy.balance).is_some()
     }
 
     /// The part of its weight that a server has, in percent, while it is on its way to the whole
     /// (`throttle`).
     pub fn throttle(&self, server: &Server) -> Option<u32> {
-        weight_percent(server, self.balance)
+        weight_percent(server, self.policy.balance)
     }
 
     /// The weight that a server has at present (`weight` in statistics), rounded up.
     pub fn present_weight(&self, server: &Server) -> u32 {
-        let percent = weight_percent(server, self.balance).unwrap_or(WHOLE);
+        let percent = weight_percent(server, self.policy.balance).unwrap_or(WHOLE);
         (server.weight() * percent).div_ceil(WHOLE)
     }
 

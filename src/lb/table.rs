@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::backend::Policy;
 use super::maglev::Maglev;
 use super::ring::Ring;
 use super::sequence::Sequence;
@@ -14,6 +15,8 @@ use crate::config::plan::Balance;
 /// The servers that may be chosen and how to choose among them.
 #[derive(Debug)]
 pub(super) struct Table {
+    /// How one of them is chosen.
+    pub(super) policy: Arc<Policy>,
     /// The set that its servers are of.
     pub(super) set: Set,
     /// Usable servers in the order of the config; for `first` in that of their numbers.
@@ -70,6 +73,7 @@ impl Table {
     /// The table of some servers and their turns, which takes up the sequence where `before`, an
     /// earlier table of the set, stands at `cursor`.
     pub(super) fn new(
+        policy: &Arc<Policy>,
         set: Set,
         entries: Vec<Entry>,
         sequence: Sequence,
@@ -79,6 +83,7 @@ impl Table {
     ) -> Table {
         let offset = before.map_or(0, |before| before.offset_for(&sequence, cursor));
         Table {
+            policy: Arc::clone(policy),
             set,
             shares: entries.iter().map(|entry| u64::from(entry.share)).sum(),
             entries: entries.into_boxed_slice(),

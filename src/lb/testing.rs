@@ -64,7 +64,7 @@ pub(super) fn ramping(balance: Balance, limits: &[(u32, u32)], fullconn: u32) ->
         })
     };
     let servers = (0..).zip(limits).map(server).collect();
-    Backend::new(proxy(balance, servers, false), 1, SEEDS, fullconn)
+    Backend::new(proxy(balance, servers, false), 1, SEEDS, fullconn, 0)
 }
 
 /// A backend of servers with a slow start.
@@ -80,7 +80,7 @@ pub(super) fn starting_slowly(
         })
     };
     let servers = (0..).zip(servers).map(server).collect();
-    Backend::new(proxy(balance, servers, false), 1, SEEDS, 1)
+    Backend::new(proxy(balance, servers, false), 1, SEEDS, 1, 0)
 }
 
 /// A backend of active and backup servers, each with a weight and a `maxconn`.
@@ -99,7 +99,7 @@ pub(super) fn with_backups(
         })
     };
     let servers = (0..).zip(servers).map(server).collect();
-    Backend::new(proxy(balance, servers, allbackups), 1, SEEDS, 1)
+    Backend::new(proxy(balance, servers, allbackups), 1, SEEDS, 1, 0)
 }
 
 /// A backend of planned servers, with a seed.
@@ -108,7 +108,7 @@ pub(super) fn backend_of(balance: Balance, servers: Vec<Arc<Server>>, seed: u64)
         hash: seed,
         ..SEEDS
     };
-    Backend::new(proxy(balance, servers, false), 1, seeds, 1)
+    Backend::new(proxy(balance, servers, false), 1, seeds, 1, 0)
 }
 
 /// A backend whose servers are named by connection IDs.
@@ -123,7 +123,7 @@ pub(super) fn naming(balance: Balance, place: QuicLb, ids: &[&[u8]]) -> Backend 
     let mut proxy = proxy(balance, servers, false);
     let back = Arc::make_mut(&mut proxy).back.as_mut();
     back.expect("it has servers").quic_lb = Some(place);
-    Backend::new(proxy, 1, SEEDS, 1)
+    Backend::new(proxy, 1, SEEDS, 1, 0)
 }
 
 fn proxy(balance: Balance, servers: Vec<Arc<Server>>, allbackups: bool) -> Arc<Proxy> {

@@ -51,6 +51,12 @@ impl Timings {
         Timings::new(1, false)
     }
 
+    /// For a server that joins others.
+    pub(super) fn for_server(shards: usize) -> Arc<Timings> {
+        let is_shared = !fits(TAKEN.load(Relaxed), shards * BYTES_PER_SHARD);
+        Arc::new(Timings::new(shards, is_shared))
+    }
+
     /// For `servers` servers of one backend.
     pub(super) fn for_servers(servers: usize, shards: usize) -> Vec<Arc<Timings>> {
         let bytes = servers * shards * BYTES_PER_SHARD;

@@ -51,9 +51,9 @@ pub(super) fn start_shard(
     spin: Spin,
     events: Sender<Event>,
 ) -> io::Result<()> {
-    let listeners = registry.for_shard(id)?;
+    let listeners = registry.for_shard(id, |_| true)?;
     let shared = Arc::clone(shared);
-    let world = Arc::clone(&shared.world);
+    let world = shared.world();
     let body = move || {
         if !cpus.is_empty()
             && let Err(error) = system::pin(&cpus)
@@ -78,7 +78,7 @@ pub(super) fn wait_for_first_checks(
     events: &Receiver<Event>,
     early: &mut Vec<Event>,
 ) {
-    let bound_ms = u64::from(shared.world.plan.global.first_checks_wait_ms);
+    let bound_ms = u64::from(shared.world().plan.global.first_checks_wait_ms);
     if bound_ms == 0 {
         return;
     }
@@ -103,7 +103,8 @@ pub(super) fn wait_for_shards(
     early: &mut Vec<Event>,
 ) -> Result<(), String> {
     let started = |shared: &Shared| {
-        let mut ports = shared.world.ports.iter();
+        let world = shared.world();
+        let mut ports = world.ports.iter();
         ports.all(|port| port.gauges.turns.load(Relaxed) > 0)
     };
     while !started(shared) {

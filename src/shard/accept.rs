@@ -14,10 +14,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
+use super::spread::Serving;
 use super::world::{FrontCounter, FrontState, Frontend};
 use crate::base::ids::ListenerId;
 use crate::base::limits::{LimitId, LimitKey};
 use crate::base::time::Moment;
+use crate::config::plan::Listener;
 use crate::ring::{AcceptError, Completion, Errno, Fd, Kernel, Op, Token};
 
 /// Room in every limit that allows multishot: a burst may bring as many connections as the kernel's
@@ -47,6 +49,17 @@ enum Accepting {
     Closed,
 }
 
+/// Whether a listener stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stay {
+    /// It does.
+    Stays,
+    /// It is taken away: what waits in its queue is accepted, then it is closed.
+    Leaves,
+    /// It is closed, and nobody waits for room any more.
+    Left,
+}
+
 /// A listening socket of the shard.
 #[derive(Debug)]
 pub(super) struct Acceptor {
@@ -61,6 +74,15 @@ pub(super) struct Acceptor {
     /// Connections taken per turn, where there is a bound: then no multishot accept is used.
     batch: Option<u32>,
     pub(super) listener_id: ListenerId,
+    /// What the configuration says of it.
+    pub(super) plan: Arc<Listener>,
+    /// The shards that serve it.
+    pub(super) serving: Arc<Serving>,
+    stay: Stay,
+    /// Sessions of this shard that came by it.
+    pub(super) sessions: u32,
+    /// Whether other shards accept from its socket too.
+    shared: bool,
     /// `accept-proxy`.
     pub(super) accepts_proxy: bool,
     /// Bytes of bulk receives that each of its connections may have per turn, in 1/1024 of the
@@ -73,37 +95,35 @@ impl Acceptor {
     fn is_idle(&self) -> bool {
         self.accepting == Accepting::Idle || !self.parked.is_empty()
     }
+
+    /// Whether it keeps what it accepts: the other shards may have forgotten the listener.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.stay != Stay::Stays
+    }
+
+    /// Whether another listener may have its place.
+    fn is_vacant(&self) -> bool {
+        self.stay == Stay::Left && self.sessions == 0
+    }
 }
 
 impl<K: Kernel> Shard<K> {
     /// Takes a listening socket over; `start_accepting` arms it.
     pub(super) fn add_acceptor_fd(&mut self, listener_id: ListenerId, fd: Fd, shared: bool) {
-        let plan = &self.world.plan.listeners[usize::from(listener_id.0)];
-        let proxy = usize::from(plan.proxy_id.0);
-        let frontend = self.world.frontends[proxy]
-            .clone()
-            .expect("a listener has a frontend");
-        let batch = match self.world.plan.global.maxaccept {
-            None => shared.then_some(SHARED_BATCH),
-            Some(u32::MAX) if !shared => None,
-            most => most,
-        };
-        let bulk_weight = bulk_weight(plan.nice);
-        let listener = LimitKey::Listener(listener_id);
+        let listening = self.world.listeners[usize::from(listener_id.0)].as_ref();
+        let listening = listening.expect("a socket has a listener");
+        let plan = Arc::clone(&listening.plan);
+        let serving = Arc::clone(&listening.serving);
+        let frontend = self.world.frontend(plan.proxy_id);
+        let frontend = Arc::clone(frontend.expect("a listener has a frontend"));
+        let batch = batch(self.world.plan.global.maxaccept, shared);
+        let listener = self.world.limits.find(LimitKey::Listener(listener_id));
         let limits = [
             self.world.process_limit,
-            self.world
-                .limits
-                .find(listener)
-                .expect("every listener has a limit"),
+            listener.expect("every listener has a limit"),
             frontend.limit,
         ];
-        let ordered = |last: &Acceptor| last.listener_id < listener_id;
-        assert!(
-            self.acceptors.last().is_none_or(ordered),
-            "listeners come in order, once each"
-        );
-        self.acceptors.push(Acceptor {
+        let acceptor = Acceptor {
             fd,
             frontend,
             limits,
@@ -113,8 +133,58 @@ impl<K: Kernel> Shard<K> {
             batch,
             listener_id,
             accepts_proxy: plan.accept_proxy,
-            bulk_weight,
-        });
+            bulk_weight: bulk_weight(plan.nice),
+            plan,
+            serving,
+            stay: Stay::Stays,
+            sessions: 0,
+            shared,
+        };
+        let index = self.acceptors.iter().position(Acceptor::is_vacant);
+        let index = index.unwrap_or(self.acceptors.len());
+        if index == self.acceptors.len() {
+            self.acceptors.push(acceptor);
+        } else {
+            self.acceptors[index] = acceptor;
+        }
+        let number = usize::from(listener_id.0);
+        if self.acceptor_of.len() <= number {
+            self.acceptor_of.resize(number + 1, usize::MAX);
+        }
+        self.acceptor_of[number] = index;
+        self.accept_idle = true;
+    }
+
+    /// Takes the listeners of a new world up: those it doesn't have any more leave.
+    pub(super) fn renew_acceptors(&mut self) {
+        let world = Arc::clone(&self.world);
+        for index in 0..self.acceptors.len() {
+            let acceptor = &mut self.acceptors[index];
+            if acceptor.is_leaving() {
+                continue;
+            }
+            let listening = world.listeners.get(usize::from(acceptor.listener_id.0));
+            match listening.and_then(Option::as_ref) {
+                Some(listening) if !listening.is_removed => {
+                    let plan = Arc::clone(&listening.plan);
+                    if let Some(frontend) = world.frontend(plan.proxy_id) {
+                        acceptor.frontend = Arc::clone(frontend);
+                    }
+                    acceptor.batch = batch(world.plan.global.maxaccept, acceptor.shared);
+                    acceptor.accepts_proxy = plan.accept_proxy;
+                    acceptor.bulk_weight = bulk_weight(plan.nice);
+                    acceptor.plan = plan;
+                }
+                Some(_) | None => {
+                    acceptor.stay = Stay::Leaves;
+                    self.close_acceptor(index);
+                    // It may be closed already: an operator has shut its frontend down.
+                    self.note_left(index);
+                }
+            }
+        }
+        // Limits and rates may be others.
+        self.accept_rest_until = self.now;
     }
 
     /// Arms every idle acceptor, and has who is parked wait for room.
@@ -138,11 +208,12 @@ impl<K: Kernel> Shard<K> {
                 Accepting::Armed { .. } | Accepting::Ending | Accepting::Closed => false,
             };
             let state = acceptor.frontend.state();
-            if may_arm && (self.draining || state == FrontState::Shut) {
+            let closes = acceptor.is_leaving() || state == FrontState::Shut;
+            if may_arm && (self.draining || closes) {
                 return self.empty_and_close(index);
             }
             if acceptor.parked.is_empty() && !may_arm {
-                return;
+                return self.note_left(index);
             }
             if acceptor.parked.is_empty() && state == FrontState::Paused {
                 // Who comes waits in the kernel's queue until it is enabled.
@@ -391,17 +462,32 @@ impl<K: Kernel> Shard<K> {
         // Nobody hands anything over any more; who is on the way is still served.
         self.load().close();
         for index in 0..self.acceptors.len() {
-            match self.acceptors[index].accepting {
-                Accepting::Armed { .. } => {
-                    self.acceptors[index].accepting = Accepting::Ending;
-                    let index = u32::try_from(index).expect("few listeners");
-                    self.kernel.cancel(Token::plain(Op::Accept, index));
-                }
-                Accepting::Idle | Accepting::Paused | Accepting::Resting { .. } => {
-                    self.empty_and_close(index);
-                }
-                Accepting::Ending | Accepting::Closed => {}
+            self.close_acceptor(index);
+        }
+    }
+
+    /// Cancels what is outstanding, or empties and closes the listener where nothing is.
+    fn close_acceptor(&mut self, index: usize) {
+        match self.acceptors[index].accepting {
+            Accepting::Armed { .. } => {
+                self.acceptors[index].accepting = Accepting::Ending;
+                let index = u32::try_from(index).expect("few listeners");
+                self.kernel.cancel(Token::plain(Op::Accept, index));
             }
+            Accepting::Idle | Accepting::Paused | Accepting::Resting { .. } => {
+                self.empty_and_close(index);
+            }
+            Accepting::Ending | Accepting::Closed => {}
+        }
+    }
+
+    /// Notes that nothing comes by a listener any more that leaves.
+    fn note_left(&mut self, index: usize) {
+        let acceptor = &mut self.acceptors[index];
+        let is_over = acceptor.accepting == Accepting::Closed && acceptor.parked.is_empty();
+        if acceptor.stay == Stay::Leaves && is_over {
+            acceptor.stay = Stay::Left;
+            acceptor.serving.one_has_ended();
         }
     }
 
@@ -461,6 +547,15 @@ impl<K: Kernel> Shard<K> {
                 .acceptors
                 .iter()
                 .all(|a| a.accepting == Accepting::Closed)
+    }
+}
+
+/// Connections that a shard takes per turn from a socket, where there is a bound.
+fn batch(maxaccept: Option<u32>, shared: bool) -> Option<u32> {
+    match maxaccept {
+        None => shared.then_some(SHARED_BATCH),
+        Some(u32::MAX) if !shared => None,
+        most => most,
     }
 }
 

@@ -317,7 +317,9 @@ impl<K: Kernel> Shard<K> {
         );
         self.wheel.disarm(key.slot);
         let session = self.sessions.remove(key).expect("still there");
-        self.give_limits(usize::from(session.acceptor));
+        let acceptor = usize::from(session.acceptor);
+        self.acceptors[acceptor].sessions -= 1;
+        self.give_limits(acceptor);
     }
 
     /// Counters and the log line.
@@ -337,7 +339,7 @@ impl<K: Kernel> Shard<K> {
         };
         let backend = session.backend.as_ref();
         let back_counters = backend.map(|backend| self.world.counters_of(backend));
-        for counters in [Some(&session.frontend.counters), back_counters]
+        for counters in [Some(&*session.frontend.counters), back_counters]
             .into_iter()
             .flatten()
         {

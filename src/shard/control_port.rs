@@ -58,6 +58,11 @@ impl ControlPort {
         if self.observations.push(observation).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
+        self.notify();
+    }
+
+    /// Wakes the control thread, if nobody has since it began to listen.
+    pub(super) fn notify(&self) {
         if !self.is_notified.swap(true, SeqCst) {
             self.wake.notify();
         }

@@ -4,6 +4,8 @@
 //! acceptor of the same listener on the other shard gives them back. It is announced in the other
 //! shard's load before it is sent, and a shard doesn't end before its load is zero: so nothing is
 //! lost on the way, whoever drains or stops meanwhile. Where that isn't possible it stays here.
+//! Nothing is handed over before every shard knows the listener, nor once it is taken away, and a
+//! shard keeps the place of a listener until all have heard that it was.
 
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -49,10 +51,11 @@ impl<K: Kernel> Shard<K> {
     /// Chooses the shard that serves a connection, and counts it in that one's load.
     fn claim(&mut self, index: usize) -> ShardId {
         let world = &self.world;
-        let serving = &world.serving[usize::from(self.acceptors[index].listener_id.0)];
+        let acceptor = &self.acceptors[index];
+        let serving = &acceptor.serving;
         let load_of = |shard: ShardId| &world.ports[usize::from(shard.0)].load;
         let own = load_of(self.id);
-        let keeps = self.draining || !serving.is_shared();
+        let keeps = self.draining || acceptor.is_leaving() || !serving.is_shared();
         match world.plan.global.multi_queue {
             _ if keeps => {}
             MultiQueue::Off => {}
@@ -82,9 +85,7 @@ impl<K: Kernel> Shard<K> {
     /// Serves a connection that another shard has accepted. Whoever was on the way when everything
     /// was ended is closed.
     pub(super) fn take_over(&mut self, handed: Handed) {
-        let acceptors = &self.acceptors;
-        let found = acceptors.binary_search_by_key(&handed.listener_id, |a| a.listener_id);
-        let index = found.expect("handed over among those that serve the listener");
+        let index = self.acceptor_of[usize::from(handed.listener_id.0)];
         self.gauges().taken_over.fetch_add(1, Relaxed);
         if self.stopping {
             self.kernel.close(handed.client);

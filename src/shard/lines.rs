@@ -178,8 +178,7 @@ impl<K: Kernel> Shard<K> {
 
     /// The record of a session with which nothing has happened yet.
     fn record(&self, session: &Session, stage: Stage) -> SessionRecord {
-        let listener_id = self.acceptors[usize::from(session.acceptor)].listener_id;
-        let listener = &self.world.plan.listeners[usize::from(listener_id.0)];
+        let listener = &self.acceptors[usize::from(session.acceptor)].plan;
         SessionRecord {
             accepted_unix_ms: self.unix_ms() - self.now.ms_since(session.accepted_at),
             client: session.client,

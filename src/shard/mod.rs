@@ -27,6 +27,7 @@ mod query;
 mod record;
 mod relay_copy;
 mod relay_splice;
+mod renew;
 mod session;
 mod sleep;
 mod source_port;
@@ -37,11 +38,13 @@ mod world;
 
 pub use control_port::{ControlPort, Observation};
 pub use frozen::FrozenDirection;
-pub use port::{Gauges, Message, ShardPort};
+pub use port::{Gauges, Message, Renewal, ShardPort};
 pub use query::{Answer, DirectionRow, Question, SessionRow, SessionStage};
 pub use record::{Beyond, FlowPart, LogQueue, Refusal, SessionRecord};
 pub use udp::DatagramCount;
-pub use world::{Bounds, FrontCounter, FrontState, Frontend, ProxyCounters, RateLimits, World};
+pub use world::{
+    Bounds, FrontCounter, FrontState, Frontend, Listening, ProxyCounters, RateLimits, World,
+};
 
 use std::collections::VecDeque;
 use std::io;
@@ -151,6 +154,8 @@ pub struct Shard<K> {
     sessions: Slab<Session>,
     wheel: Wheel,
     acceptors: Vec<Acceptor>,
+    /// Which of them is a listener's, by `ListenerId`.
+    acceptor_of: Vec<usize>,
     /// When a resting acceptor tries again.
     accept_rest_until: Moment,
     /// An acceptor is to be looked after at the end of the turn.
@@ -204,6 +209,8 @@ pub struct Shard<K> {
     header_bytes: Box<[u8]>,
     /// Ids of sessions for servers that want them.
     unique_ids: UniqueIds,
+    /// Worlds that are taken up at the end of the turn.
+    renewals: VecDeque<Box<Renewal>>,
     completions: u64,
     logged: bool,
     draining: bool,
@@ -236,6 +243,7 @@ impl<K: Kernel> Shard<K> {
             sessions: Slab::new(capacity),
             wheel: Wheel::new(now),
             acceptors: Vec::new(),
+            acceptor_of: Vec::new(),
             accept_rest_until: Moment::NEVER,
             accept_idle: false,
             parked: 0,
@@ -279,6 +287,7 @@ impl<K: Kernel> Shard<K> {
                 std::process::id(),
                 id.0,
             ),
+            renewals: VecDeque::new(),
             completions: 0,
             logged: false,
             draining: false,
@@ -301,7 +310,8 @@ impl<K: Kernel> Shard<K> {
     }
 
     fn add_listener_fd(&mut self, id: ListenerId, fd: Fd, shared: bool) -> io::Result<()> {
-        match self.world.plan.listeners[usize::from(id.0)].endpoint {
+        let listener = self.world.listener(id).expect("a socket has a listener");
+        match listener.endpoint {
             Endpoint::Datagram(_) => self.add_datagram_listener(id, fd),
             Endpoint::Address(_) | Endpoint::Descriptor(_) => {
                 self.add_acceptor_fd(id, fd, shared);
@@ -361,6 +371,7 @@ impl<K: Kernel> Shard<K> {
         self.arm_starved();
         self.arm_bulk();
         self.look_through_pipes();
+        self.renew();
         if std::mem::take(&mut self.logged) {
             self.world.log_queue.notify();
         }
@@ -475,6 +486,7 @@ impl<K: Kernel> Shard<K> {
                 }
                 Message::Serve(handed) => self.take_over(handed),
                 Message::Ask(query) => self.answer(*query),
+                Message::Renew(renewal) => self.renewals.push_back(renewal),
             }
         }
     }
@@ -565,6 +577,8 @@ impl<K: Kernel> Shard<K> {
 
 /// The backend a frontend's connections go to.
 fn frontend_backend(world: &World, frontend: &Frontend) -> Option<Arc<Backend>> {
+    // As it is now: a header may have been waited for while the frontend was given another one.
+    let frontend = world.frontend(frontend.proxy.proxy_id)?;
     let front = frontend.proxy.front.as_ref()?;
     world.backend(front.default_backend?).cloned()
 }

@@ -62,10 +62,9 @@ impl<K: Kernel> Shard<K> {
         if !acceptor.accepts_proxy && front.expect_proxy.is_empty() {
             return false;
         }
-        let listener = &self.world.plan.listeners[usize::from(acceptor.listener_id.0)];
         // What comes to a transparent one was meant for others.
         let own = self.kernel.local_address(session.fd(Side::Client));
-        !listener.transparent && own.is_some_and(|own| *to == Address::Ip(own))
+        !acceptor.plan.transparent && own.is_some_and(|own| *to == Address::Ip(own))
     }
 
     /// The client's destination gives the server no address: a Unix client has none, the port with

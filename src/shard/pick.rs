@@ -35,6 +35,7 @@ impl<K: Kernel> Shard<K> {
         let header_is_due = self.header_is_due(acceptor, &mut session);
         let inserted = self.sessions.insert(session);
         debug_assert_eq!(inserted.as_ref().ok(), Some(&key));
+        self.acceptors[acceptor].sessions += 1;
         if header_is_due {
             self.await_header(key.slot);
         } else {
@@ -164,15 +165,12 @@ impl<K: Kernel> Shard<K> {
         }
         // The session left the queue too late to give its place back: the server goes to the next
         // one.
-        let backend = self.world.backends.iter().flatten().find(|backend| {
-            backend
-                .servers
-                .iter()
-                .any(|known| Arc::ptr_eq(known, &server))
-        });
-        let Some(backend) = backend.cloned() else {
+        // A server that has a connection is not forgotten, and a unit of it is on its way here.
+        let Some((backend, _)) = self.world.server_of(server.id) else {
+            debug_assert!(false, "a grant of a server that nobody knows");
             return;
         };
+        let backend = Arc::clone(backend);
         self.release_server(&backend, &server, Outcome::Abandoned);
         if let Some(deadline) = deadline {
             self.choose_anew(waiter.session.slot, &backend, deadline);

@@ -1,11 +1,14 @@
 //! A shard's port: how other threads speak to it and what they may read of it.
 
 use crossbeam::queue::ArrayQueue;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::*};
 
+use super::ShardListener;
 use super::query::Query;
 use super::spread::Load;
 use super::udp::DatagramCount;
+use super::world::World;
 use crate::base::ids::{ListenerId, ServerId, ShardId};
 use crate::base::time::Moment;
 use crate::flow::Who;
@@ -28,6 +31,17 @@ pub enum Message {
     Serve(Handed),
     /// Say what there is.
     Ask(Box<Query>),
+    /// The world has changed.
+    Renew(Box<Renewal>),
+}
+
+/// The next world, for a shard.
+#[derive(Debug)]
+pub struct Renewal {
+    /// The world.
+    pub world: Arc<World>,
+    /// Its sockets of the listeners that are new.
+    pub listeners: Vec<ShardListener>,
 }
 
 /// A connection on its way to the shard that serves it. It has been let in: limits and load count
@@ -155,6 +169,8 @@ pub struct ShardPort {
     limit_freed: AtomicBool,
     /// Nobody receives messages any more.
     ended: AtomicBool,
+    /// The world that the shard has.
+    generation: AtomicU64,
     wake: EventFd,
 }
 
@@ -170,6 +186,7 @@ impl ShardPort {
             messages: ArrayQueue::new(capacity),
             limit_freed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            generation: AtomicU64::new(0),
             wake: EventFd::new()?,
         })
     }
@@ -212,6 +229,16 @@ impl ShardPort {
     /// down, or a bound was lowered.
     pub fn look_at_acceptors(&self) {
         self.limit_freed();
+    }
+
+    /// The number of the world that the shard has: it has nothing of an earlier one any more.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(SeqCst)
+    }
+
+    /// The shard has this world now.
+    pub(super) fn set_generation(&self, generation: u64) {
+        self.generation.store(generation, SeqCst);
     }
 
     /// Next message, for the shard itself.

@@ -6,7 +6,10 @@
 //! sessions are short.
 
 use crossbeam::utils::CachePadded;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU32, AtomicUsize,
+    Ordering::{Acquire, Relaxed, Release},
+};
 
 use crate::base::ids::ShardId;
 use crate::base::time::Moment;
@@ -79,20 +82,41 @@ pub(super) struct Serving {
     shards: Vec<ShardId>,
     /// Who is next, where they take turns.
     next: CachePadded<AtomicUsize>,
+    /// Every shard knows the listener.
+    is_open: AtomicBool,
+    /// Shards that have not closed their socket, or where somebody waits for room.
+    left: AtomicUsize,
 }
 
 impl Serving {
     /// These shards.
     pub(super) fn new(shards: Vec<ShardId>) -> Serving {
         Serving {
-            shards,
             next: CachePadded::default(),
+            is_open: AtomicBool::new(false),
+            left: AtomicUsize::new(shards.len()),
+            shards,
         }
+    }
+
+    /// Every shard knows the listener from now on: connections may be handed over.
+    pub(super) fn open(&self) {
+        self.is_open.store(true, Release);
     }
 
     /// Whether there is anybody to hand a connection over to.
     pub(super) fn is_shared(&self) -> bool {
-        self.shards.len() > 1
+        self.shards.len() > 1 && self.is_open.load(Acquire)
+    }
+
+    /// A shard will bring no connection of the listener any more.
+    pub(super) fn one_has_ended(&self) {
+        self.left.fetch_sub(1, Release);
+    }
+
+    /// Whether no shard brings any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.left.load(Acquire) == 0
     }
 
     /// The next one in turn.

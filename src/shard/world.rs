@@ -1,5 +1,11 @@
 //! What all shards and the control thread share: the live frontends and backends, limits, ports.
+//!
+//! A world never changes but for its counters. A reload makes the next one of it: what the new plan
+//! has as it was is the same in both, what lives on (counts, statistics, health) is shared, and
+//! what the plan has no more is there until nothing is left of it, marked as removed. Numbers mean
+//! the same in all worlds; one is used again when no shard has a world in which it meant another.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{
     AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst,
@@ -11,11 +17,11 @@ use super::record::LogQueue;
 use super::spread::Serving;
 use crate::base::counters::ShardCounters;
 use crate::base::hash;
-use crate::base::ids::ProxyId;
-use crate::base::limits::{LimitId, LimitKey, LimitTable};
+use crate::base::ids::{ListenerId, ProxyId, ServerId};
+use crate::base::limits::{LimitId, LimitKey, LimitTable, ShardSet};
 use crate::base::rate::Rate;
 use crate::base::source_counts::SourceCounts;
-use crate::config::plan::{Front, Plan, Proxy};
+use crate::config::plan::{Front, Listener, Plan, Proxy};
 use crate::lb::{self, Backend, Destination, Seeds, Server};
 use crate::limits;
 
@@ -75,17 +81,19 @@ pub type ProxyCounters = ShardCounters<{ FrontCounter::COUNT }>;
 pub struct Frontend {
     /// What the config says of it.
     pub proxy: Arc<Proxy>,
+    /// The configuration has it no more: it is there until its last session has ended.
+    pub is_removed: bool,
     /// Its limit in [`World::limits`] (always present; unlimited when `maxconn` is 0). Its
     /// `current` is the number of open sessions, its `peak` the most there ever were.
     pub limit: LimitId,
     /// What operators say of it.
-    state: AtomicU8,
+    state: Arc<AtomicU8>,
     /// `rate-limit sessions`.
-    pub rate: Rate,
+    pub rate: Arc<Rate>,
     /// `udp-source-flows`: what each client address has, where there is a bound.
-    pub(super) flow_sources: Option<SourceCounts>,
+    pub(super) flow_sources: Option<Arc<SourceCounts>>,
     /// Counters.
-    pub counters: ProxyCounters,
+    pub counters: Arc<ProxyCounters>,
 }
 
 /// What operators say of a frontend.
@@ -119,12 +127,12 @@ impl Frontend {
     /// Client addresses that have flows now, where `udp-source-flows` bounds them (simulation).
     pub fn sources(&self) -> usize {
         let sources = self.flow_sources.as_ref();
-        sources.map_or(0, SourceCounts::addresses)
+        sources.map_or(0, |sources| sources.addresses())
     }
 }
 
 /// The bounds of rates of the process, as they are shown.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RateLimits {
     /// `maxconnrate`.
     pub connections: AtomicU32,
@@ -141,6 +149,17 @@ impl RateLimits {
     }
 }
 
+/// A listener and who serves it.
+#[derive(Clone, Debug)]
+pub struct Listening {
+    /// What the config says of it.
+    pub plan: Arc<Listener>,
+    /// Its shards.
+    pub(super) serving: Arc<Serving>,
+    /// The configuration has it no more: it is there until its last session has ended.
+    pub is_removed: bool,
+}
+
 /// What the process may use, as it was computed at the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bounds {
@@ -152,34 +171,38 @@ pub struct Bounds {
     pub pipes_max: u32,
 }
 
-/// Everything shared between threads. Built once by `process`; reload will publish parts of it
-/// anew.
+/// Everything shared between threads, as one configuration has it.
 #[derive(Debug)]
 pub struct World {
-    /// The configuration in force.
+    /// Which one of the process, from 0 on.
+    pub generation: u64,
+    /// The configuration in force. Behind its proxies are those that it has no more, see
+    /// [`World::configured`].
     pub plan: Arc<Plan>,
+    /// How many proxies of the plan are configured.
+    configured: usize,
     /// By `ProxyId`; `None` for pure backends.
     pub frontends: Vec<Option<Arc<Frontend>>>,
     /// By `ProxyId`; `None` for pure frontends.
     pub backends: Vec<Option<Arc<Backend>>>,
     /// Counters of backends, by `ProxyId`.
-    pub back_counters: Vec<ProxyCounters>,
+    pub back_counters: Vec<Arc<ProxyCounters>>,
+    /// Where each server is, by `ServerId`.
+    places: Vec<Option<(ProxyId, usize)>>,
+    /// By `ListenerId`.
+    pub listeners: Vec<Option<Listening>>,
     /// Connection limits: process, frontends, listeners.
     pub limits: LimitTable,
     /// The process's own slot in `limits`; its bound is the effective `maxconn`.
     pub process_limit: LimitId,
-    /// Connections that the process was made for.
-    pub capacity: u32,
     /// Flows of the process in `limits`.
     pub flows_limit: LimitId,
     /// Sockets towards servers that flows may have, of all shards.
     pub flow_sockets_max: u32,
     /// `maxconnrate` and `maxsessrate`, whichever is lower: a connection is a session here.
-    pub process_rate: Rate,
+    pub process_rate: Arc<Rate>,
     /// Each of them, 0 = no bound.
-    pub rate_limits: RateLimits,
-    /// Which shards serve each listener, by `ListenerId`.
-    pub(super) serving: Vec<Serving>,
+    pub rate_limits: Arc<RateLimits>,
     /// One port per shard.
     pub ports: Vec<Arc<ShardPort>>,
     /// What shards tell the control thread of servers.
@@ -187,22 +210,24 @@ pub struct World {
     /// Session records on their way to the log thread.
     pub log_queue: Arc<LogQueue>,
     /// Unix time in milliseconds at monotonic zero: shards make wall-clock stamps from it.
-    pub unix_ms_at_zero: AtomicU64,
+    pub unix_ms_at_zero: Arc<AtomicU64>,
     /// A successor has been given the listening sockets that it can be given.
-    pub handed_over: AtomicBool,
+    pub handed_over: Arc<AtomicBool>,
     /// A process that drains has found another one with sockets of its own on an address that
     /// datagrams come to.
-    pub replaced: AtomicBool,
+    pub replaced: Arc<AtomicBool>,
     /// Where ports towards servers are chosen here.
     pub destinations: Vec<Arc<Destination>>,
+    /// Connections that the process was made for.
+    pub capacity: u32,
     /// Pipes the process may have, of all shards.
     pub pipes_max: u32,
     /// Pipes the process has, of all shards, lent and in pools.
-    pub pipes_made: AtomicU32,
+    pub pipes_made: Arc<AtomicU32>,
     /// Bytes of private relay memory the process may use.
     pub memory_max: u64,
     /// Bytes of private relay memory reserved now, of all shards.
-    pub memory_reserved: AtomicU64,
+    pub memory_reserved: Arc<AtomicU64>,
 }
 
 impl World {
@@ -215,7 +240,6 @@ impl World {
         bounds: Bounds,
         unix_ms_at_zero: u64,
     ) -> World {
-        let shards = ports.len();
         let Bounds {
             maxconn,
             memory_max,
@@ -226,91 +250,358 @@ impl World {
         let flows_max = flows_max.unwrap_or(limits::FLOWS_COMPUTED_MAX);
         let sockets_max = plan.global.udp_sockets_max;
         let flow_sockets_max = sockets_max.unwrap_or(limits::FLOW_SOCKETS_MIN);
-        let mut entries = vec![(LimitKey::Process, maxconn), (LimitKey::Flows, flows_max)];
-        for proxy in &plan.proxies {
-            if let Some(front) = &proxy.front {
-                entries.push((LimitKey::Frontend(proxy.proxy_id), front.maxconn));
-            }
-        }
-        for listener in &plan.listeners {
-            entries.push((LimitKey::Listener(listener.listener_id), listener.maxconn));
-        }
-        let limits = LimitTable::new(&entries);
+        let limits = LimitTable::new(&[(LimitKey::Process, maxconn), (LimitKey::Flows, flows_max)]);
         let process_limit = limits.find(LimitKey::Process).expect("just entered");
         let flows_limit = limits.find(LimitKey::Flows).expect("just entered");
-        let frontend = |proxy: &Arc<Proxy>| {
-            let front = proxy.front.as_ref()?;
-            let limit = limits
-                .find(LimitKey::Frontend(proxy.proxy_id))
-                .expect("just entered");
-            Some(Arc::new(Frontend {
-                proxy: Arc::clone(proxy),
-                limit,
-                state: AtomicU8::new(FrontState::Open as u8),
-                rate: Rate::new(front.session_rate),
-                flow_sources: flow_sources(front, flows_max),
-                counters: ShardCounters::new(shards),
-            }))
-        };
-        let backend = |proxy: &Arc<Proxy>| {
-            let back = proxy.back.as_ref()?;
-            let fullconn = match back.fullconn {
-                0 => default_fullconn(&plan, proxy.proxy_id, maxconn),
-                configured => configured,
-            };
-            Some(Arc::new(Backend::new(
-                Arc::clone(proxy),
-                shards,
-                Seeds {
-                    hash: plan.global.hash_seed,
-                    // No two processes begin at the same millisecond on the same machine.
-                    draws: hash::sequence(unix_ms_at_zero, u64::from(proxy.proxy_id.0)),
-                },
-                fullconn,
-            )))
-        };
-        let backends: Vec<_> = plan.proxies.iter().map(backend).collect();
-        let servers = backends.iter().flatten().flat_map(|b| &b.servers);
-        let destinations = lb::destinations(&plan.global.source_ports, servers);
-        let shard_count = u16::try_from(shards).unwrap_or(u16::MAX);
-        let serving = plan.listeners.iter().map(|listener| {
-            let (threads, _) = listener.spread(shard_count, &plan.global);
-            Serving::new(threads.iter().collect())
-        });
-        let serving = serving.collect();
-        let rate_limits = RateLimits {
-            connections: AtomicU32::new(plan.global.connection_rate),
-            sessions: AtomicU32::new(plan.global.session_rate),
-        };
-        World {
-            serving,
-            frontends: plan.proxies.iter().map(frontend).collect(),
-            backends,
-            destinations,
-            back_counters: plan
-                .proxies
-                .iter()
-                .map(|_| ShardCounters::new(shards))
-                .collect(),
+        let empty = World {
+            generation: 0,
+            plan: Arc::default(),
+            configured: 0,
+            frontends: Vec::new(),
+            backends: Vec::new(),
+            back_counters: Vec::new(),
+            places: Vec::new(),
+            listeners: Vec::new(),
+            limits,
             process_limit,
-            capacity: maxconn,
             flows_limit,
             flow_sockets_max,
-            process_rate: Rate::new(rate_limits.lowest()),
-            rate_limits,
-            limits,
+            process_rate: Arc::new(Rate::new(0)),
+            rate_limits: Arc::default(),
             ports,
             control,
             log_queue,
-            unix_ms_at_zero: AtomicU64::new(unix_ms_at_zero),
-            handed_over: AtomicBool::new(false),
-            replaced: AtomicBool::new(false),
+            unix_ms_at_zero: Arc::new(AtomicU64::new(unix_ms_at_zero)),
+            handed_over: Arc::default(),
+            replaced: Arc::default(),
+            destinations: Vec::new(),
+            capacity: maxconn,
             pipes_max,
-            pipes_made: AtomicU32::new(0),
+            pipes_made: Arc::default(),
             memory_max,
-            memory_reserved: AtomicU64::new(0),
-            plan,
+            memory_reserved: Arc::default(),
+        };
+        let (world, _) = empty.next(plan, maxconn);
+        world.open_listeners();
+        World {
+            generation: 0,
+            ..world
         }
+    }
+
+    /// The world of the next plan, whose numbers are those of this one, and the shards that wait
+    /// for limits which have more room now. What changes for what lives on is in force when this
+    /// returns; tables are published afterwards, and shards get the world last.
+    #[must_use]
+    pub fn next(&self, plan: Arc<Plan>, maxconn: u32) -> (World, ShardSet) {
+        let mut plan = (*plan).clone();
+        let configured = plan.proxies.len();
+        let listeners = self.next_listeners(&plan);
+        self.keep_removed(&mut plan, &listeners);
+        let (limits, woken) = self
+            .limits
+            .next(&self.limit_entries(&plan, &listeners, maxconn));
+        let count = plan
+            .proxies
+            .iter()
+            .map(|proxy| usize::from(proxy.proxy_id.0) + 1);
+        let count = count.max().unwrap_or(0).max(self.back_counters.len());
+        let mut world = World {
+            generation: self.generation + 1,
+            configured,
+            frontends: vec![None; count],
+            backends: vec![None; count],
+            back_counters: Vec::new(),
+            places: vec![None; plan.servers_count as usize],
+            listeners,
+            limits,
+            process_limit: self.process_limit,
+            flows_limit: self.flows_limit,
+            flow_sockets_max: self.flow_sockets_max,
+            process_rate: Arc::clone(&self.process_rate),
+            rate_limits: Arc::clone(&self.rate_limits),
+            ports: self.ports.clone(),
+            control: Arc::clone(&self.control),
+            log_queue: Arc::clone(&self.log_queue),
+            unix_ms_at_zero: Arc::clone(&self.unix_ms_at_zero),
+            handed_over: Arc::clone(&self.handed_over),
+            replaced: Arc::clone(&self.replaced),
+            destinations: Vec::new(),
+            capacity: self.capacity,
+            pipes_max: self.pipes_max,
+            pipes_made: Arc::clone(&self.pipes_made),
+            memory_max: self.memory_max,
+            memory_reserved: Arc::clone(&self.memory_reserved),
+            plan: Arc::default(),
+        };
+        let (old, new) = (&self.plan.global, &plan.global);
+        let rates = &world.rate_limits;
+        if old.connection_rate != new.connection_rate {
+            rates.connections.store(new.connection_rate, Relaxed);
+        }
+        if old.session_rate != new.session_rate {
+            rates.sessions.store(new.session_rate, Relaxed);
+        }
+        world.process_rate.set_max(rates.lowest());
+        for (position, proxy) in plan.proxies.iter().enumerate() {
+            let (index, is_removed) = (usize::from(proxy.proxy_id.0), position >= configured);
+            world.frontends[index] = self.next_frontend(&world, proxy, is_removed);
+            let seed = plan.global.hash_seed;
+            let fronts = &plan.proxies[..configured];
+            world.backends[index] = self.next_backend(fronts, seed, maxconn, proxy, is_removed);
+        }
+        let counters = |index: usize| match self.back_counters.get(index) {
+            Some(counters) if world.backends[index].is_some() => Arc::clone(counters),
+            _ => Arc::new(ShardCounters::new(self.ports.len())),
+        };
+        world.back_counters = (0..count).map(counters).collect();
+        for backend in world.backends.iter().flatten() {
+            for (index, server) in backend.servers.iter().enumerate() {
+                if let Some(place) = world.places.get_mut(server.id.0 as usize) {
+                    *place = Some((backend.proxy.proxy_id, index));
+                }
+            }
+        }
+        let servers = world.backends.iter().flatten().flat_map(|b| &b.servers);
+        let (source_ports, before) = (&plan.global.source_ports, &self.destinations);
+        world.destinations = lb::destinations(source_ports, servers, before);
+        world.plan = Arc::new(plan);
+        (world, woken)
+    }
+
+    /// The listeners of a plan, and those of before that are still needed.
+    fn next_listeners(&self, plan: &Plan) -> Vec<Option<Listening>> {
+        let shards = u16::try_from(self.ports.len()).unwrap_or(u16::MAX);
+        let mut listeners = self.listeners.clone();
+        for listening in listeners.iter_mut().flatten() {
+            listening.is_removed = true;
+        }
+        for plan_of in &plan.listeners {
+            let index = usize::from(plan_of.listener_id.0);
+            if listeners.len() <= index {
+                listeners.resize(index + 1, None);
+            }
+            let serving = match &listeners[index] {
+                Some(before) => Arc::clone(&before.serving),
+                None => {
+                    let (threads, _) = plan_of.spread(shards, &plan.global);
+                    Arc::new(Serving::new(threads.iter().collect()))
+                }
+            };
+            listeners[index] = Some(Listening {
+                plan: Arc::clone(plan_of),
+                serving,
+                is_removed: false,
+            });
+        }
+        for listening in &mut listeners {
+            let is_gone = |one: &Listening| one.is_removed && self.has_left(one);
+            if listening.as_ref().is_some_and(is_gone) {
+                *listening = None;
+            }
+        }
+        listeners
+    }
+
+    /// Whether nothing of a removed listener is left.
+    fn has_left(&self, listening: &Listening) -> bool {
+        let key = LimitKey::Listener(listening.plan.listener_id);
+        let id = self.limits.find(key);
+        listening.serving.has_ended() && id.is_none_or(|id| self.limits.current(id) == 0)
+    }
+
+    /// Puts those proxies behind the planned ones that are planned no more and still needed.
+    fn keep_removed(&self, plan: &mut Plan, listeners: &[Option<Listening>]) {
+        let planned: HashSet<ProxyId> = plan.proxies.iter().map(|p| p.proxy_id).collect();
+        let gone = self.plan.proxies.iter();
+        let gone: Vec<_> = gone.filter(|p| !planned.contains(&p.proxy_id)).collect();
+        let serves = |proxy: &Proxy| {
+            let mut listeners = listeners.iter().flatten();
+            let listens = listeners.any(|one| one.plan.proxy_id == proxy.proxy_id);
+            let front = self.frontends[usize::from(proxy.proxy_id.0)].as_ref();
+            listens || front.is_some_and(|front| self.limits.current(front.limit) > 0)
+        };
+        let works = |proxy: &Proxy| {
+            let index = usize::from(proxy.proxy_id.0);
+            let active = self.back_counters[index].sum(FrontCounter::Active as usize);
+            let backend = self.backends[index].as_ref();
+            // A shard may be about to choose one of its servers: not in the same step.
+            backend.is_some_and(|backend| !backend.is_removed || active > 0 || !backend.is_idle())
+        };
+        // A session whose header has not come yet asks for its frontend's backend later.
+        let leading: Vec<_> = gone.iter().filter(|proxy| serves(proxy)).collect();
+        let leads = |proxy: &Proxy| {
+            let mut fronts = leading.iter().filter_map(|front| front.front.as_ref());
+            fronts.any(|front| front.default_backend == Some(proxy.proxy_id))
+        };
+        for proxy in &gone {
+            if serves(proxy) || works(proxy) || leads(proxy) {
+                let mut kept = (***proxy).clone();
+                if let Some(front) = &mut kept.front {
+                    front.listeners.clear();
+                }
+                plan.proxies.push(Arc::new(kept));
+            }
+        }
+    }
+
+    fn limit_entries(
+        &self,
+        plan: &Plan,
+        listeners: &[Option<Listening>],
+        maxconn: u32,
+    ) -> Vec<(LimitKey, u32)> {
+        // What was set at run time stays where the configuration says the same as before.
+        let bound = |key, before: Option<u32>, after: u32| match self.limits.find(key) {
+            Some(id) if before == Some(after) => (key, self.limits.max(id)),
+            _ => (key, after),
+        };
+        let mut entries = vec![
+            (LimitKey::Process, maxconn),
+            (LimitKey::Flows, self.limits.max(self.flows_limit)),
+        ];
+        for proxy in &plan.proxies {
+            let Some(front) = &proxy.front else { continue };
+            let before = self.frontend(proxy.proxy_id);
+            let before = before.and_then(|before| before.proxy.front.as_ref());
+            let key = LimitKey::Frontend(proxy.proxy_id);
+            entries.push(bound(
+                key,
+                before.map(|before| before.maxconn),
+                front.maxconn,
+            ));
+        }
+        for listening in listeners.iter().flatten() {
+            let id = listening.plan.listener_id;
+            let before = self.listener(id).map(|before| before.maxconn);
+            let key = LimitKey::Listener(id);
+            entries.push(bound(key, before, listening.plan.maxconn));
+        }
+        entries
+    }
+
+    fn next_frontend(
+        &self,
+        world: &World,
+        proxy: &Arc<Proxy>,
+        is_removed: bool,
+    ) -> Option<Arc<Frontend>> {
+        let front = proxy.front.as_ref()?;
+        let key = LimitKey::Frontend(proxy.proxy_id);
+        let limit = world.limits.find(key).expect("just entered");
+        let flows_max = self.limits.max(self.flows_limit);
+        let Some(before) = self.frontend(proxy.proxy_id) else {
+            return Some(Arc::new(Frontend {
+                proxy: Arc::clone(proxy),
+                is_removed,
+                limit,
+                state: Arc::new(AtomicU8::new(FrontState::Open as u8)),
+                rate: Arc::new(Rate::new(front.session_rate)),
+                flow_sources: flow_sources(front, flows_max).map(Arc::new),
+                counters: Arc::new(ShardCounters::new(self.ports.len())),
+            }));
+        };
+        if before.is_removed == is_removed && before.proxy.is_same(proxy) {
+            return Some(Arc::clone(before));
+        }
+        let planned = before.proxy.front.as_ref();
+        if planned.is_none_or(|planned| planned.session_rate != front.session_rate) {
+            before.rate.set_max(front.session_rate);
+        }
+        Some(Arc::new(Frontend {
+            proxy: Arc::clone(proxy),
+            is_removed,
+            limit,
+            state: Arc::clone(&before.state),
+            rate: Arc::clone(&before.rate),
+            flow_sources: before.flow_sources.clone(),
+            counters: Arc::clone(&before.counters),
+        }))
+    }
+
+    fn next_backend(
+        &self,
+        configured: &[Arc<Proxy>],
+        hash: u64,
+        maxconn: u32,
+        proxy: &Arc<Proxy>,
+        is_removed: bool,
+    ) -> Option<Arc<Backend>> {
+        let back = proxy.back.as_ref()?;
+        let fullconn = match back.fullconn {
+            0 => default_fullconn(configured, proxy.proxy_id, maxconn),
+            fullconn => fullconn,
+        };
+        let shards = self.ports.len();
+        let Some(before) = self.backend(proxy.proxy_id) else {
+            let seeds = Seeds {
+                hash,
+                // No two processes begin at the same millisecond on the same machine.
+                draws: hash::sequence(
+                    self.unix_ms_at_zero.load(Relaxed),
+                    u64::from(proxy.proxy_id.0),
+                ),
+            };
+            let proxy = Arc::clone(proxy);
+            let backend = Backend::new(proxy, shards, seeds, fullconn, self.begun());
+            return Some(Arc::new(backend));
+        };
+        let seeds = Seeds {
+            hash,
+            ..before.seeds()
+        };
+        Some(match is_removed {
+            true if before.is_removed => Arc::clone(before),
+            true => Arc::new(before.removed()),
+            false if before.is_planned(proxy, seeds, fullconn) => Arc::clone(before),
+            false => {
+                let proxy = Arc::clone(proxy);
+                Arc::new(before.next(proxy, shards, seeds, fullconn, self.begun()))
+            }
+        })
+    }
+
+    /// How often checks of servers that are new count as begun: in each world another number, and
+    /// far from what the checks of others have come to.
+    fn begun(&self) -> u32 {
+        let worlds = u32::try_from(self.generation % (1 << 16)).unwrap_or(0);
+        worlds << 16
+    }
+
+    /// Whether something that was removed has nothing left: the next world is without it.
+    pub fn is_stale(&self) -> bool {
+        let gone = |one: &Listening| one.is_removed && self.has_left(one);
+        if self.listeners.iter().flatten().any(gone) {
+            return true;
+        }
+        let idle = |backend: &Arc<Backend>| {
+            let mut removed = backend.servers.iter().filter(|server| server.is_removed());
+            removed.any(|server| server.active() == 0)
+        };
+        if self.backends.iter().flatten().any(idle) {
+            return true;
+        }
+        let kept = self.plan.proxies.len() - self.configured;
+        if kept == 0 {
+            return false;
+        }
+        let mut plan = self.configured();
+        self.keep_removed(&mut plan, &self.listeners);
+        plan.proxies.len() - self.configured < kept
+    }
+
+    /// Every shard has it: connections to its new listeners may be handed over from now on.
+    pub fn open_listeners(&self) {
+        for listening in self.listeners.iter().flatten() {
+            listening.serving.open();
+        }
+    }
+
+    /// The configuration in force alone.
+    pub fn configured(&self) -> Plan {
+        let mut plan = (*self.plan).clone();
+        plan.proxies.truncate(self.configured);
+        plan
     }
 
     /// The counters of a backend.
@@ -324,9 +615,26 @@ impl World {
         Some((backend, backend.servers.get(index)?))
     }
 
+    /// A server by its number, with its backend.
+    pub fn server_of(&self, id: ServerId) -> Option<(&Arc<Backend>, &Arc<Server>)> {
+        let (proxy, index) = (*self.places.get(id.0 as usize)?)?;
+        self.server(proxy, index)
+    }
+
+    /// The frontend of a proxy.
+    pub fn frontend(&self, proxy: ProxyId) -> Option<&Arc<Frontend>> {
+        self.frontends.get(usize::from(proxy.0))?.as_ref()
+    }
+
     /// The backend of a proxy.
     pub fn backend(&self, proxy: ProxyId) -> Option<&Arc<Backend>> {
         self.backends.get(usize::from(proxy.0))?.as_ref()
+    }
+
+    /// What the config says of a listener, or did while it had it.
+    pub fn listener(&self, id: ListenerId) -> Option<&Arc<Listener>> {
+        let listening = self.listeners.get(usize::from(id.0))?.as_ref()?;
+        Some(&listening.plan)
     }
 }
 
@@ -342,8 +650,8 @@ fn flow_sources(front: &Front, flows_max: u32) -> Option<SourceCounts> {
 
 /// `fullconn` where it isn't set: a tenth of the connections that the frontends which lead to a
 /// backend may have, `process_max` each where they have no bound of their own; 1 at least.
-fn default_fullconn(plan: &Plan, backend: ProxyId, process_max: u32) -> u32 {
-    let fronts = plan.proxies.iter().filter_map(|proxy| proxy.front.as_ref());
+fn default_fullconn(proxies: &[Arc<Proxy>], backend: ProxyId, process_max: u32) -> u32 {
+    let fronts = proxies.iter().filter_map(|proxy| proxy.front.as_ref());
     let leads = fronts.filter(|front| front.default_backend == Some(backend));
     let most = leads.map(|front| match front.maxconn {
         0 => process_max,

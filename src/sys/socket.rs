@@ -5,7 +5,7 @@
 //! `setsockopt` call per connection.
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, sendmsg};
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -103,6 +103,92 @@ pub fn join_tcp(address: SocketAddr, options: &ListenOptions) -> Result<OwnedFd,
     socket.bind(&SockAddr::from(address))?;
     listen(&socket, options)?;
     Ok(socket.into())
+}
+
+/// Gives a socket that listens other options, which connections from now on have. What can't be
+/// taken back is refused, with the parameter's name, before anything is changed.
+pub fn renew_tcp(
+    socket: BorrowedFd<'_>,
+    before: &ListenOptions,
+    after: &ListenOptions,
+) -> Result<(), ListenError> {
+    let lasting = [
+        (
+            "cc",
+            before.congestion.is_some() && after.congestion.is_none(),
+        ),
+        (
+            "tune.rcvbuf.client",
+            before.rcvbuf.is_some() && after.rcvbuf.is_none(),
+        ),
+        (
+            "tune.sndbuf.client",
+            before.sndbuf.is_some() && after.sndbuf.is_none(),
+        ),
+        ("interface", before.interface != after.interface),
+        ("transparent", before.transparent != after.transparent),
+        ("v6only", before.v6only != after.v6only),
+    ];
+    if let Some((parameter, _)) = lasting.iter().find(|(_, lasts)| *lasts) {
+        let error = io::Error::from(io::ErrorKind::Unsupported);
+        return Err(ListenError::of(*parameter)(error));
+    }
+    let socket = SockRef::from(&socket);
+    let set = |level, name, value: u32| {
+        let value = i32::try_from(value).unwrap_or(i32::MAX);
+        set_option(&socket, level, name, value)
+    };
+    set(
+        libc::IPPROTO_TCP,
+        libc::TCP_DEFER_ACCEPT,
+        after.defer_accept.into(),
+    )?;
+    set(
+        libc::IPPROTO_TCP,
+        libc::TCP_USER_TIMEOUT,
+        after.tcp_user_timeout_ms,
+    )?;
+    if let Some(bytes) = after.rcvbuf {
+        set(libc::SOL_SOCKET, libc::SO_RCVBUF, bytes)?;
+    }
+    if let Some(bytes) = after.sndbuf {
+        set(libc::SOL_SOCKET, libc::SO_SNDBUF, bytes)?;
+    }
+    set(
+        libc::SOL_SOCKET,
+        libc::SO_KEEPALIVE,
+        after.keepalive.is_some().into(),
+    )?;
+    let names = [libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT];
+    for (name, value) in names.into_iter().zip(after.keepalive.unwrap_or_default()) {
+        if let Some(value) = value {
+            set(libc::IPPROTO_TCP, name, value)?;
+        }
+    }
+    if before.mss != after.mss {
+        set(libc::IPPROTO_TCP, libc::TCP_MAXSEG, after.mss.into())
+            .map_err(ListenError::of(format!("mss {}", after.mss)))?;
+    }
+    if let Some(algorithm) = &after.congestion {
+        socket
+            .set_tcp_congestion(algorithm.as_bytes())
+            .map_err(ListenError::of(format!("cc {algorithm}")))?;
+    }
+    if before.fast_open != after.fast_open {
+        let pending = if after.fast_open { backlog(after) } else { 0 };
+        set_option(&socket, libc::IPPROTO_TCP, libc::TCP_FASTOPEN, pending)
+            .map_err(ListenError::of("tfo"))?;
+    }
+    if before.backlog != after.backlog {
+        // A socket that listens goes on to, with another length of its queue.
+        socket.listen(backlog(after))?;
+    }
+    set(
+        libc::IPPROTO_TCP,
+        libc::TCP_QUICKACK,
+        (!after.delayed_ack).into(),
+    )?;
+    Ok(())
 }
 
 fn listen(socket: &Socket, options: &ListenOptions) -> io::Result<()> {

@@ -45,6 +45,7 @@ mod proxy_protocol;
 mod proxy_protocol_programs;
 mod proxy_protocol_refused;
 mod proxy_protocol_seams;
+mod reload;
 mod rsyslog;
 mod runtime_bounds;
 mod runtime_ramp;

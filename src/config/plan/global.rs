@@ -11,7 +11,7 @@ use crate::base::receive::{Capability, ReceiveStep};
 use crate::config::values::threads::CpuMap;
 
 /// Settings of the process.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Global {
     /// `maxconn`: connections of the process; `None` = computed from the descriptor limit.
     pub maxconn: Option<u32>,
@@ -221,7 +221,7 @@ impl Default for Global {
 }
 
 /// One `stats socket`.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StatsSocket {
     /// Unix path or TCP address.
     pub address: Address,

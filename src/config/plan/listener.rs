@@ -62,6 +62,16 @@ pub struct Listener {
 }
 
 impl Listener {
+    /// Whether both say the same, wherever that is written.
+    pub fn is_same(&self, other: &Listener) -> bool {
+        let place = other.place.clone();
+        *other
+            == Listener {
+                place,
+                ..self.clone()
+            }
+    }
+
     /// How many sockets serve `shards` shards, and which of the shards have a part in it: the
     /// shard at position `n` of the set accepts from socket `n` modulo the number.
     pub fn spread(&self, shards: u16, global: &Global) -> (ThreadSet, u16) {

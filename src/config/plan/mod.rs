@@ -1,7 +1,8 @@
 //! The validated configuration: resolved, immutable, shared by `Arc`. All times are milliseconds.
 //!
-//! Identity is by name (proxy, server) and address, never by the position in a file: positions
-//! (`ProxyId`, `ListenerId`, `ServerId`) only index this one plan.
+//! Identity is by name (proxy, server) and address, never by the position in a file: the positions
+//! that a plan is numbered by (`ProxyId`, `ListenerId`, `ServerId`) become numbers that last over
+//! all plans of a process (`numbers`).
 
 mod balance;
 mod check;
@@ -11,6 +12,7 @@ mod global;
 mod line_format;
 mod listener;
 mod log;
+mod numbers;
 mod pages;
 mod passive;
 mod pattern;
@@ -35,6 +37,7 @@ pub use global::{Global, Jail, Level, MultiQueue, ProcessSettings, StatsSocket};
 pub use line_format::{Cast, Item, LineFormat, Piece, Reads, SessionLines, Stage, Value};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSample, LogSink, LogTarget};
+pub use numbers::Numbers;
 pub use pages::{PAGE_CLIENTS_MAX, PageAsks, PageCondition, PageTerm, Pages, StatsPage};
 pub use passive::{Breaker, Observe, OnError, Passive};
 pub use pattern::{Content, HttpAnswer, HttpWanted, Pattern, RegularExpression};
@@ -51,9 +54,9 @@ pub struct Plan {
     pub global: Global,
     /// Frontends, backends and listens in the order of the files.
     pub proxies: Vec<Arc<Proxy>>,
-    /// Every listening address of every frontend; `Front::listeners` indexes it.
+    /// Every listening address of every frontend.
     pub listeners: Vec<Arc<Listener>>,
-    /// How many server slots the plan uses: `ServerId`s are `0..servers_count`.
+    /// How many server slots there are: `ServerId`s are below `servers_count`.
     pub servers_count: u32,
 }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::base::ids::{ListenerId, ProxyId};
 
 /// A frontend, a backend, or a listen (both).
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Proxy {
     /// Its place in `Plan::proxies`.
     pub proxy_id: ProxyId,
@@ -49,6 +49,26 @@ impl Proxy {
         let front = self.front.as_ref().is_some_and(|front| front.udp.is_some());
         front || self.back.as_ref().is_some_and(|back| back.udp.is_some())
     }
+
+    /// Whether both say the same, wherever that is written.
+    pub fn is_same(&self, other: &Proxy) -> bool {
+        let servers = |proxy: &Proxy| proxy.back.as_ref().map(|back| back.servers.clone());
+        let (own, others) = (servers(self), servers(other));
+        let (own, others) = (own.unwrap_or_default(), others.unwrap_or_default());
+        let mut pairs = own.iter().zip(&others);
+        own.len() == others.len()
+            && pairs.all(|(own, other)| own.is_same(other))
+            && self.without_servers() == other.without_servers()
+    }
+
+    /// The proxy itself.
+    pub(in crate::config) fn without_servers(&self) -> Proxy {
+        let mut proxy = self.clone();
+        if let Some(back) = &mut proxy.back {
+            back.servers.clear();
+        }
+        proxy
+    }
 }
 
 /// `option splice-auto`, `splice-request` and `splice-response`.
@@ -79,7 +99,7 @@ impl SpliceOptions {
 }
 
 /// The section a proxy was written as.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ProxyKind {
     /// `frontend`
     Frontend,
@@ -90,7 +110,7 @@ pub enum ProxyKind {
 }
 
 /// The accepting side of a proxy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Front {
     /// Its listeners, indices of `Plan::listeners`.
     pub listeners: Vec<ListenerId>,
@@ -142,7 +162,7 @@ pub struct KeepAlive {
 }
 
 /// The connecting side of a proxy.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Back {
     /// `balance` with all that belongs to it.
     pub balance: Balance,

@@ -63,6 +63,18 @@ pub struct Server {
     pub place: String,
 }
 
+impl Server {
+    /// Whether both say the same, wherever that is written.
+    pub fn is_same(&self, other: &Server) -> bool {
+        let place = other.place.clone();
+        *other
+            == Server {
+                place,
+                ..self.clone()
+            }
+    }
+}
+
 /// Where a server is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Target {

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{Entry, ListenerKey, Options, Registry, is_in_use, proxy_name};
+use super::{Entry, ListenerKey, Options, Registry, is_in_use, proxy_name, proxy_of};
 use crate::base::receive::Capability;
 use crate::config::plan::{Endpoint, Listener, Plan};
 use crate::sys::datagram::{self, DatagramListenOptions, listen, steering};
@@ -131,7 +131,7 @@ impl Registry {
 }
 
 fn options_of(plan: &Plan, listener: &Listener) -> DatagramListenOptions {
-    let proxy = plan.proxies.get(usize::from(listener.proxy_id.0));
+    let proxy = proxy_of(plan, listener);
     let front = proxy.and_then(|proxy| proxy.front.as_ref());
     let udp = front.and_then(|front| front.udp);
     let may = |capability| !plan.global.ring_without.contains(&capability);

@@ -23,7 +23,7 @@ use super::Shared;
 use super::messages::{Severity, format as message_line};
 use crate::base::ids::ProxyId;
 use crate::base::time::Moment;
-use crate::config::plan::{LogHost, LogSink, LogTarget, Plan, Proxy, Stage};
+use crate::config::plan::{LogHost, LogSink, LogTarget, Plan, Stage};
 use crate::limits;
 use crate::shard::{LogQueue, SessionRecord};
 use crate::sys::lines::{PollItem, poll};
@@ -45,7 +45,8 @@ struct Message {
     proxy: Option<ProxyId>,
     /// Syslog level.
     level: u8,
-    /// How it is labelled on standard error; `None` = it doesn't go there.
+    /// How it is labelled on standard error; `None` = it doesn't go there if it is for a proxy, and
+    /// is labelled already if it is not.
     severity: Option<Severity>,
     text: String,
 }
@@ -96,6 +97,16 @@ impl Messages {
             level,
             severity: None,
             text,
+        });
+    }
+
+    /// Sends a line that is labelled already to standard error.
+    pub fn line(&self, line: &str) {
+        self.push(Message {
+            proxy: None,
+            level: INFO,
+            severity: None,
+            text: line.to_owned(),
         });
     }
 
@@ -156,7 +167,7 @@ impl LogThread {
     /// Ships what is queued, within a bound of time, and ends the thread.
     pub fn stop(&mut self) {
         self.shared.messages.stop.store(true, SeqCst);
-        self.shared.world.log_queue.notify();
+        self.shared.world().log_queue.notify();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -164,7 +175,7 @@ impl LogThread {
 }
 
 /// What the log thread knows of a proxy.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Voice {
     routes: Vec<outlet::Route>,
     /// `log-tag`.
@@ -176,7 +187,13 @@ struct Voice {
 /// The log thread's state.
 struct Shipper {
     shared: Arc<Shared>,
+    /// The world whose proxies and targets it knows.
+    generation: u64,
     outlet: Outlet,
+    /// What the outlet's sinks lead to, in its order.
+    wanted: Vec<LogSink>,
+    /// Whether this process has standard output and standard error.
+    standard: bool,
     /// By `ProxyId`.
     voices: Vec<Voice>,
     /// Standard error for messages.
@@ -189,27 +206,18 @@ struct Shipper {
 
 impl Shipper {
     fn new(shared: Arc<Shared>, console: bool, standard: bool) -> Shipper {
-        let plan = &shared.world.plan;
+        let world = shared.world();
         let mut wanted: Vec<LogSink> = Vec::new();
-        let voices = voices(plan, &mut wanted);
-        let mut console_sink = None;
-        if console {
-            let at = wanted.iter().position(|sink| *sink == LogSink::Stderr);
-            console_sink = Some(at.unwrap_or_else(|| {
-                wanted.push(LogSink::Stderr);
-                wanted.len() - 1
-            }));
-        }
-        let host = match &plan.global.log_host {
-            LogHost::None => None,
-            LogHost::System => Some(process::host_name().to_owned()).filter(|n| !n.is_empty()),
-            LogHost::Named(name) => Some(name.clone()),
-        };
+        let voices = voices(&world.plan, &mut wanted);
+        let console = console.then(|| console_of(&mut wanted));
         let sinks = wanted.iter().map(|sink| Sink::open(sink, standard));
         Shipper {
+            generation: world.generation,
             voices,
-            outlet: Outlet::new(sinks.collect(), host),
-            console: console_sink,
+            outlet: Outlet::new(sinks.collect(), host_of(&world.plan)),
+            wanted,
+            standard,
+            console,
             filler: Filler::new(LocalTime::new()),
             body: Vec::new(),
             structured: Vec::new(),
@@ -217,11 +225,40 @@ impl Shipper {
         }
     }
 
+    /// Takes up the proxies and targets of the present world, if it is another one. Targets that
+    /// stay are not opened again, and lose nothing; what others still hold is tried once more.
+    fn follow(&mut self) {
+        let world = self.shared.world();
+        if world.generation == self.generation {
+            return;
+        }
+        self.generation = world.generation;
+        let mut wanted: Vec<LogSink> = Vec::new();
+        let voices = voices(&world.plan, &mut wanted);
+        let before = std::mem::replace(&mut self.voices, voices);
+        for (voice, before) in self.voices.iter_mut().zip(before) {
+            voice.lines = before.lines;
+        }
+        self.console = self.console.map(|_| console_of(&mut wanted));
+        self.flush(clock::now());
+        let sinks = std::mem::take(&mut self.outlet.sinks);
+        let mut known: Vec<(LogSink, Sink)> = self.wanted.drain(..).zip(sinks).collect();
+        let standard = self.standard;
+        let sink = |wanted: &LogSink| match known.iter().position(|(sink, _)| sink == wanted) {
+            Some(at) => known.swap_remove(at).1,
+            None => Sink::open(wanted, standard),
+        };
+        self.outlet.sinks = wanted.iter().map(sink).collect();
+        self.outlet.host = host_of(&world.plan);
+        self.wanted = wanted;
+    }
+
     fn run(&mut self) {
-        let queue = Arc::clone(&self.shared.world.log_queue);
+        let queue = Arc::clone(&self.shared.world().log_queue);
         let mut flush_until: Option<Moment> = None;
         loop {
             let _ = queue.wake().take();
+            self.follow();
             let now = clock::now();
             let emptied = self.take_queued(&queue);
             self.flush(now);
@@ -241,6 +278,8 @@ impl Shipper {
     /// only be dropped at the target.
     fn take_queued(&mut self, queue: &LogQueue) -> bool {
         while let Some(message) = self.shared.messages.queue.pop() {
+            // It may be for a proxy that has just come.
+            self.follow();
             self.message(&message);
         }
         for _ in 0..limits::LOG_TURN_RECORDS_MAX {
@@ -289,8 +328,13 @@ impl Shipper {
     }
 
     fn message(&mut self, message: &Message) {
-        if let (Some(console), Some(severity)) = (self.console, message.severity) {
-            let line = message_line(severity, &message.text);
+        // What is for nobody's log and has no label has one already.
+        let line = match (message.severity, message.proxy) {
+            (Some(severity), _) => Some(message_line(severity, &message.text)),
+            (None, None) => Some(message.text.clone()),
+            (None, Some(_)) => None,
+        };
+        if let (Some(console), Some(line)) = (self.console, line) {
             self.outlet.sinks[console].push(line.as_bytes());
         }
         let Some(proxy) = message.proxy else { return };
@@ -365,15 +409,38 @@ fn voices(plan: &Plan, sinks: &mut Vec<LogSink>) -> Vec<Voice> {
         });
         outlet::Route::new(sink, Arc::clone(target))
     };
-    let voice = |proxy: &Arc<Proxy>| {
+    let mut voices = Vec::new();
+    for proxy in &plan.proxies {
+        let index = usize::from(proxy.proxy_id.0);
+        if voices.len() <= index {
+            voices.resize_with(index + 1, Voice::default);
+        }
         let tag = proxy.log_tag.as_ref().unwrap_or(&plan.global.log_tag);
-        Voice {
+        voices[index] = Voice {
             routes: proxy.logs.iter().map(&mut route).collect(),
             tag: tag.clone(),
             lines: 0,
-        }
-    };
-    plan.proxies.iter().map(voice).collect()
+        };
+    }
+    voices
+}
+
+/// The sink of messages for standard error.
+fn console_of(wanted: &mut Vec<LogSink>) -> usize {
+    let at = wanted.iter().position(|sink| *sink == LogSink::Stderr);
+    at.unwrap_or_else(|| {
+        wanted.push(LogSink::Stderr);
+        wanted.len() - 1
+    })
+}
+
+/// `log-send-hostname`.
+fn host_of(plan: &Plan) -> Option<String> {
+    match &plan.global.log_host {
+        LogHost::None => None,
+        LogHost::System => Some(process::host_name().to_owned()).filter(|n| !n.is_empty()),
+        LogHost::Named(name) => Some(name.clone()),
+    }
 }
 
 #[cfg(test)]
@@ -428,7 +495,7 @@ mod tests {
             caps: crate::ring::Caps::least(8),
         };
         let shared = Arc::new(Shared::new(testing::world(logs), facts));
-        let record = testing::record_in(&shared.world);
+        let record = testing::record_in(&shared.world());
         let wait = Some(Duration::from_millis(50));
         udp.set_read_timeout(wait).unwrap();
         unix.set_read_timeout(wait).unwrap();
@@ -453,12 +520,12 @@ mod tests {
             let until = clock::now().after_ms(120_000);
             for sent in 0..LINES {
                 while sent > by_unix.load(Relaxed) + BEHIND_MAX && clock::now() < until {
-                    shared.world.log_queue.notify();
+                    shared.world().log_queue.notify();
                     std::thread::park_timeout(Duration::from_millis(1));
                 }
-                shared.world.log_queue.push(record.clone());
+                shared.world().log_queue.push(record.clone());
             }
-            shared.world.log_queue.notify();
+            shared.world().log_queue.notify();
             log.stop();
             done.store(true, Relaxed);
         });

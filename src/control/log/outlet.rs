@@ -51,7 +51,7 @@ pub(super) struct Message<'a> {
 pub(super) struct Outlet {
     pub(super) sinks: Vec<Sink>,
     /// `log-send-hostname`.
-    host: Option<String>,
+    pub(super) host: Option<String>,
     pub(super) pid: u32,
     /// The line at hand with its header, reused.
     line: Vec<u8>,

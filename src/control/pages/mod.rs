@@ -92,7 +92,7 @@ struct Site {
 
 impl Site {
     fn new(shared: &Arc<Shared>, of: ListenerId, answers: &Arc<Semaphore>) -> Option<Site> {
-        let world = &shared.world;
+        let world = &shared.world();
         let listener = world.plan.listeners.get(usize::from(of.0))?;
         let front = world.frontends.get(usize::from(listener.proxy_id.0))?;
         Some(Site {
@@ -114,7 +114,7 @@ impl Site {
     /// Waits until a client may come: the frontend is open, and there is room.
     async fn room(&self) {
         self.is_in(|state| state != FrontState::Paused).await;
-        while self.shared.world.limits.free(self.front.limit) == 0 {
+        while self.shared.world().limits.free(self.front.limit) == 0 {
             let _ = tokio::time::timeout(RETRY, self.left.notified()).await;
         }
     }
@@ -128,7 +128,7 @@ impl Site {
 
     /// Takes room for a client, which another listener may have taken in between.
     async fn seat(self: &Rc<Self>) -> Seat {
-        while !self.shared.world.limits.take(self.front.limit) {
+        while !self.shared.world().limits.take(self.front.limit) {
             self.room().await;
         }
         Seat(Rc::clone(self))
@@ -141,7 +141,7 @@ struct Seat(Rc<Site>);
 impl Drop for Seat {
     fn drop(&mut self) {
         // No shard waits for a limit that only this thread takes.
-        let _ = self.0.shared.world.limits.give(self.0.front.limit);
+        let _ = self.0.shared.world().limits.give(self.0.front.limit);
         self.0.left.notify_one();
     }
 }

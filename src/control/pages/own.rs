@@ -136,7 +136,7 @@ fn datagrams(prefix: &str, objects: &[Object], writer: &mut Writer<'_, '_>) -> f
 }
 
 fn process(shared: &Shared, writer: &mut Writer<'_, '_>) -> fmt::Result {
-    let ports = &shared.world.ports;
+    let ports = &shared.world().ports;
     let shards: Vec<String> = (0..ports.len()).map(|shard| shard.to_string()).collect();
     let readings = readings(shared);
     let by_name: HashMap<&str, &Reading> = readings

@@ -25,7 +25,7 @@ pub(super) struct Object {
 
 /// The rows of all proxies that `wants` says are wanted, in the order of `show stat`.
 pub(super) fn objects(shared: &Shared, wants: impl Fn(&Proxy) -> bool) -> Vec<Object> {
-    let world = &shared.world;
+    let world = &shared.world();
     let level = Level::User;
     let mut objects = Vec::new();
     for proxy in world.plan.proxies.iter().filter(|proxy| wants(proxy)) {

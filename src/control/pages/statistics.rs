@@ -44,7 +44,7 @@ tr.sum{background:#eee}";
 
 /// The page of some proxies.
 pub(super) fn page(shared: &Shared, page: &StatsPage, objects: &[Object]) -> String {
-    let settings = &shared.world.plan.global.process;
+    let settings = &shared.world().plan.global.process;
     let mut text = String::from("<!DOCTYPE html>\n<html><head><title>Statistics</title><style>");
     let _ = write!(text, "{STYLE}</style></head><body>\n<h1>Tidegate");
     if !page.hides_version {

@@ -54,8 +54,7 @@ pub(super) async fn ask_server(
         let (status, description, answer) = ask(&agent).await;
         drop(permit);
         let result = AgentResult {
-            proxy: target.proxy,
-            server_index: target.server_index,
+            server: target.server.id,
             status,
             duration_ms: clock::now().ms_since(began),
             description,

@@ -18,16 +18,19 @@ mod result;
 mod script;
 mod traffic;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 
 use crate::base::hash;
-use crate::base::ids::ProxyId;
+use crate::base::ids::ServerId;
 use crate::base::ports::Ports;
 use crate::base::time::Moment;
-use crate::config::plan::Check;
+use crate::config::plan::{Agent, Check};
+use crate::control::apply::report_of;
 use crate::health::Outcome::{Failed, Passed};
 use crate::health::{Rules, first_after, interval_ms, spread_ms};
 use crate::lb::{Admin, Server};
@@ -40,100 +43,236 @@ use traffic::{Cut, Errors};
 
 /// Attempts of the first round that run at a time: each takes a descriptor.
 const FIRST_ROUND_MAX: usize = 256;
+/// The first attempts of servers that a reload brings are spread over this time at most.
+const RENEWED_WITHIN_MS: u32 = 1_000;
 
 /// A server and what is found out about it.
 struct Target<T> {
-    proxy: ProxyId,
-    server_index: usize,
     server: Arc<Server>,
     settings: T,
 }
 
 /// What is asked of the servers of a world.
 fn targets<T>(world: &World, settings: impl Fn(&Server) -> Option<T>) -> Vec<Target<T>> {
-    let mut targets = Vec::new();
-    for backend in world.backends.iter().flatten() {
-        for (server_index, server) in backend.servers.iter().enumerate() {
-            if let Some(settings) = settings(server) {
-                targets.push(Target {
-                    proxy: backend.proxy.proxy_id,
-                    server_index,
-                    server: Arc::clone(server),
-                    settings,
-                });
-            }
-        }
-    }
-    targets
+    let servers = world.backends.iter().flatten().flat_map(|b| &b.servers);
+    let target = |server: &Arc<Server>| {
+        let settings = settings(server)?;
+        let server = Arc::clone(server);
+        Some(Target { server, settings })
+    };
+    servers.filter_map(target).collect()
+}
+
+fn checks(world: &World) -> Vec<Target<Check>> {
+    targets(world, |server| server.plan.check.clone())
+}
+
+fn agents(world: &World) -> Vec<Target<Agent>> {
+    targets(world, |server| server.plan.watch.agent.clone())
 }
 
 /// How many first attempts there will be: one for each [`Finding::First`].
 pub fn first_attempts(world: &World) -> usize {
-    targets(world, |server| server.plan.check.clone()).len()
-        + targets(world, |server| server.plan.watch.agent.clone()).len()
+    checks(world).len() + agents(world).len()
+}
+
+/// The next world, for the probe thread.
+#[derive(Debug)]
+pub struct Renewal {
+    /// The world.
+    pub world: Arc<World>,
+    /// Errors of those servers that are observed and whose checks begin or go on otherwise.
+    pub errors: HashMap<ServerId, Receiver<()>>,
+}
+
+/// What is under way for a server.
+#[derive(Debug)]
+struct Task {
+    server: Arc<Server>,
+    handle: JoinHandle<()>,
+}
+
+/// The probes of a process.
+#[derive(Debug)]
+struct Probes {
+    findings: Sender<Finding>,
+    seed: u64,
+    /// Tasks begun so far.
+    begun: u64,
+    checks: HashMap<ServerId, Task>,
+    agents: HashMap<ServerId, Task>,
 }
 
 /// Probes every checked server, and asks every agent, until the process ends.
-pub async fn run(world: Arc<World>, findings: Sender<Finding>, mut from_traffic: FromTraffic) {
-    let checks = targets(&world, |server| server.plan.check.clone());
-    let agents = targets(&world, |server| server.plan.watch.agent.clone());
-    let of_checks = checks
-        .iter()
-        .map(|target| interval_ms(Rules::of(&target.settings), &target.settings));
-    let of_agents = agents.iter().map(|target| target.settings.inter_ms);
-    let smallest_ms = of_checks.chain(of_agents).min().unwrap_or(0);
-    let count = u64::try_from(checks.len() + agents.len()).unwrap_or(u64::MAX);
-    let global = &world.plan.global;
-    let started = clock::now();
-    // Not the same for two balancers that probe the same servers.
-    let seed = hash::mix(clock::unix_ms() ^ u64::from(std::process::id()) << 48);
-    let first_round =
-        (global.first_checks_wait_ms > 0).then(|| Arc::new(Semaphore::new(FIRST_ROUND_MAX)));
-    let rhythm = |position: u64| {
-        let after = first_after(position, count, smallest_ms, global.max_spread_checks_ms);
-        Rhythm {
-            due: started + after,
-            // Where clients wait for the first round, it is the second one that is spread, and none
-            // of it comes later than an interval.
-            second: started + Duration::from_millis(u64::from(smallest_ms)).saturating_sub(after),
-            spread_percent: global.spread_checks_percent,
-            seed: hash::sequence(seed, position),
-            turns: 0,
-            first_round: first_round.clone(),
-        }
+pub async fn run(
+    world: Arc<World>,
+    findings: Sender<Finding>,
+    mut from_traffic: FromTraffic,
+    mut renewals: Receiver<Renewal>,
+) {
+    let mut probes = Probes {
+        findings,
+        // Not the same for two balancers that probe the same servers.
+        seed: hash::mix(clock::unix_ms() ^ u64::from(std::process::id()) << 48),
+        begun: 0,
+        checks: HashMap::new(),
+        agents: HashMap::new(),
     };
-    let mut positions = 0..;
-    let mut next = || rhythm(positions.next().unwrap_or(u64::MAX));
-    for target in checks {
-        let errors = Errors::of(
-            &target,
-            from_traffic.errors.remove(&target.server.id),
-            &findings,
-        );
-        tokio_uring::spawn(probe_server(target, next(), errors, findings.clone()));
+    let waits = world.plan.global.first_checks_wait_ms > 0;
+    let first_round = waits.then(|| Arc::new(Semaphore::new(FIRST_ROUND_MAX)));
+    let (checks, agents) = (checks(&world), agents(&world));
+    let mut errors = std::mem::take(&mut from_traffic.errors);
+    probes.begin(&world, checks, agents, &mut errors, first_round, true);
+    tokio_uring::spawn(recovery::serve(from_traffic.orders, from_traffic.found));
+    drop(world);
+    while let Some(renewal) = renewals.recv().await {
+        probes.renew(renewal);
     }
-    for target in agents {
-        tokio_uring::spawn(agent::ask_server(target, next(), findings.clone()));
-    }
-    drop(findings);
-    recovery::serve(from_traffic.orders, from_traffic.found).await;
     std::future::pending::<()>().await;
+}
+
+impl Probes {
+    /// Begins to probe these; `at_start` = their first attempts are those of the first round.
+    fn begin(
+        &mut self,
+        world: &World,
+        checks: Vec<Target<Check>>,
+        agents: Vec<Target<Agent>>,
+        errors: &mut HashMap<ServerId, Receiver<()>>,
+        first_round: Option<Arc<Semaphore>>,
+        at_start: bool,
+    ) {
+        let of_checks = checks
+            .iter()
+            .map(|target| interval_ms(Rules::of(&target.settings), &target.settings));
+        let of_agents = agents.iter().map(|target| target.settings.inter_ms);
+        let smallest_ms = of_checks.chain(of_agents).min().unwrap_or(0);
+        let smallest_ms = match at_start {
+            true => smallest_ms,
+            // Nobody waits for them, and all should be known soon.
+            false => smallest_ms.min(RENEWED_WITHIN_MS),
+        };
+        let count = u64::try_from(checks.len() + agents.len()).unwrap_or(u64::MAX);
+        let global = &world.plan.global;
+        let (started, seed, begun) = (clock::now(), self.seed, self.begun);
+        self.begun += count;
+        let rhythm = |position: u64| {
+            let after = first_after(position, count, smallest_ms, global.max_spread_checks_ms);
+            Rhythm {
+                due: started + after,
+                // Where clients wait for the first round, it is the second one that is spread, and
+                // none of it comes later than an interval.
+                second: started
+                    + Duration::from_millis(u64::from(smallest_ms)).saturating_sub(after),
+                spread_percent: global.spread_checks_percent,
+                seed: hash::sequence(seed, begun + position),
+                turns: u64::from(!at_start),
+                first_round: first_round.clone(),
+            }
+        };
+        let mut positions = 0..;
+        let mut next = || rhythm(positions.next().unwrap_or(u64::MAX));
+        for target in checks {
+            let (id, server) = (target.server.id, Arc::clone(&target.server));
+            let before = self.checks.remove(&id).map(|task| task.server);
+            let errors = Errors::of(&target, errors.remove(&id), &self.findings);
+            let rules = rules_of(before.as_deref(), &target);
+            let work = probe_server(target, rules, next(), errors, self.findings.clone());
+            let handle = tokio_uring::spawn(work);
+            self.checks.insert(id, Task { server, handle });
+        }
+        for target in agents {
+            let (id, server) = (target.server.id, Arc::clone(&target.server));
+            let handle =
+                tokio_uring::spawn(agent::ask_server(target, next(), self.findings.clone()));
+            self.agents.insert(id, Task { server, handle });
+        }
+    }
+
+    /// Ends what the world has no more or otherwise, and begins what is new. The rest goes on as if
+    /// nothing had been.
+    fn renew(&mut self, renewal: Renewal) {
+        let Renewal { world, mut errors } = renewal;
+        let is_there = |before: &Arc<Server>, goes_on: fn(&Server, &Server) -> bool| {
+            let now = world.server_of(before.id);
+            now.is_some_and(|(_, now)| goes_on(before, now))
+        };
+        let stop = |task: &Task| task.handle.abort();
+        for task in self.checks.values() {
+            if !is_there(&task.server, check_goes_on) {
+                stop(task);
+            }
+        }
+        self.agents.retain(|_, task| {
+            let stays = is_there(&task.server, agent_goes_on);
+            if !stays {
+                stop(task);
+            }
+            stays
+        });
+        let goes_on = |id: ServerId| {
+            let task = self.checks.get(&id);
+            task.is_some_and(|task| is_there(&task.server, check_goes_on))
+        };
+        let mut checks = checks(&world);
+        checks.retain(|target| !goes_on(target.server.id));
+        let mut agents = agents(&world);
+        agents.retain(|target| !self.agents.contains_key(&target.server.id));
+        self.begin(&world, checks, agents, &mut errors, None, false);
+        let checked = |id: &ServerId| {
+            let server = world.server_of(*id);
+            server.is_some_and(|(_, server)| server.plan.check.is_some())
+        };
+        self.checks.retain(|id, _| checked(id));
+    }
+}
+
+/// Whether a server's checks go on as they are.
+pub fn check_goes_on(before: &Server, now: &Server) -> bool {
+    let (old, new) = (&before.plan, &now.plan);
+    before.is_same(now)
+        && old.check.is_some()
+        && old.check == new.check
+        && old.passive.observe == new.passive.observe
+        && old.source == new.source
+}
+
+/// The same of its agent.
+pub fn agent_goes_on(before: &Server, now: &Server) -> bool {
+    before.is_same(now) && before.plan.watch.agent == now.plan.watch.agent
+}
+
+/// Where the checks of a server begin: where those that it had before have come to, if it is still
+/// checked at the same address.
+fn rules_of(before: Option<&Server>, target: &Target<Check>) -> Rules {
+    let check = &target.settings;
+    let known = before.filter(|before| before.is_same(&target.server));
+    let known = known.and_then(|before| before.plan.check.as_ref());
+    match known.filter(|known| known.address == check.address) {
+        Some(known) => {
+            let health = report_of(&target.server).health;
+            Rules::new(known.rise, known.fall)
+                .at(health)
+                .carried_to(check.rise, check.fall)
+        }
+        None => begin(&target.server, check).1,
+    }
 }
 
 async fn probe_server(
     target: Target<Check>,
+    rules: Rules,
     mut rhythm: Rhythm,
     mut errors: Errors,
     findings: Sender<Finding>,
 ) {
     let Target {
-        proxy,
-        server_index,
         server,
         settings: mut check,
     } = target;
     let configured = check.address.clone();
-    let (mut restarts, mut rules) = begin(&server, &check);
+    let mut rules = rules;
+    let mut restarts = server.restarts();
     let mut tunings = 0;
     loop {
         let mut due = rhythm.due;
@@ -187,8 +326,7 @@ async fn probe_server(
         }
         let (status, code, description) = in_words(outcome);
         let result = ProbeResult {
-            proxy,
-            server_index,
+            server: server.id,
             status,
             code,
             duration_ms,

@@ -37,8 +37,6 @@ pub struct FromTraffic {
 pub struct Order {
     /// The backend.
     pub backend: Arc<Backend>,
-    /// The server's place in it.
-    pub server_index: usize,
     /// The server.
     pub server: Arc<Server>,
     /// When.
@@ -77,8 +75,7 @@ async fn carry_out(order: Order) -> Option<ProbeResult> {
     let duration_ms = clock::now().ms_since(began);
     let (status, code, description) = in_words(outcome);
     Some(ProbeResult {
-        proxy: order.backend.proxy.proxy_id,
-        server_index: order.server_index,
+        server: server.id,
         status,
         code,
         duration_ms,

@@ -1,6 +1,6 @@
 //! What a probe found, in HAProxy's words.
 
-use crate::base::ids::ProxyId;
+use crate::base::ids::ServerId;
 use crate::health::Answer;
 
 /// What the probe thread tells the control thread.
@@ -18,10 +18,8 @@ pub enum Finding {
 /// What a probe found, and what follows from it.
 #[derive(Clone, Debug)]
 pub struct ProbeResult {
-    /// The backend.
-    pub proxy: ProxyId,
-    /// The server's place in it.
-    pub server_index: usize,
+    /// The server.
+    pub server: ServerId,
     /// `L4OK`, `L4TOUT`, `L4CON`, `SOCKERR`, what a script found, or `HANA` for what traffic has
     /// shown.
     pub status: &'static str,
@@ -44,10 +42,8 @@ pub struct ProbeResult {
 /// What asking an agent has brought.
 #[derive(Clone, Debug)]
 pub struct AgentResult {
-    /// The backend.
-    pub proxy: ProxyId,
-    /// The server's place in it.
-    pub server_index: usize,
+    /// The server.
+    pub server: ServerId,
     /// `L7OK`, `L7STS`, `CHECKED`, `L7RSP`, `L7TOUT`, `L4TOUT`, `L4CON` or `SOCKERR`.
     pub status: &'static str,
     /// How long it took.

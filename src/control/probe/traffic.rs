@@ -10,7 +10,6 @@ use tokio::sync::mpsc::{Receiver, Sender};
 
 use super::Target;
 use super::result::{Finding, ProbeResult};
-use crate::base::ids::ProxyId;
 use crate::base::time::Moment;
 use crate::config::plan::{Check, OnError};
 use crate::control::passive::errors_text;
@@ -31,8 +30,6 @@ pub(super) enum Cut {
 pub(super) struct Errors {
     /// One message for each `error-limit` errors in a row; `None` = nobody observes.
     told: Option<Receiver<()>>,
-    proxy: ProxyId,
-    server_index: usize,
     server: Arc<Server>,
     findings: Sender<Finding>,
 }
@@ -46,8 +43,6 @@ impl Errors {
     ) -> Errors {
         Errors {
             told,
-            proxy: target.proxy,
-            server_index: target.server_index,
             server: Arc::clone(&target.server),
             findings: findings.clone(),
         }
@@ -93,8 +88,7 @@ impl Errors {
         let counted_failure = rules.counts_failure();
         let transition = rules.on_error(observe.on_error);
         let result = ProbeResult {
-            proxy: self.proxy,
-            server_index: self.server_index,
+            server: self.server.id,
             status: "HANA",
             code: None,
             duration_ms: 0,

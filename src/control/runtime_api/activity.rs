@@ -133,7 +133,7 @@ pub(super) fn show(shared: &Shared) -> String {
 
 /// All numbers of the shards and the process.
 pub(in crate::control) fn readings(shared: &Shared) -> Vec<Reading> {
-    let world = &shared.world;
+    let world = &shared.world();
     let of_shards = |(name, gauge): &(&'static str, Gauge)| {
         let ports = world.ports.iter();
         let shards: Vec<u64> = ports

@@ -26,7 +26,7 @@ const RATES: &str = "'set rate-limit' only supports :\n   - 'connections global'
                      per-process maximum session rate";
 
 fn of_process(call: &mut Call<'_>) -> Answer {
-    let world = &call.shared.world;
+    let world = &call.shared.world();
     let number = match call.words.first().map(|word| word.parse::<i64>()) {
         Some(Ok(number)) => number,
         Some(Err(_)) | None => return Answer::error("Expects an integer value."),
@@ -55,7 +55,7 @@ fn of_frontend(call: &mut Call<'_>) -> Answer {
         return Answer::error(RANGE);
     };
     let key = LimitKey::Frontend(frontend.proxy.proxy_id);
-    let limits = &call.shared.world.limits;
+    let limits = &call.shared.world().limits;
     set_limit(
         call.shared,
         limits.find(key).unwrap_or(frontend.limit),
@@ -66,7 +66,7 @@ fn of_frontend(call: &mut Call<'_>) -> Answer {
 
 /// Changes a bound. Who waits for room is let in, and accepts that count on more are taken back.
 fn set_limit(shared: &Shared, limit: LimitId, max: u32) {
-    let world = &shared.world;
+    let world = &shared.world();
     let _ = world.limits.set_max(limit, max);
     world.ports.iter().for_each(|port| port.look_at_acceptors());
 }
@@ -93,7 +93,7 @@ fn of_server(call: &mut Call<'_>) -> Answer {
 }
 
 fn rate_limit(call: &mut Call<'_>) -> Answer {
-    let world = &call.shared.world;
+    let world = &call.shared.world();
     let limit = match call.words {
         ["connections", "global", ..] => &world.rate_limits.connections,
         ["sessions", "global", ..] => &world.rate_limits.sessions,

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::command::{Answer, Call, Command, Run};
-use super::{bounds, cli, counters, frontends, ramp, sessions, set_server, show, wait};
+use super::{bounds, cli, counters, frontends, ramp, reload, sessions, set_server, show, wait};
 use crate::config::plan::Level;
 
 /// A table from each file of commands.
@@ -14,6 +14,7 @@ const TABLES: &[&[Command]] = &[
     counters::COMMANDS,
     frontends::COMMANDS,
     ramp::COMMANDS,
+    reload::COMMANDS,
     sessions::COMMANDS,
     set_server::COMMANDS,
     wait::COMMANDS,

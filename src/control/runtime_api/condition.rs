@@ -83,10 +83,14 @@ pub(super) fn since_change_s(shared: &Shared, changed_at_s: u64) -> u64 {
 /// The server's state as HAProxy words it: `UP 1/3` is up with failures, `DOWN 1/2` down with
 /// passes. A server that tracks another shows how far that one is.
 pub(super) fn server_status(shared: &Shared, server: &Arc<Server>) -> String {
+    if server.is_removed() {
+        return "DRAIN (removed)".to_owned();
+    }
     if !server.resolved() {
         return "MAINT (resolution)".to_owned();
     }
-    let root = followers::root_of(&shared.world, server).unwrap_or(server);
+    let world = shared.world();
+    let root = followers::root_of(&world, server).unwrap_or(server);
     let agent = root.plan.watch.agent.as_ref();
     let agent = agent.map(|_| shared.agents.of(root.id));
     let is_down = server.health() == Health::Down;

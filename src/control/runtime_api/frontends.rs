@@ -82,19 +82,20 @@ fn shut_down(call: &mut Call<'_>) -> Answer {
     }
     if let Some(registry) = shared.registry.get() {
         let id = frontend.proxy.proxy_id;
-        let listeners = &shared.world.plan.listeners;
-        let is_its = |listener: usize| {
-            let listener = listeners.get(listener);
+        let world = shared.world();
+        let is_its = |listener| {
+            let listener = world.listener(listener);
             listener.is_some_and(|listener| listener.proxy_id == id)
         };
         let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.release_some(|listener| is_its(usize::from(listener.0)));
+        registry.release_some(is_its);
     }
     change(shared, &frontend, FrontState::Shut);
     let sum =
         |counters: &crate::shard::ProxyCounters| counters.sum_ever(FrontCounter::Sessions as usize);
-    let backend = shared.world.backend(frontend.proxy.proxy_id);
-    let of_backend = |backend: &std::sync::Arc<Backend>| sum(shared.world.counters_of(backend));
+    let world = shared.world();
+    let backend = world.backend(frontend.proxy.proxy_id);
+    let of_backend = |backend: &std::sync::Arc<Backend>| sum(world.counters_of(backend));
     let line = format!(
         "Proxy {} stopped (cumulated conns: FE: {}, BE: {}).",
         frontend.proxy.name,
@@ -107,7 +108,7 @@ fn shut_down(call: &mut Call<'_>) -> Answer {
 
 fn change(shared: &Shared, frontend: &Frontend, state: FrontState) {
     frontend.set_state(state);
-    for port in &shared.world.ports {
+    for port in &shared.world().ports {
         port.look_at_acceptors();
     }
     shared.frontends_changed();

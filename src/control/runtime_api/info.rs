@@ -30,7 +30,7 @@ pub(super) fn show(shared: &Shared, rest: &[&str]) -> String {
 /// The fields in their order.
 #[rustfmt::skip]
 pub(in crate::control) fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
-    let world = &shared.world;
+    let world = &shared.world();
     let facts = &shared.facts;
     let global = &world.plan.global;
     let uptime_s = clock::now().ms_since(facts.started) / 1000;

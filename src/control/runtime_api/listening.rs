@@ -18,11 +18,13 @@ const HEADER: &str = "# proxy id name socket threads queued limit drops address\
 /// The answer to `show listeners`: a line per socket.
 pub(super) fn show(shared: &Shared) -> String {
     let mut text = HEADER.to_owned();
-    let plan = &shared.world.plan;
+    let world = shared.world();
     for socket in sockets(shared) {
-        let listener = &plan.listeners[usize::from(socket.listener_id.0)];
-        let proxy = plan.proxies.get(usize::from(listener.proxy_id.0));
-        let proxy = proxy.map_or("-", |proxy| &proxy.name);
+        let Some(listener) = world.listener(socket.listener_id) else {
+            continue;
+        };
+        let front = world.frontend(listener.proxy_id);
+        let proxy = front.map_or("-", |front| &front.proxy.name);
         let name = match listener.name.as_str() {
             "" => "-",
             name => name,
@@ -47,10 +49,10 @@ pub(super) fn show(shared: &Shared) -> String {
 /// How many connections wait on all sockets, and how many were dropped. Datagrams are the shards'.
 pub(super) fn totals(shared: &Shared) -> [u64; 2] {
     let mut totals = [0; 2];
-    let listeners = &shared.world.plan.listeners;
+    let world = shared.world();
     let of_streams = |socket: &Listening| {
-        let listener = &listeners[usize::from(socket.listener_id.0)];
-        !matches!(listener.endpoint, Endpoint::Datagram(_))
+        let listener = world.listener(socket.listener_id);
+        listener.is_some_and(|one| !matches!(one.endpoint, Endpoint::Datagram(_)))
     };
     let sockets = sockets(shared).into_iter().filter(of_streams);
     for queue in sockets.filter_map(|socket| socket.queue) {

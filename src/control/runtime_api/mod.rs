@@ -16,6 +16,7 @@ mod frontends;
 pub(super) mod info;
 mod listening;
 mod ramp;
+mod reload;
 mod session_text;
 mod sessions;
 mod set_server;
@@ -155,7 +156,7 @@ pub(super) fn serve(
     sockets: Vec<BoundSocket>,
     registry: &Arc<Mutex<Registry>>,
 ) {
-    let clients = usize::try_from(shared.world.plan.global.stats_maxconn)
+    let clients = usize::try_from(shared.world().plan.global.stats_maxconn)
         .unwrap_or(1)
         .max(1);
     for bound in sockets {
@@ -259,7 +260,7 @@ struct Session {
 
 async fn session<S: Client>(mut stream: S, server: &Server) -> io::Result<()> {
     let (shared, grant) = (&server.shared, server.grant);
-    let timeout_ms = u64::from(shared.world.plan.global.stats_timeout_ms.max(1));
+    let timeout_ms = u64::from(shared.world().plan.global.stats_timeout_ms.max(1));
     let timeout = Duration::from_millis(timeout_ms);
     let mut session = Session {
         level: grant.level,
@@ -281,7 +282,7 @@ async fn session<S: Client>(mut stream: S, server: &Server) -> io::Result<()> {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end_matches('\r');
         if let Some(client) = sockets::asked_for(text, &mut stream, grant) {
-            let handed_over = &shared.world.handed_over;
+            let handed_over = &shared.world().handed_over;
             return sockets::send(client, &server.registry, handed_over, timeout).await;
         }
         for command in split_commands(text) {

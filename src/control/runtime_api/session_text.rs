@@ -86,7 +86,7 @@ pub(super) fn long(shared: &Shared, shard: ShardId, row: &SessionRow, now: Momen
         key: row.key,
     }
     .number();
-    let world = &shared.world;
+    let world = &shared.world();
     let zero_ms = world.unix_ms_at_zero.load(Relaxed);
     let accepted_ms = zero_ms + row.accepted_at.0 / 1_000_000;
     let listener = &world.plan.listeners[usize::from(row.listener_id.0)];

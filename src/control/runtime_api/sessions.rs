@@ -65,7 +65,8 @@ impl Wanted {
                 }
                 "backend" => {
                     let name = words.next().copied().unwrap_or("");
-                    let mut backends = shared.world.backends.iter().flatten();
+                    let world = shared.world();
+                    let mut backends = world.backends.iter().flatten();
                     let found = backends.find(|known| subject::is_called(&known.proxy, name));
                     let found = found.ok_or_else(|| Answer::error("No such backend."))?;
                     wanted.backend = Some(found.proxy.name.to_string());
@@ -137,7 +138,7 @@ async fn show_one(call: &mut Call<'_>, id: SessionId) -> io::Result<Answer> {
 }
 
 async fn show_all(call: &mut Call<'_>, wanted: &Wanted) -> io::Result<Answer> {
-    for index in 0..call.shared.world.ports.len() {
+    for index in 0..call.shared.world().ports.len() {
         let shard = ShardId(u16::try_from(index).unwrap_or(u16::MAX));
         let mut from = Some(0);
         while let Some(slot) = from {
@@ -167,7 +168,8 @@ async fn show_all(call: &mut Call<'_>, wanted: &Wanted) -> io::Result<Answer> {
 
 /// Asks a shard; `None` if it has ended, or isn't there.
 async fn ask(shared: &Shared, shard: ShardId, question: Question) -> Option<shard::Answer> {
-    let port = shared.world.ports.get(usize::from(shard.0))?;
+    let world = shared.world();
+    let port = world.ports.get(usize::from(shard.0))?;
     port.ask(question)?.await.ok()
 }
 

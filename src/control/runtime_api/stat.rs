@@ -40,7 +40,7 @@ pub(in crate::control) fn show(shared: &Shared, level: Level, rest: &[&str]) -> 
         Err(text) => return text,
     };
     let mut text = header();
-    let world = &shared.world;
+    let world = &shared.world();
     for proxy in &world.plan.proxies {
         if !matches_proxy(proxy, filter.proxy) {
             continue;
@@ -111,7 +111,7 @@ fn matches_proxy(proxy: &Proxy, wanted: Option<&str>) -> bool {
 }
 
 pub(in crate::control) fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
-    let world = &shared.world;
+    let world = &shared.world();
     let sum = |counter: FrontCounter| front.counters.sum(counter as usize);
     let id = front.proxy.proxy_id;
     let mut row = Row::new(&front.proxy, "FRONTEND", 0, 0);
@@ -143,7 +143,7 @@ pub(in crate::control) fn frontend_row(shared: &Shared, front: &Frontend) -> Row
     row.set("eint", sum(FrontCounter::ResourceErrors));
     let status = match front.state() {
         FrontState::Shut => "STOP",
-        _ if shared.is_stopping() => "STOP",
+        _ if shared.is_stopping() || front.is_removed => "STOP",
         FrontState::Paused => "PAUSED",
         FrontState::Open if current >= bound => "FULL",
         FrontState::Open => "OPEN",
@@ -246,7 +246,7 @@ pub(in crate::control) fn server_row(
 }
 
 pub(in crate::control) fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
-    let world = &shared.world;
+    let world = &shared.world();
     let id = backend.proxy.proxy_id;
     let counters = &world.back_counters[usize::from(id.0)];
     let sum = |counter: FrontCounter| counters.sum(counter as usize);

@@ -16,7 +16,8 @@ pub(super) fn server(
     let Some((backend, server)) = word.and_then(|word| word.split_once('/')) else {
         return Err(Answer::error("Require 'backend/server'."));
     };
-    let mut backends = shared.world.backends.iter().flatten();
+    let world = shared.world();
+    let mut backends = world.backends.iter().flatten();
     let Some(backend) = backends.find(|known| is_called(&known.proxy, backend)) else {
         return Err(Answer::error("No such backend."));
     };
@@ -38,7 +39,8 @@ pub(super) fn frontend(shared: &Shared, word: Option<&&str>) -> Result<Arc<Front
     let Some(word) = word else {
         return Err(Answer::error("A frontend name is expected."));
     };
-    let mut frontends = shared.world.frontends.iter().flatten();
+    let world = shared.world();
+    let mut frontends = world.frontends.iter().flatten();
     match frontends.find(|known| is_called(&known.proxy, word)) {
         Some(frontend) => Ok(Arc::clone(frontend)),
         None => Err(Answer::error("No such frontend.")),

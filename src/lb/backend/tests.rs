@@ -203,7 +203,7 @@ fn publishing_frees_the_tables_nobody_reads() {
     for _ in 0..10 {
         assert!(backend.publish().is_empty());
     }
-    assert!(backend.published.lock().unwrap().retired.len() <= 1);
+    assert!(backend.lasting.published.lock().unwrap().retired.len() <= 1);
 }
 
 /// The last server goes between a session's pick and its entering the queue.

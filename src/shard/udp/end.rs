@@ -36,9 +36,9 @@ impl<K: Kernel> Shard<K> {
         let upstream = udp.upstreams.at(flow.upstream());
         let (backend, server) = (Arc::clone(&upstream.backend), Arc::clone(&upstream.server));
         let frontend = Arc::clone(&listener.frontend);
-        let limits = listener.limits;
+        let (limits, number) = (listener.limits, usize::from(flow.key().listener()));
         let total_ms = now.ms_since(flow.started());
-        for counters in [&frontend.counters, self.world.counters_of(&backend)] {
+        for counters in [&*frontend.counters, self.world.counters_of(&backend)] {
             // Minus one, modulo 2^64.
             counters.add(self.id, FrontCounter::Active as usize, u64::MAX);
             counters.add(self.id, FrontCounter::SessionTimeMs as usize, total_ms);
@@ -66,6 +66,7 @@ impl<K: Kernel> Shard<K> {
         self.release_server(&backend, &server, outcome);
         self.give_source(&frontend, &ends);
         self.give_flow_limits(limits);
+        udp.listeners[number].flows -= 1;
     }
 
     /// Gives back what a flow counts in, in the reverse of the order of taking: whoever gets the

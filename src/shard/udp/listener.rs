@@ -15,7 +15,8 @@ use crate::config::plan::{self, UdpFront};
 use crate::lb::Backend;
 use crate::ring::{Arrival, Fd, Inbox, Kernel, Op, Token};
 use crate::shard::frontend_backend;
-use crate::shard::world::Frontend;
+use crate::shard::spread::Serving;
+use crate::shard::world::{Frontend, World};
 
 /// How often the kernel is asked what it has dropped.
 const DROPS_EVERY_MS: u64 = 1_000;
@@ -54,6 +55,12 @@ pub(super) struct Listener {
     pub(super) wildcard: bool,
     /// Drops of its socket that are counted already.
     dropped: u32,
+    /// The shards that serve it.
+    serving: Arc<Serving>,
+    /// It is taken away: no flow begins, and it is closed when there is none any more.
+    pub(super) leaves: bool,
+    /// Flows that it has.
+    pub(super) flows: u32,
 }
 
 impl Listener {
@@ -69,6 +76,29 @@ impl Listener {
     }
 }
 
+impl Listener {
+    /// As a new world has it.
+    fn renew(&mut self, world: &World) {
+        let listening = world.listeners.get(usize::from(self.plan.listener_id.0));
+        let listening = listening.and_then(Option::as_ref);
+        let Some(listening) = listening.filter(|one| !one.is_removed) else {
+            self.leaves = true;
+            return;
+        };
+        let Some(frontend) = world.frontend(listening.plan.proxy_id) else {
+            return;
+        };
+        let rules = frontend.proxy.front.as_ref().and_then(|front| front.udp);
+        self.rules = rules.unwrap_or(self.rules);
+        self.backend = frontend_backend(world, frontend);
+        let back = self.backend.as_ref().and_then(|b| b.proxy.back.as_ref());
+        self.names_servers = back.is_some_and(|back| back.quic_lb.is_some());
+        self.accepts_proxy = listening.plan.accept_proxy;
+        self.frontend = Arc::clone(frontend);
+        self.plan = Arc::clone(&listening.plan);
+    }
+}
+
 impl<K: Kernel> Shard<K> {
     /// Takes a socket over; `start_receiving` arms it.
     pub(in crate::shard) fn add_datagram_listener(
@@ -76,10 +106,11 @@ impl<K: Kernel> Shard<K> {
         listener_id: ListenerId,
         fd: Fd,
     ) -> std::io::Result<()> {
-        let plan = &self.world.plan.listeners[usize::from(listener_id.0)];
-        let proxy = usize::from(plan.proxy_id.0);
-        let frontend = self.world.frontends[proxy].clone();
-        let frontend = frontend.expect("a listener has a frontend");
+        let listening = self.world.listeners[usize::from(listener_id.0)].as_ref();
+        let listening = listening.expect("a socket has a listener");
+        let plan = &listening.plan;
+        let frontend = self.world.frontend(plan.proxy_id);
+        let frontend = Arc::clone(frontend.expect("a listener has a frontend"));
         let front = frontend.proxy.front.as_ref().expect("a frontend");
         let rules = front.udp.expect("datagrams come to a frontend of mode udp");
         let listener = self.world.limits.find(LimitKey::Listener(listener_id));
@@ -104,6 +135,9 @@ impl<K: Kernel> Shard<K> {
             bound: bound.map(crate::flow::udp::normalised),
             wildcard: bound.is_none_or(|bound| bound.ip().is_unspecified()),
             dropped: self.kernel.datagrams_dropped(fd),
+            serving: Arc::clone(&listening.serving),
+            leaves: false,
+            flows: 0,
             frontend,
         };
         if self.udp.is_none() {
@@ -113,6 +147,40 @@ impl<K: Kernel> Shard<K> {
         let udp = self.udp.as_mut().expect("just made");
         udp.listeners.push(listener);
         Ok(())
+    }
+
+    /// Takes up what a new world says of listeners and servers. Flows stay with what they have.
+    pub(in crate::shard) fn renew_datagrams(&mut self) {
+        let Some(mut udp) = self.udp.take() else {
+            return;
+        };
+        for listener in udp.listeners.iter_mut().filter(|one| !one.leaves) {
+            listener.renew(&self.world);
+        }
+        udp.renew_upstreams(&self.world, self.now);
+        self.udp = Some(udp);
+    }
+
+    /// Closes the listeners that were taken away and have no flow any more.
+    pub(super) fn close_left(&mut self, udp: &mut Udp) {
+        for (index, listener) in udp.listeners.iter_mut().enumerate() {
+            if !listener.leaves || listener.flows > 0 || listener.fd == Fd::NONE {
+                continue;
+            }
+            match listener.receiving {
+                Receiving::Armed => {
+                    listener.receiving = Receiving::Ending;
+                    self.kernel.cancel(token_of(index));
+                }
+                Receiving::Ending => {}
+                Receiving::Idle | Receiving::Ended => {
+                    listener.receiving = Receiving::Ended;
+                    let fd = std::mem::replace(&mut listener.fd, Fd::NONE);
+                    self.kernel.close(fd);
+                    listener.serving.one_has_ended();
+                }
+            }
+        }
     }
 
     /// Arms every listener.

@@ -67,6 +67,8 @@ pub(super) struct Udp {
     upstreams: Upstreams,
     flows: FlowTable<FlowData>,
     pools: Vec<Shared>,
+    /// Sockets that each of them may have.
+    pool_sockets_max: u16,
     sockets: Slab<Socket>,
     batches: Batches,
     counts: Counts,
@@ -98,20 +100,13 @@ impl Udp {
         let own = world.flow_sockets_max / shards
             + u32::from(u32::from(shard.0) < world.flow_sockets_max % shards);
         let sockets_max = u16::try_from(own).unwrap_or(u16::MAX);
-        let mut pools = Vec::new();
-        let upstreams = Upstreams::new(world, |upstream, options, address| {
-            let pool = Udp::pool_of(&mut pools, options, sockets_max);
-            let added = pools[usize::from(pool)]
-                .pool
-                .add_upstream(upstream, address, now);
-            added.then_some(pool)
-        });
         let flows_max = world.limits.max(world.flows_limit);
-        Udp {
+        let mut udp = Udp {
             listeners: Vec::new(),
-            upstreams,
+            upstreams: Upstreams::new(),
             flows: FlowTable::new(flows_max.min(FLOWS_PER_SHARD_MAX), now),
-            pools,
+            pools: Vec::new(),
+            pool_sockets_max: sockets_max,
             sockets: Slab::new(own),
             batches: Batches::default(),
             counts: Counts::default(),
@@ -125,7 +120,9 @@ impl Udp {
             drops_at: now,
             shrink_at: Moment::NEVER,
             turn: 0,
-        }
+        };
+        udp.renew_upstreams(world, now);
+        udp
     }
 
     /// Whether the next turn has something to do that nothing will wake it for.
@@ -154,6 +151,7 @@ impl<K: Kernel> Shard<K> {
         udp.turn += 1;
         self.send_batches(&mut udp);
         self.end_due(&mut udp);
+        self.close_left(&mut udp);
         self.shrink_pools(&mut udp);
         self.close_sockets(&mut udp);
         self.give_up_sockets(&mut udp);

@@ -20,7 +20,7 @@ use crate::config::plan::{UdpBack, UdpFront};
 use crate::flow::udp::{FlowId, FlowKey, Opening, PairAt, Reason, Rules};
 use crate::lb::{Backend, Outcome, Pick, PickRequest, Server, ServerCounter};
 use crate::ring::{Kernel, Payload};
-use crate::shard::world::{FrontCounter, FrontState, Frontend};
+use crate::shard::world::{FrontCounter, FrontState, Frontend, ProxyCounters};
 
 impl<K: Kernel> Shard<K> {
     /// Begins a flow for its first datagram; `None`, counted, where that is refused.
@@ -169,7 +169,7 @@ impl<K: Kernel> Shard<K> {
         let is_last = listener.receiving == Receiving::Ending
             && self.world.handed_over.load(Relaxed)
             && !self.stopping;
-        let is_open = listener.frontend.state() == FrontState::Open;
+        let is_open = listener.frontend.state() == FrontState::Open && !listener.leaves;
         if (self.draining && !is_last) || !is_open {
             udp.counts.one(DatagramCount::RefusedDraining);
             return None;
@@ -260,7 +260,7 @@ impl<K: Kernel> Shard<K> {
         let oldest = udp.flows.oldest_unconfirmed(|number| match limit {
             0 => true,
             1 => usize::from(number) == listener,
-            _ => Arc::ptr_eq(&listeners[usize::from(number)].frontend, &frontend),
+            _ => listeners[usize::from(number)].frontend.limit == frontend.limit,
         });
         let Some(oldest) = oldest else {
             return false;
@@ -325,7 +325,7 @@ impl<K: Kernel> Shard<K> {
             rules: rules_of(&listener.rules, &place.rules, pair.is_none()),
         };
         let (backend, server) = (Arc::clone(&place.backend), Arc::clone(&place.server));
-        let front = &listener.frontend.counters;
+        let front: &ProxyCounters = &listener.frontend.counters;
         let back = self.world.counters_of(&backend);
         for counters in [front, back] {
             for counter in [
@@ -338,6 +338,7 @@ impl<K: Kernel> Shard<K> {
         }
         backend.enter();
         self.count_on_server(&server);
+        udp.listeners[usize::from(key.listener())].flows += 1;
         match udp.flows.open(*key, opening, data, self.now) {
             Ok(id) => Some(id),
             Err(_) => {
@@ -370,8 +371,11 @@ impl<K: Kernel> Shard<K> {
 
 fn source_flows_max(frontend: &Frontend) -> u32 {
     let front = frontend.proxy.front.as_ref();
-    let udp = front.and_then(|front| front.udp);
-    udp.map_or(u32::MAX, |udp| udp.source_flows_max)
+    let most = front
+        .and_then(|front| front.udp)
+        .map_or(0, |udp| udp.source_flows_max);
+    // A bound that was lifted leaves the counts behind.
+    if most == 0 { u32::MAX } else { most }
 }
 
 /// What a flow keeps to. `alone` = it has a socket of its own, by which a server may speak first

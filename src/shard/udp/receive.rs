@@ -311,7 +311,15 @@ impl<K: Kernel> Shard<K> {
                 key: client,
                 upstream,
                 pair,
-            } => self.reopen_flow(udp, &client, upstream, pair, FlowData::new(key, None)),
+            } => {
+                // The server's number may be another one's by now.
+                let from = crate::flow::udp::normalised(arrival.from);
+                let is_its = udp.upstreams.at(upstream).address == from;
+                let data = FlowData::new(key, None);
+                is_its
+                    .then(|| self.reopen_flow(udp, &client, upstream, pair, data))
+                    .flatten()
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The servers that datagrams go to, by a plain number, and how each is spoken to.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::counts::DatagramCount;
 use crate::base::address::Address;
 use crate::base::ids::ServerId;
 use crate::base::source::Source;
+use crate::base::time::Moment;
 use crate::config::plan::{Target, UdpBack, UdpSockets};
 use crate::flow::udp::{FlowId, normalised};
 use crate::lb::{Backend, Server};
@@ -54,6 +56,23 @@ impl Upstream {
         }
     }
 
+    /// Whether its flows can go on by what they have when it becomes another one.
+    fn is_as(&self, next: &Upstream) -> bool {
+        let (own, its) = (&self.server, &next.server);
+        own.is_same(its)
+            && self.address == next.address
+            && own.plan.source == its.plan.source
+            && self.rules.sockets == next.rules.sockets
+            && self.rules.fragment == next.rules.fragment
+    }
+
+    /// As a new world has it.
+    fn take_up(&mut self, next: Upstream) {
+        self.backend = next.backend;
+        self.server = next.server;
+        self.rules = next.rules;
+    }
+
     /// Whether its flows stay: a server that drains goes on with those it has.
     pub(super) fn serves(&self) -> bool {
         self.server.in_service()
@@ -66,49 +85,20 @@ pub(super) struct Upstreams {
     upstreams: Vec<Upstream>,
     /// By `ServerId`.
     by_server: Vec<u32>,
+    /// Those that have no server and no flow any more, to be used again.
+    unused: Vec<u32>,
+    /// Those that have no server any more and may have flows.
+    left: Vec<u32>,
 }
 
 impl Upstreams {
-    /// Those of a plan. `pool_of` enters an address into the pool of such sockets, if it can.
-    pub(super) fn new(
-        world: &World,
-        mut pool_of: impl FnMut(u32, DatagramOptions, SocketAddr) -> Option<u16>,
-    ) -> Upstreams {
-        let mut upstreams = Vec::new();
-        let mut by_server = vec![NONE; world.plan.servers_count as usize];
-        for backend in world.backends.iter().flatten() {
-            let back = backend.proxy.back.as_ref();
-            let Some(rules) = back.and_then(|back| back.udp) else {
-                continue;
-            };
-            for server in &backend.servers {
-                let Target::Fixed(Address::Ip(address)) = server.plan.address else {
-                    continue;
-                };
-                let source = server.plan.source;
-                let of_client = source.is_some_and(|source| source.is_of_client());
-                let mut upstream = Upstream {
-                    backend: Arc::clone(backend),
-                    server: Arc::clone(server),
-                    address: normalised(address),
-                    rules,
-                    way: Way::Own,
-                    merges: true,
-                    told: 0,
-                };
-                let number = u32::try_from(upstreams.len()).expect("as many as servers");
-                if !of_client && rules.sockets == UdpSockets::Pool {
-                    let options = upstream.options(source, false);
-                    let pool = pool_of(number, options, upstream.address);
-                    upstream.way = pool.map_or(Way::Own, Way::Pool);
-                }
-                by_server[server.id.0 as usize] = number;
-                upstreams.push(upstream);
-            }
-        }
+    /// None yet.
+    pub(super) fn new() -> Upstreams {
         Upstreams {
-            upstreams,
-            by_server,
+            upstreams: Vec::new(),
+            by_server: Vec::new(),
+            unused: Vec::new(),
+            left: Vec::new(),
         }
     }
 
@@ -139,6 +129,79 @@ impl Upstreams {
 }
 
 impl Udp {
+    /// Follows the servers of a world. One whose address or sockets are others is another upstream;
+    /// the flows there are stay with the former one, as long as they last.
+    pub(super) fn renew_upstreams(&mut self, world: &World, now: Moment) {
+        let mut by_server = vec![NONE; world.plan.servers_count as usize];
+        let before = std::mem::take(&mut self.upstreams.by_server);
+        for backend in world.backends.iter().flatten() {
+            let back = backend.proxy.back.as_ref();
+            let Some(rules) = back.and_then(|back| back.udp) else {
+                continue;
+            };
+            for server in &backend.servers {
+                let Target::Fixed(Address::Ip(address)) = server.plan.address else {
+                    continue;
+                };
+                let index = server.id.0 as usize;
+                let known = before.get(index).copied().filter(|number| *number != NONE);
+                let next = Upstream {
+                    backend: Arc::clone(backend),
+                    server: Arc::clone(server),
+                    address: normalised(address),
+                    rules,
+                    way: Way::Own,
+                    merges: true,
+                    told: 0,
+                };
+                let same = known.filter(|number| self.upstreams.at(*number).is_as(&next));
+                by_server[index] = match same {
+                    Some(number) => {
+                        self.upstreams.at_mut(number).take_up(next);
+                        number
+                    }
+                    None => self.add_upstream(next, now),
+                };
+            }
+        }
+        let there: HashSet<u32> = by_server.iter().copied().collect();
+        let gone = before.into_iter().filter(|number| *number != NONE);
+        for number in gone.filter(|number| !there.contains(number)) {
+            if let Way::Pool(pool) = self.upstreams.at(number).way {
+                self.pools[usize::from(pool)].pool.remove_upstream(number);
+            }
+            self.upstreams.left.push(number);
+        }
+        self.upstreams.by_server = by_server;
+    }
+
+    fn add_upstream(&mut self, mut upstream: Upstream, now: Moment) -> u32 {
+        let flows = &self.flows;
+        let free = |number: &u32| flows.first_of(*number).is_none();
+        let upstreams = &mut self.upstreams;
+        upstreams
+            .unused
+            .extend(upstreams.left.extract_if(.., |number| free(number)));
+        let unused = upstreams.unused.pop();
+        let next = u32::try_from(upstreams.upstreams.len()).expect("as many as servers");
+        let number = unused.unwrap_or(next);
+        let source = upstream.server.plan.source;
+        let of_client = source.is_some_and(|source| source.is_of_client());
+        if !of_client && upstream.rules.sockets == UdpSockets::Pool {
+            let options = upstream.options(source, false);
+            let pool = Udp::pool_of(&mut self.pools, options, self.pool_sockets_max);
+            let shared = &mut self.pools[usize::from(pool)].pool;
+            if shared.add_upstream(number, upstream.address, now) {
+                upstream.way = Way::Pool(pool);
+            }
+        }
+        match unused {
+            Some(number) => *self.upstreams.at_mut(number) = upstream,
+            None => self.upstreams.upstreams.push(upstream),
+        }
+        number
+    }
+
     /// The server of a flow that is there.
     pub(super) fn upstream_of(&self, id: FlowId) -> u32 {
         self.flows.get(id).map_or(0, |flow| flow.upstream())

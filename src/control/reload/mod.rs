@@ -1,0 +1,568 @@
+//! Reload in place: the running process takes another configuration up.
+//!
+//! The files are read on a thread of their own. What the plan they make has in common with the one
+//! in force keeps its numbers, what a running process can't change is put back and named, and new
+//! addresses are bound: up to here nothing has changed, and an error changes nothing. Then the next
+//! world is made and sent to the shards. When all have taken it up, and nobody refers to what it
+//! doesn't know, the control thread goes over to it: states, tables, probes, logs.
+//!
+//! What was removed is there until nothing is left of it; a world without it follows in the same
+//! way. So does a change that a runtime command makes: it is a reload of the plan in force, edited.
+
+mod history;
+mod take_up;
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot};
+
+use super::Shared;
+use super::listeners::Registry;
+use super::messages::{Severity, format as message_line};
+use super::passive::Passive;
+use super::probe;
+use crate::base::ids::{ListenerId, ProxyId, ServerId};
+use crate::base::time::Moment;
+use crate::config::change::{self, Change};
+use crate::config::plan::{Endpoint, Global, Listener, Numbers, Plan};
+use crate::shard::{FrontState, Message, Renewal, ShardListener, World};
+use crate::sys::{clock, process as system};
+pub use history::Entry;
+use history::History;
+
+/// Reloads that may wait for the one under way. Those of the files become one.
+const WAITING_MAX: usize = 64;
+
+/// What reading the files brings: a plan with what is to be said of it, or why there is none.
+pub type Loaded = Result<(Plan, Vec<String>), Vec<String>>;
+
+/// Reads the files of the start again.
+#[derive(Clone)]
+pub struct Loader(Arc<dyn Fn() -> Loaded + Send + Sync>);
+
+impl Loader {
+    /// By this function, which runs on a thread of its own.
+    pub fn new(load: impl Fn() -> Loaded + Send + Sync + 'static) -> Loader {
+        Loader(Arc::new(load))
+    }
+}
+
+impl fmt::Debug for Loader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Loader")
+    }
+}
+
+/// What a process goes by when it reloads.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// Reads its files; `None` = it has none.
+    pub loader: Option<Loader>,
+    /// The global section as it was written, before the start filled in what it left open.
+    pub asked: Global,
+    /// The command line says how many connections there may be.
+    pub maxconn_is_fixed: bool,
+}
+
+/// Changes a plan; the error says why it can't be changed like that.
+pub type Edit = Box<dyn FnOnce(&mut Plan) -> Result<(), String> + Send>;
+
+/// What is wanted.
+pub enum Wish {
+    /// The files, as they are now.
+    Files,
+    /// The plan in force, edited.
+    Edited(Edit),
+}
+
+/// A reload that somebody asks for.
+pub struct Request {
+    /// Who does, in words.
+    by: &'static str,
+    wish: Wish,
+    reply: Option<oneshot::Sender<Report>>,
+}
+
+/// How a reload went.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Whether the configuration is in force.
+    pub success: bool,
+    /// What there is to say, a line each.
+    pub messages: Vec<String>,
+}
+
+/// Where reloads are asked for, and what is known of those that were.
+#[derive(Debug)]
+pub struct Gate {
+    requests: mpsc::Sender<Request>,
+    /// The other end, until the control thread takes it.
+    waiting: Mutex<Option<mpsc::Receiver<Request>>>,
+    history: Mutex<History>,
+}
+
+impl Gate {
+    /// Nobody has asked yet.
+    pub(super) fn new() -> Gate {
+        let (requests, waiting) = mpsc::channel(WAITING_MAX);
+        Gate {
+            requests,
+            waiting: Mutex::new(Some(waiting)),
+            history: Mutex::default(),
+        }
+    }
+
+    /// Asks for a reload of the files, and doesn't wait for it. Where as many wait as may, the
+    /// files will be read anyway.
+    pub fn ask(&self, by: &'static str) {
+        let (wish, reply) = (Wish::Files, None);
+        let _ = self.requests.try_send(Request { by, wish, reply });
+    }
+
+    /// Asks for a change and waits until it is in force or refused.
+    pub async fn wait(&self, by: &'static str, wish: Wish) -> Report {
+        let (reply, report) = oneshot::channel();
+        let reply = Some(reply);
+        let refused = |text: &str| Report {
+            success: false,
+            messages: vec![message_line(Severity::Alert, text)],
+        };
+        if self.requests.try_send(Request { by, wish, reply }).is_err() {
+            return refused("Too many reloads wait already.");
+        }
+        let ended = || refused("The process is ending.");
+        report.await.unwrap_or_else(|_| ended())
+    }
+
+    /// The last reloads, the latest one first.
+    pub fn history(&self) -> Vec<Entry> {
+        self.locked().entries()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, History> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the reloader waits for.
+enum State {
+    Idle,
+    /// The files are read.
+    Loading(oneshot::Receiver<Loaded>),
+    /// Shards take a world up.
+    Renewing(Box<Pending>),
+}
+
+/// A world on its way to the shards.
+struct Pending {
+    world: Arc<World>,
+    before: Arc<World>,
+    changes: Vec<Change>,
+    kept: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// What has happened.
+pub(super) enum Event {
+    Requested(Box<Request>),
+    Loaded(Box<Loaded>),
+}
+
+/// The control thread's part.
+pub(super) struct Reloader {
+    requests: mpsc::Receiver<Request>,
+    probes: mpsc::Sender<probe::Renewal>,
+    origin: Option<Origin>,
+    registry: Option<Arc<Mutex<Registry>>>,
+    numbers: Numbers,
+    state: State,
+    /// Those for whom it works, and since when.
+    working_for: Vec<Request>,
+    began: Moment,
+    /// Sockets for datagrams that listeners have had: shards never use a place of one again.
+    datagram_listeners: usize,
+}
+
+impl Reloader {
+    /// For a process that has started.
+    pub(super) fn new(shared: &Shared, probes: mpsc::Sender<probe::Renewal>) -> Reloader {
+        let waiting = shared.reload.waiting.lock();
+        let waiting = waiting.unwrap_or_else(PoisonError::into_inner).take();
+        let mut numbers = Numbers::default();
+        // The first plan keeps the numbers that it has, so nothing can be wrong with them.
+        let known = numbers.carry_over(&mut shared.world().configured());
+        debug_assert!(known.is_ok());
+        Reloader {
+            requests: waiting.unwrap_or_else(|| mpsc::channel(1).1),
+            probes,
+            origin: None,
+            registry: None,
+            numbers,
+            state: State::Idle,
+            working_for: Vec::new(),
+            began: Moment(0),
+            datagram_listeners: 0,
+        }
+    }
+
+    /// The process has what reloads need.
+    pub(super) fn serve(&mut self, origin: Origin, registry: &Arc<Mutex<Registry>>) {
+        self.origin = Some(origin);
+        self.registry = Some(Arc::clone(registry));
+    }
+
+    /// Waits for what comes next. What shards do is looked at by [`Reloader::look`].
+    pub(super) async fn next(&mut self) -> Event {
+        match &mut self.state {
+            State::Idle if self.registry.is_some() => match self.requests.recv().await {
+                Some(request) => Event::Requested(Box::new(request)),
+                None => std::future::pending().await,
+            },
+            State::Loading(loading) => {
+                let gone = || Err(vec!["The files could not be read.".to_owned()]);
+                Event::Loaded(Box::new(loading.await.unwrap_or_else(|_| gone())))
+            }
+            State::Idle | State::Renewing(_) => std::future::pending().await,
+        }
+    }
+
+    /// Goes on.
+    pub(super) fn on(&mut self, shared: &Shared, event: Event) {
+        match event {
+            Event::Requested(request) => self.requested(shared, *request),
+            Event::Loaded(loaded) => {
+                self.state = State::Idle;
+                match *loaded {
+                    Ok((plan, warnings)) => self.begin(shared, plan, warnings),
+                    Err(errors) => self.refuse(shared, errors),
+                }
+            }
+        }
+    }
+
+    fn requested(&mut self, shared: &Shared, request: Request) {
+        self.began = clock::now();
+        let Request { by, wish, reply } = request;
+        let (edit, wish) = match wish {
+            Wish::Files => (None, Wish::Files),
+            Wish::Edited(edit) => (Some(edit), Wish::Files),
+        };
+        self.working_for.push(Request { by, wish, reply });
+        if shared.is_stopping() {
+            let text = "The process is draining or ending: nothing was changed.";
+            return self.refuse(shared, vec![message_line(Severity::Alert, text)]);
+        }
+        if let Some(edit) = edit {
+            let mut plan = shared.world().configured();
+            return match edit(&mut plan) {
+                Ok(()) => self.begin(shared, plan, Vec::new()),
+                Err(text) => self.refuse(shared, vec![text]),
+            };
+        }
+        let loader = self
+            .origin
+            .as_ref()
+            .and_then(|origin| origin.loader.clone());
+        let Some(loader) = loader else {
+            let text = "There are no files to read again: nothing was changed.";
+            return self.refuse(shared, vec![message_line(Severity::Alert, text)]);
+        };
+        let since_us = self.began.0 / 1_000;
+        system::notify_service(&format!("RELOADING=1\nMONOTONIC_USEC={since_us}"));
+        let (sender, loading) = oneshot::channel();
+        let body = move || {
+            let _ = sender.send((loader.0)());
+        };
+        let thread = std::thread::Builder::new().name("reload".to_owned());
+        match thread.spawn(body) {
+            Ok(_) => self.state = State::Loading(loading),
+            Err(error) => {
+                let text = format!("Cannot start a thread to read the files: {error}");
+                self.refuse(shared, vec![message_line(Severity::Alert, &text)]);
+            }
+        }
+    }
+
+    /// Everything up to the point where shards learn of it.
+    fn begin(&mut self, shared: &Shared, plan: Plan, warnings: Vec<String>) {
+        match self.prepare(shared, plan) {
+            Ok(mut pending) => {
+                pending.warnings = warnings;
+                self.state = State::Renewing(Box::new(pending));
+            }
+            Err(errors) => {
+                let line = |text: String| message_line(Severity::Alert, &text);
+                self.refuse(shared, errors.into_iter().map(line).collect());
+            }
+        }
+    }
+
+    fn prepare(&mut self, shared: &Shared, mut plan: Plan) -> Result<Pending, Vec<String>> {
+        let before = shared.world();
+        let (Some(origin), Some(registry)) = (&mut self.origin, &self.registry) else {
+            return Err(vec!["The process has not started yet.".to_owned()]);
+        };
+        let mut numbers = self.numbers.clone();
+        numbers.carry_over(&mut plan).map_err(|text| vec![text])?;
+        let configured = before.configured();
+        let mut asked = plan.global.clone();
+        let settled = change::settle(&origin.asked, &configured, &mut plan);
+        let mut kept: Vec<String> = settled.iter().map(Change::to_string).collect();
+        let maxconn = maxconn(shared, origin, &plan, &mut kept);
+        let shards = u16::try_from(before.ports.len()).unwrap_or(u16::MAX);
+        let new_datagrams = datagram_sockets(&before, &plan);
+        if self.datagram_listeners + new_datagrams > DATAGRAM_LISTENERS_MAX {
+            let text = "Too many listeners for datagrams have come and gone: a restart is needed.";
+            return Err(vec![text.to_owned()]);
+        }
+        let changes = change::differences(&configured, &plan);
+
+        let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // What an operator has shut down stays so.
+        let is_shut = |id: ProxyId| {
+            let frontend = before.frontend(id);
+            frontend.is_some_and(|frontend| frontend.state() == FrontState::Shut)
+        };
+        let added = registry.add(&plan, shards, is_shut)?;
+        let added: HashSet<ListenerId> = added.into_iter().collect();
+        kept.extend(registry.warnings().iter().cloned());
+        let duplicates: Result<Vec<Vec<ShardListener>>, _> = before
+            .ports
+            .iter()
+            .map(|port| registry.for_shard(port.shard, |id| added.contains(&id)))
+            .collect();
+        let duplicates = match duplicates {
+            Ok(duplicates) => duplicates,
+            Err(error) => {
+                registry.give_up(&added);
+                return Err(vec![format!("Cannot duplicate listening sockets: {error}")]);
+            }
+        };
+        // Nothing fails from here on.
+        let planned: HashSet<ListenerId> = plan.listeners.iter().map(|l| l.listener_id).collect();
+        for gone in configured.listeners.iter().map(|l| l.listener_id) {
+            if !planned.contains(&gone) {
+                numbers.forget_listener(gone);
+            }
+        }
+        kept.extend(registry.follow(&plan));
+        drop(registry);
+        settle_asked(&mut asked, &origin.asked, &settled);
+        origin.asked = asked;
+        self.datagram_listeners += new_datagrams;
+        self.numbers = numbers;
+        let (world, woken) = before.next(Arc::new(plan), maxconn);
+        let world = Arc::new(world);
+        for (port, listeners) in world.ports.iter().zip(duplicates) {
+            let world = Arc::clone(&world);
+            let renewal = Renewal { world, listeners };
+            let mut unsent = port.send(Message::Renew(Box::new(renewal)));
+            while let Err(back) = unsent {
+                std::thread::yield_now();
+                unsent = port.send(back);
+            }
+            if woken.has(port.shard) {
+                port.limit_freed();
+            }
+        }
+        Ok(Pending {
+            world,
+            before,
+            changes,
+            kept,
+            warnings: Vec::new(),
+        })
+    }
+
+    /// Looks whether all shards have the world that is on its way, and goes over to it if so. Then
+    /// whatever has nothing left is dropped in the same way.
+    pub(super) fn look(&mut self, shared: &Shared, passive: &mut Passive) {
+        if let State::Renewing(pending) = &self.state {
+            let generation = pending.world.generation;
+            let mut ports = pending.world.ports.iter();
+            if !ports.all(|port| port.generation() >= generation) {
+                return;
+            }
+            let State::Renewing(pending) = std::mem::replace(&mut self.state, State::Idle) else {
+                return;
+            };
+            self.finish(shared, passive, *pending);
+        }
+    }
+
+    /// Drops what was removed and has nothing left. Called once a second.
+    pub(super) fn sweep(&mut self, shared: &Shared) {
+        let rests = matches!(self.state, State::Idle) && self.registry.is_some();
+        if !rests || shared.is_stopping() {
+            return;
+        }
+        let world = shared.world();
+        if world.is_stale() {
+            self.began = clock::now();
+            self.begin(shared, world.configured(), Vec::new());
+        }
+    }
+
+    fn finish(&mut self, shared: &Shared, passive: &mut Passive, pending: Pending) {
+        let Pending {
+            world,
+            before,
+            changes,
+            kept,
+            warnings,
+        } = pending;
+        // What was told of numbers that are given back now was told of what they meant before.
+        passive.hear(shared);
+        world.open_listeners();
+        let proxies: HashSet<ProxyId> = world.plan.proxies.iter().map(|p| p.proxy_id).collect();
+        self.numbers.keep(
+            |n| u16::try_from(n).is_ok_and(|n| proxies.contains(&ProxyId(n))),
+            |n| u16::try_from(n).is_ok_and(|n| world.listener(ListenerId(n)).is_some()),
+            |n| world.server_of(ServerId(n)).is_some(),
+        );
+        shared.world.store(Arc::clone(&world));
+        shared.rates.keep(&world);
+        take_up::states(shared, &before, &world);
+        let errors = passive.renew(&before, &world);
+        let (probes, next) = (self.probes.clone(), Arc::clone(&world));
+        tokio_uring::spawn(async move {
+            let _ = probes
+                .send(probe::Renewal {
+                    world: next,
+                    errors,
+                })
+                .await;
+        });
+        world.log_queue.notify();
+        self.report(shared, changes, kept, warnings);
+    }
+
+    fn report(
+        &mut self,
+        shared: &Shared,
+        changes: Vec<Change>,
+        kept: Vec<String>,
+        warnings: Vec<String>,
+    ) {
+        if self.working_for.is_empty() {
+            return;
+        }
+        let number = shared.reload.locked().next();
+        let by = self.working_for[0].by;
+        for change in &changes {
+            let text = format!("Reload {number} ({by}): {change}.");
+            match change.proxy {
+                Some(proxy) => shared.messages.for_proxy(proxy, 5, Severity::Notice, text),
+                None => shared.messages.console(Severity::Notice, &text),
+            }
+        }
+        let mut messages = warnings;
+        for text in &kept {
+            let text = format!("Reload {number} ({by}): {text}.");
+            shared.messages.console(Severity::Warning, &text);
+            messages.push(message_line(Severity::Warning, &text));
+        }
+        let done = match changes.len() {
+            0 => "nothing has changed".to_owned(),
+            1 => "1 object has changed".to_owned(),
+            count => format!("{count} objects have changed"),
+        };
+        let text = format!("Reload {number} ({by}): {done}.");
+        shared.messages.console(Severity::Notice, &text);
+        messages.push(message_line(Severity::Notice, &text));
+        let changes = changes.iter().map(Change::to_string).collect();
+        self.answer(shared, true, changes, messages);
+    }
+
+    fn refuse(&mut self, shared: &Shared, errors: Vec<String>) {
+        self.state = State::Idle;
+        if self.working_for.is_empty() {
+            return;
+        }
+        let number = shared.reload.locked().next();
+        let by = self.working_for[0].by;
+        for line in errors.iter().flat_map(|text| text.lines()) {
+            shared.messages.line(line);
+        }
+        let text = format!("Reload {number} ({by}) failed: nothing was changed.");
+        shared.messages.console(Severity::Alert, &text);
+        self.answer(shared, false, Vec::new(), errors);
+    }
+
+    fn answer(
+        &mut self,
+        shared: &Shared,
+        success: bool,
+        changes: Vec<String>,
+        messages: Vec<String>,
+    ) {
+        let by = self.working_for.first().map_or("", |request| request.by);
+        shared.reload.locked().add(Entry {
+            number: 0,
+            by,
+            at_unix_ms: clock::unix_ms(),
+            took_ms: clock::now().ms_since(self.began),
+            success,
+            changes,
+            messages: messages.clone(),
+        });
+        for request in self.working_for.drain(..) {
+            let report = Report {
+                success,
+                messages: messages.clone(),
+            };
+            // Who has gone doesn't want to know any more.
+            let _ = request.reply.map(|reply| reply.send(report));
+        }
+        if !shared.is_stopping() {
+            system::notify_service("READY=1\nSTATUS=Ready.");
+        }
+    }
+}
+
+/// Listeners of datagrams that a process may have in its time: shards number them in 16 bits.
+const DATAGRAM_LISTENERS_MAX: usize = 60_000;
+
+/// Listeners of datagrams that a plan has and a world doesn't.
+fn datagram_sockets(before: &World, plan: &Plan) -> usize {
+    let is_new = |listener: &&Arc<Listener>| {
+        let is_datagram = matches!(listener.endpoint, Endpoint::Datagram(_));
+        is_datagram && before.listener(listener.listener_id).is_none()
+    };
+    plan.listeners.iter().filter(is_new).count()
+}
+
+/// What stays as it was has not been followed: the next reload says so again.
+fn settle_asked(asked: &mut Global, before: &Global, settled: &[Change]) {
+    if settled.iter().any(|change| change.proxy.is_none()) {
+        let (maxconn, rates) = (asked.maxconn, (asked.connection_rate, asked.session_rate));
+        *asked = Global {
+            maxconn,
+            connection_rate: rates.0,
+            session_rate: rates.1,
+            ..before.clone()
+        };
+    }
+}
+
+/// Connections that the process may have from now on.
+fn maxconn(shared: &Shared, origin: &Origin, plan: &Plan, kept: &mut Vec<String>) -> u32 {
+    let world = shared.world();
+    let present = world.limits.max(world.process_limit);
+    if origin.maxconn_is_fixed || plan.global.maxconn == origin.asked.maxconn {
+        return present;
+    }
+    let capacity = world.capacity;
+    match plan.global.maxconn {
+        Some(maxconn) if maxconn > capacity => {
+            kept.push(format!(
+                "global maxconn is {capacity}, not {maxconn}, until a restart: descriptors and \
+                 memory were divided for so many"
+            ));
+            capacity
+        }
+        Some(maxconn) => maxconn,
+        None => capacity,
+    }
+}
