@@ -4,7 +4,7 @@
 //! what is different in it is a list of [`Change`]s, one for each object, which is also what is
 //! said of it. [`settle`] first takes back what a running process can't change.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -120,6 +120,7 @@ macro_rules! settle {
 pub fn settle(asked: &Global, before: &Plan, after: &mut Plan) -> Vec<Change> {
     let mut kept = Vec::new();
     settle_global(asked, &before.global, &mut after.global, &mut kept);
+    settle_pages(before, after, &mut kept);
     let known = by_listener(before);
     for listener in &mut after.listeners {
         if let Some(before) = known.get(&listener.listener_id) {
@@ -164,6 +165,38 @@ pub fn settle(asked: &Global, before: &Plan, after: &mut Plan) -> Vec<Change> {
         }
     }
     kept
+}
+
+/// Frontends in `mode http` stay what they are, all of them: one that has another mode now too.
+fn settle_pages(before: &Plan, after: &mut Plan, kept: &mut Vec<Change>) {
+    let has_pages = |proxy: &Proxy| proxy.front.as_ref().is_some_and(|f| f.pages.is_some());
+    let of = |plan: &Plan| {
+        let proxies = plan.proxies.iter().filter(|proxy| has_pages(proxy));
+        let proxies: Vec<Arc<Proxy>> = proxies.cloned().collect();
+        let ids: HashSet<ProxyId> = proxies.iter().map(|proxy| proxy.proxy_id).collect();
+        let listeners = plan.listeners.iter();
+        let listeners = listeners.filter(|listener| ids.contains(&listener.proxy_id));
+        let listeners: Vec<Arc<Listener>> = listeners.cloned().collect();
+        (proxies, listeners, ids)
+    };
+    let (proxies, listeners, held) = of(before);
+    let (wanted, wanted_listeners, asked) = of(after);
+    let is_same = |(one, other): (&Arc<Proxy>, &Arc<Proxy>)| one.is_same(other);
+    let same = proxies.len() == wanted.len()
+        && proxies.iter().zip(&wanted).all(is_same)
+        && listeners.len() == wanted_listeners.len()
+        && (listeners.iter().zip(&wanted_listeners)).all(|(one, other)| one.is_same(other));
+    if same {
+        return;
+    }
+    let others = |id: ProxyId| !held.contains(&id) && !asked.contains(&id);
+    after.proxies.retain(|proxy| others(proxy.proxy_id));
+    after.listeners.retain(|one| others(one.proxy_id));
+    after.proxies.extend(proxies);
+    after.listeners.extend(listeners);
+    let parts = vec!["frontends in mode http".to_owned()];
+    let why = "their thread has its sockets from the start";
+    kept.push(Change::of_process(What::Kept(parts, why)));
 }
 
 fn settle_global(asked: &Global, before: &Global, after: &mut Global, kept: &mut Vec<Change>) {

@@ -46,6 +46,7 @@ mod proxy_protocol_programs;
 mod proxy_protocol_refused;
 mod proxy_protocol_seams;
 mod reload;
+mod reload_storm;
 mod rsyslog;
 mod runtime_bounds;
 mod runtime_ramp;

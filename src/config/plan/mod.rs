@@ -69,7 +69,8 @@ impl Plan {
 
     /// The pages that a listener's frontend answers with, if it is in `mode http`.
     pub fn pages_of(&self, listener: &Listener) -> Option<&Pages> {
-        let proxy = self.proxies.get(usize::from(listener.proxy_id.0))?;
+        let mut proxies = self.proxies.iter();
+        let proxy = proxies.find(|proxy| proxy.proxy_id == listener.proxy_id)?;
         proxy.front.as_ref()?.pages.as_ref()
     }
 
