@@ -75,6 +75,12 @@ pub const ERROR_ACTIONS_MAX: usize = 8;
 /// Longest line a client of the runtime socket may send, bytes.
 pub const API_LINE_MAX: usize = 16 * 1024;
 
+/// Largest payload behind such a line, bytes: HAProxy's bound.
+pub const API_PAYLOAD_MAX: usize = 128 * 1024;
+
+/// Longest mark that ends a payload, bytes: HAProxy's bound.
+pub const API_PAYLOAD_MARK_MAX: usize = 64;
+
 /// Longest PROXY header of version 2, bytes: HAProxy's bound is its buffer, which is as large. It
 /// is looked at in the socket's own buffer, where it has to fit.
 pub const PROXY_HEADER_MAX: usize = 16 * 1024;

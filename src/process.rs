@@ -167,6 +167,7 @@ impl Running {
         report: Option<ReadyReport>,
     ) -> Result<Running, String> {
         let text = |what: &'static str| move |error: io::Error| format!("Cannot {what}: {error}");
+        let began = clock::now();
         let cpus = system::allowed_cpus();
         let cgroup = cgroup::limits();
         let shards = budget::shards(&plan.global, cpus.len(), cgroup);
@@ -201,8 +202,7 @@ impl Running {
         for warning in registry.warnings() {
             console.warning(warning);
         }
-        let mut api =
-            ApiSockets::bind(&plan.global, replacing).map_err(|errors| errors.join("\n"))?;
+        let mut api = ApiSockets::bind(&plan, replacing).map_err(|errors| errors.join("\n"))?;
         let pidfile = settings.pidfile.as_ref().or(plan.global.pidfile.as_ref());
         let mut pidfile = pidfile.map(|path| PidFile::open(path)).transpose()?;
         let mut take_over = settings.take_over.unwrap_or_default();
@@ -244,6 +244,8 @@ impl Running {
         }
         wait_for_shards(&shared, &events, &mut early)?;
         pidfile.as_mut().map_or(Ok(()), PidFile::write)?;
+        let took_ms = clock::now().ms_since(began);
+        shared.startup.note(console.kept(), took_ms);
         // Last, so that whoever can reach the runtime socket sees a process that is complete.
         let registry = Arc::new(Mutex::new(registry));
         control.serve(api.take(), &registry, origin);

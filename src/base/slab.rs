@@ -247,9 +247,13 @@ impl<T> Slab<T> {
         })
     }
 
-    /// A part of the values: those in up to `slots` slots from one on, and the slot to go on from,
-    /// `None` = that was the end. Chunks without a value cost next to nothing.
-    pub fn page(&self, from: u32, slots: u32) -> (impl Iterator<Item = &T>, Option<u32>) {
+    /// A part of the values with their keys: those in up to `slots` slots from one on, and the slot
+    /// to go on from, `None` = that was the end. Chunks without a value cost next to nothing.
+    pub fn page(
+        &self,
+        from: u32,
+        slots: u32,
+    ) -> (impl Iterator<Item = (SessionKey, &T)>, Option<u32>) {
         let (from, slots) = (from as usize, slots as usize);
         let used = |index: &usize| self.chunks[*index].used > 0;
         let found = (from / CHUNK..self.chunks.len()).find(used);
@@ -263,12 +267,13 @@ impl<T> Slab<T> {
             .map_or(&[][..], |chunk| &chunk.entries);
         let first = (start % CHUNK).min(entries.len());
         let end = first.saturating_add(slots).min(entries.len());
-        let values = entries[first..end].iter();
+        let slots = index * CHUNK + first..;
+        let values = slots.zip(&entries[first..end]);
         // Behind the last entry of a chunk there is nothing before the next one.
         let next = index * CHUNK + if end < entries.len() { end } else { CHUNK };
         let next = (next < self.chunks.len() * CHUNK).then_some(next);
-        let values = values.filter_map(|entry| match &entry.state {
-            State::Used(value) => Some(value),
+        let values = values.filter_map(|(slot, entry)| match &entry.state {
+            State::Used(value) => Some((key(slot, entry.generation), value)),
             State::Free { .. } => None,
         });
         (values, next.and_then(|next| u32::try_from(next).ok()))
@@ -375,12 +380,12 @@ mod tests {
         {
             slab.remove(*key);
         }
-        let expected: Vec<i32> = slab.iter().map(|(_, value)| *value).collect();
+        let expected: Vec<_> = slab.iter().map(|(key, value)| (key, *value)).collect();
         for slots in [1, 100, 256, 5_000] {
             let (mut found, mut from) = (Vec::new(), Some(0));
             while let Some(slot) = from {
                 let (values, next) = slab.page(slot, slots);
-                let values: Vec<i32> = values.copied().collect();
+                let values: Vec<_> = values.map(|(key, value)| (key, *value)).collect();
                 assert!(values.len() <= slots as usize);
                 found.extend(values);
                 assert!(next.is_none_or(|next| next > slot));

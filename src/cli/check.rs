@@ -108,7 +108,7 @@ fn conclude(text: &mut String, plan: &Plan, warnings: usize) -> u8 {
         let _ = writeln!(text, "  {} ({kind} {name})", listener.endpoint);
     }
     for socket in &plan.global.stats_sockets {
-        let _ = writeln!(text, "  {} (runtime socket)", socket.address);
+        let _ = writeln!(text, "  {} (runtime socket)", socket.endpoint);
     }
     0
 }

@@ -197,7 +197,7 @@ fn run(mut options: Options) -> u8 {
         silent: false,
         loader: Some(loader),
     };
-    process::run(plan, settings, &Console::new(options.quiet))
+    process::run(plan, settings, &console.or_quiet(options.quiet))
 }
 
 /// `-cc`: 0 true, 1 false, 2 for what can't be decided.
@@ -220,7 +220,7 @@ fn load(options: &Options, console: &Console) -> Option<Plan> {
             return None;
         }
     };
-    let silenced = Console::new(true);
+    let silenced = console.or_quiet(true);
     let is_silenced = |plan: &Plan| is_quiet(plan, options);
     let console = if loaded.plan.as_ref().is_some_and(is_silenced) {
         &silenced

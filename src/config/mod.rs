@@ -28,13 +28,13 @@ pub use environment::{Environment, Options, Resolver};
 pub use parse::global::master_socket;
 pub use raw::token::Word;
 pub use values::threads;
+use values::units::{self, Unit};
 
 use diagnostics::{Form, Report, Severity};
 use parse::Parser;
 use plan::Plan;
 use raw::variables::Variables;
 use raw::{conditions, fault, token, toml};
-use values::units::{self, Unit};
 
 /// Largest file. A line may be long and a config have many, but not this many.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
@@ -58,6 +58,11 @@ pub fn time_ms(text: &str) -> Result<u32, String> {
         (Ok(_), Some(stray)) => Err(format!("unexpected character '{stray}'")),
         (Err(fault), _) => Err(fault.to_string()),
     }
+}
+
+/// A time in whole seconds, as operators write it: `90`, `2m`.
+pub fn seconds(text: &str) -> Option<u32> {
+    units::time(text, Unit::Seconds).ok()
 }
 
 /// Decides a condition as `.if` would before the first line, for the command line.
@@ -139,7 +144,8 @@ fn load_all(
         }
         parser.report.end_file();
     }
-    let draft = parser.draft;
+    let mut draft = parser.draft;
+    draft.global.variables = variables.changes();
     if report.has_stopped() {
         // What was not read would be missing everywhere.
         return (None, report.finish());

@@ -11,7 +11,8 @@ use crate::lb::{Server, ServerCounter};
 use crate::shard::{FrontCounter, ProxyCounters};
 
 /// Maxima among a server's counters.
-const MAXIMA: [ServerCounter; 2] = [
+const MAXIMA: [ServerCounter; 3] = [
+    ServerCounter::QueueTimeMaxUs,
     ServerCounter::ConnectTimeMaxUs,
     ServerCounter::SessionTimeMaxMs,
 ];

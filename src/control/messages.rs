@@ -5,6 +5,7 @@
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use crate::config::diagnostics::Severity;
 
@@ -13,11 +14,43 @@ pub fn format(severity: Severity, text: &str) -> String {
     severity.format(std::process::id(), text)
 }
 
+/// Most lines that are kept of a start: a file may have a warning per line.
+const STARTUP_LINES_MAX: usize = 1_000;
+
+/// What was said while the program started, for `show startup-logs`.
+#[derive(Debug, Default)]
+pub struct StartupLog {
+    lines: Mutex<Vec<String>>,
+}
+
+impl StartupLog {
+    fn keep(&self, line: &str) {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() < STARTUP_LINES_MAX {
+            lines.push(line.to_owned());
+        }
+    }
+
+    /// The lines, each with its line feed.
+    pub fn text(&self) -> String {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    /// How many warnings there were.
+    pub fn warnings(&self) -> usize {
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let warnings = lines.iter().filter(|line| line.starts_with("[WARNING]"));
+        warnings.count()
+    }
+}
+
 /// Standard error while the program starts.
 #[derive(Debug, Default)]
 pub struct Console {
     quiet: bool,
     introduced: AtomicBool,
+    kept: Arc<StartupLog>,
 }
 
 impl Console {
@@ -26,7 +59,21 @@ impl Console {
         Console {
             quiet,
             introduced: AtomicBool::new(false),
+            kept: Arc::default(),
         }
+    }
+
+    /// Another one that keeps its lines with those of this one.
+    pub fn or_quiet(&self, quiet: bool) -> Console {
+        Console {
+            kept: self.kept(),
+            ..Console::new(quiet)
+        }
+    }
+
+    /// What it was told to print.
+    pub fn kept(&self) -> Arc<StartupLog> {
+        Arc::clone(&self.kept)
     }
 
     /// Whether it prints nothing.
@@ -42,6 +89,7 @@ impl Console {
 
     /// Prints an already formatted line.
     pub fn line(&self, line: &str) {
+        self.kept.keep(line);
         if !self.quiet {
             // Standard error may be closed or full; there is nobody left to tell.
             let _ = writeln!(std::io::stderr().lock(), "{line}");

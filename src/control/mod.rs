@@ -53,6 +53,7 @@ use first_checks::FirstChecks;
 use followers::Followers;
 use listeners::Registry;
 use log::Messages;
+use messages::StartupLog;
 use passive::{Passive, Told};
 use pressure::Pressure;
 use reload::{Origin, Reloader};
@@ -79,6 +80,36 @@ pub struct Facts {
     pub caps: Caps,
 }
 
+/// How the start went, once it is known.
+#[derive(Debug, Default)]
+pub struct Startup {
+    log: OnceLock<Arc<StartupLog>>,
+    took_ms: OnceLock<u64>,
+}
+
+impl Startup {
+    /// Notes what was said, and how long it took.
+    pub fn note(&self, log: Arc<StartupLog>, took_ms: u64) {
+        let _ = self.log.set(log);
+        let _ = self.took_ms.set(took_ms);
+    }
+
+    /// What was said, a line each.
+    pub fn text(&self) -> String {
+        self.log.get().map_or_else(String::new, |log| log.text())
+    }
+
+    /// How many warnings there were.
+    pub fn warnings(&self) -> usize {
+        self.log.get().map_or(0, |log| log.warnings())
+    }
+
+    /// How long it took, from the first thread to the last.
+    pub fn took_ms(&self) -> u64 {
+        self.took_ms.get().copied().unwrap_or(0)
+    }
+}
+
 /// What the control threads share.
 #[derive(Debug)]
 pub struct Shared {
@@ -90,6 +121,8 @@ pub struct Shared {
     pub facts: Facts,
     /// Sessions per second.
     pub rates: Rates,
+    /// How the start went.
+    pub startup: Startup,
     /// Wakes who takes returning servers through their slow start.
     returns: tokio::sync::Notify,
     /// Who says what of each server, by `ServerId`.
@@ -123,6 +156,7 @@ impl Shared {
         Shared {
             messages: Messages::new(Arc::clone(&world.log_queue)),
             rates: Rates::default(),
+            startup: Startup::default(),
             returns: tokio::sync::Notify::new(),
             verdicts: Mutex::new(verdicts),
             standings: Mutex::new(standings),

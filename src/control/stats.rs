@@ -18,6 +18,8 @@ use crate::shard::{FrontCounter, World};
 pub enum Subject {
     /// Sessions of all frontends.
     Process,
+    /// Bytes to clients of all frontends.
+    BytesOut,
     /// Sessions of a frontend.
     Frontend(ProxyId),
     /// Sessions of a backend.
@@ -67,13 +69,15 @@ impl Rates {
             }
             rate.total = total;
         };
-        let mut all = 0;
+        let (mut all, mut bytes) = (0, 0);
         for front in world.frontends.iter().flatten() {
             let total = front.counters.sum_ever(FrontCounter::Sessions as usize);
             all += total;
+            bytes += front.counters.sum(FrontCounter::BytesOut as usize);
             note(Subject::Frontend(front.proxy.proxy_id), total);
         }
         note(Subject::Process, all);
+        note(Subject::BytesOut, bytes);
         for backend in world.backends.iter().flatten() {
             let id = backend.proxy.proxy_id;
             let counters = &world.back_counters[usize::from(id.0)];
@@ -104,7 +108,7 @@ impl Rates {
     pub fn keep(&self, world: &World) {
         let mut table = self.table();
         table.rates.retain(|subject, _| match subject {
-            Subject::Process => true,
+            Subject::Process | Subject::BytesOut => true,
             Subject::Frontend(id) => world.frontend(*id).is_some(),
             Subject::Backend(id) => world.backend(*id).is_some(),
             Subject::Server(id) => world.server_of(*id).is_some(),

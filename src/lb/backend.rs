@@ -685,7 +685,7 @@ impl Backend {
     }
 
     /// The table in force.
-    fn table(&self) -> Guard<Arc<Table>> {
+    pub(super) fn table(&self) -> Guard<Arc<Table>> {
         self.lasting.table.load()
     }
 

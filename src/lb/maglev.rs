@@ -79,6 +79,11 @@ impl Maglev {
         hash % self.owners.len() as u64
     }
 
+    /// How many slots there are.
+    pub(super) fn len(&self) -> u64 {
+        self.owners.len() as u64
+    }
+
     /// Index of the server that has a slot, counted round the table.
     pub(super) fn owner(&self, slot: u64) -> usize {
         self.owners[(slot % self.owners.len() as u64) as usize] as usize

@@ -9,6 +9,7 @@ mod builder;
 mod choose;
 pub mod datagram;
 mod destination;
+mod explain;
 mod first;
 #[cfg(test)]
 mod flows;
@@ -44,6 +45,7 @@ mod tuning;
 
 pub use backend::{Availability, Backend, Grant, Outcome, Pick, PickRequest, Seeds, Waiter};
 pub use destination::{Destination, destinations};
+pub use explain::{Candidate, Explanation, Home, PlaceKind};
 pub use observed::Observed;
 pub use sample::{Sampled, sampled};
 pub use server::{Admin, CheckReport, Health, Server, ServerCounter};

@@ -62,6 +62,11 @@ impl Ring {
         self.hashes.partition_point(|point| *point < hash) as u64
     }
 
+    /// How many points there are.
+    pub(super) fn len(&self) -> u64 {
+        self.owners.len() as u64
+    }
+
     /// Index of the server that owns a point, counted round the ring.
     pub(super) fn owner(&self, point: u64) -> usize {
         self.owners[(point % self.owners.len() as u64) as usize] as usize

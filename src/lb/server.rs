@@ -66,11 +66,13 @@ pub enum ServerCounter {
     DatagramsIn,
     /// Datagrams from the server.
     DatagramsOut,
+    /// Longest wait of a session that it served, microseconds.
+    QueueTimeMaxUs,
 }
 
 impl ServerCounter {
     /// How many there are.
-    pub const COUNT: usize = 18;
+    pub const COUNT: usize = 19;
 }
 
 /// What probes say of a server.

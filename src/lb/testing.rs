@@ -137,6 +137,7 @@ fn proxy(balance: Balance, servers: Vec<Arc<Server>>, allbackups: bool) -> Arc<P
     Arc::new(Proxy {
         proxy_id: ProxyId(0),
         iid: 2,
+        iid_given: false,
         description: String::new(),
         name: Arc::from("test"),
         kind: ProxyKind::Backend,
@@ -155,6 +156,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
     Arc::new(Server {
         server_id: ServerId(id),
         sid: id + 1,
+        sid_given: false,
         name: Arc::from(format!("server{id}")),
         address: Target::Fixed(Address::Ip((ip, 80).into())),
         address_text: format!("{ip}:80"),

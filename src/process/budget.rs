@@ -180,7 +180,8 @@ fn fixed_items(plan: &Plan, shards: u16, pipes: u32) -> [(&'static str, u64); 11
     let api_clients = if api == 0 {
         0
     } else {
-        u64::from(plan.global.stats_maxconn)
+        // At the bound each socket has one that waits.
+        u64::from(plan.global.stats_maxconn) + api as u64
     };
     [
         ("for listening sockets", listening.sum()),

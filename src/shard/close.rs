@@ -370,6 +370,9 @@ impl<K: Kernel> Shard<K> {
             server
                 .counters
                 .add(self.id, ServerCounter::QueueTimeUs as usize, queue_us);
+            server
+                .counters
+                .raise(self.id, ServerCounter::QueueTimeMaxUs as usize, queue_us);
             if let Some((_, counter)) = abort {
                 server.counters.add(self.id, counter as usize, 1);
             }

@@ -25,6 +25,7 @@ mod prelude;
 mod private;
 mod query;
 mod record;
+mod refusals;
 mod relay_copy;
 mod relay_splice;
 mod renew;
@@ -41,7 +42,8 @@ pub use frozen::FrozenDirection;
 pub use port::{Gauges, Message, Renewal, ShardPort};
 pub use query::{Answer, DirectionRow, Question, SessionRow, SessionStage};
 pub use record::{Beyond, FlowPart, LogQueue, Refusal, SessionRecord};
-pub use udp::DatagramCount;
+pub use refusals::{LastRefusal, Refusals};
+pub use udp::{DatagramCount, FlowRow};
 pub use world::{
     Bounds, FrontCounter, FrontState, Frontend, Listening, ProxyCounters, RateLimits, World,
 };

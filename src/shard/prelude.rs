@@ -9,6 +9,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::record::Refusal;
+use super::refusals::LastRefusal;
 use super::session::{Session, State};
 use super::{Frontend, Shard};
 use crate::flow::proxy_protocol::Header;
@@ -204,6 +205,7 @@ impl<K: Kernel> Shard<K> {
             Refusal::CutOff | Refusal::Closed | Refusal::Broken => &gauges.proxy_headers_closed,
         };
         gauge.fetch_add(1, Relaxed);
+        self.note_refusal(slot, refusal);
         self.log_refusal(slot, refusal);
         let cause = match refusal {
             Refusal::TimedOut { .. } => Cause::TimedOut,
@@ -211,6 +213,25 @@ impl<K: Kernel> Shard<K> {
         };
         let (who, phase) = (Who::Client, Phase::Request);
         self.begin_close(slot, Close { who, phase, cause });
+    }
+}
+
+impl<K: Kernel> Shard<K> {
+    /// Keeps it for `show errors`, if the client has sent something.
+    fn note_refusal(&mut self, slot: u32, why: Refusal) {
+        if !why.has_bytes() {
+            return;
+        }
+        self.note_addresses(slot);
+        let unix_ms = self.unix_ms();
+        let session = self.sessions.at(slot).expect("a live session");
+        let listener_id = self.acceptors[usize::from(session.acceptor)].listener_id;
+        session.frontend.refusals.note(LastRefusal {
+            unix_ms,
+            listener_id,
+            client: session.client,
+            why,
+        });
     }
 }
 

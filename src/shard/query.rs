@@ -13,6 +13,7 @@ use super::close::phase;
 use super::pipes;
 use super::port::{Message, ShardPort};
 use super::session::{Session, State};
+use super::udp::FlowRow;
 use super::world::Frontend;
 use crate::base::ids::{ListenerId, SessionKey};
 use crate::base::time::Moment;
@@ -40,6 +41,8 @@ pub enum Question {
     Session(SessionKey),
     /// To end one session, as an operator wants it.
     End(SessionKey),
+    /// Its flows of datagrams, from a slot on.
+    Flows(u32),
 }
 
 /// What it answers.
@@ -49,6 +52,8 @@ pub enum Answer {
     Sessions(Vec<SessionRow>, Option<u32>),
     /// Whether there was such a session, which is ending now.
     Ended(bool),
+    /// A page of flows, and the slot from which to go on; `None` = these were the last.
+    Flows(Vec<FlowRow>, Option<u32>),
 }
 
 /// A session as it is at a moment.
@@ -139,13 +144,18 @@ impl<K: Kernel> Shard<K> {
         let answer = match query.question {
             Question::Sessions(from) => {
                 let (sessions, next) = self.sessions.page(from, PAGE_SLOTS);
-                Answer::Sessions(sessions.map(|session| self.row(session)).collect(), next)
+                let sessions = sessions.map(|(_, session)| self.row(session));
+                Answer::Sessions(sessions.collect(), next)
             }
             Question::Session(key) => {
                 let session = self.sessions.get(key).into_iter();
                 Answer::Sessions(session.map(|session| self.row(session)).collect(), None)
             }
             Question::End(key) => Answer::Ended(self.end_session(key)),
+            Question::Flows(from) => {
+                let (flows, next) = self.flow_rows(from);
+                Answer::Flows(flows, next)
+            }
         };
         let _ = query.answer.send(answer);
     }

@@ -14,6 +14,7 @@ use std::sync::atomic::{
 use super::control_port::ControlPort;
 use super::port::ShardPort;
 use super::record::LogQueue;
+use super::refusals::Refusals;
 use super::spread::Serving;
 use crate::base::counters::ShardCounters;
 use crate::base::hash;
@@ -94,6 +95,8 @@ pub struct Frontend {
     pub(super) flow_sources: Option<Arc<SourceCounts>>,
     /// Counters.
     pub counters: Arc<ProxyCounters>,
+    /// Clients that were closed for their PROXY header.
+    pub refusals: Arc<Refusals>,
 }
 
 /// What operators say of a frontend.
@@ -499,6 +502,7 @@ impl World {
                 rate: Arc::new(Rate::new(front.session_rate)),
                 flow_sources: flow_sources(front, flows_max).map(Arc::new),
                 counters: Arc::new(ShardCounters::new(self.ports.len())),
+                refusals: Arc::default(),
             }));
         };
         if before.is_removed == is_removed && before.proxy.is_same(proxy) {
@@ -516,6 +520,7 @@ impl World {
             rate: Arc::clone(&before.rate),
             flow_sources: before.flow_sources.clone(),
             counters: Arc::clone(&before.counters),
+            refusals: Arc::clone(&before.refusals),
         }))
     }
 

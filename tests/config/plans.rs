@@ -232,7 +232,7 @@ fn global_settings() {
         (Some(0o600), Some(1), Some(2))
     );
     assert_eq!((first.level, second.level), (Level::Admin, Level::Operator));
-    assert_eq!(second.address.to_string(), "127.0.0.1:99");
+    assert_eq!(second.endpoint.to_string(), "127.0.0.1:99");
     assert_eq!(
         (global.rcvbuf_client, global.sndbuf_client),
         (Some(1_024), Some(2_048))

@@ -10,7 +10,7 @@ use crate::base::receive::{Capability, ReceiveStep};
 use crate::config::diagnostics::{Diagnostic, Form, Severity};
 use crate::config::draft::Owner;
 use crate::config::environment::Environment;
-use crate::config::plan::{Level, LogHost, StatsSocket};
+use crate::config::plan::{Endpoint, Level, LogHost, SeverityOutput, StatsSocket};
 use crate::config::raw::Prefix;
 use crate::config::raw::token::Word;
 use crate::config::values::address::{Port, Written};
@@ -325,13 +325,7 @@ pub(in crate::config) fn stats_maxconn(parser: &mut Parser<'_>, call: &Call<'_>)
 }
 
 pub(in crate::config) fn stats_socket(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
-    let mut unused = Vec::new();
-    let socket = runtime_socket(parser.environment, call.args, Level::Operator, &mut unused)?;
-    for word in unused {
-        let name = &word.text;
-        let text = format!("'stats socket' : '{name}' is not implemented yet.");
-        parser.report.warning(&call.line.place, Some(word), text);
-    }
+    let socket = runtime_socket(parser.environment, call.args, Level::Operator)?;
     parser.draft.global.stats_sockets.push(socket);
     Ok(())
 }
@@ -345,7 +339,7 @@ pub fn master_socket(text: &str, environment: &dyn Environment) -> Result<StatsS
         lines_below: 0,
     };
     let words: Vec<Word> = text.split(',').map(word).collect();
-    let socket = runtime_socket(environment, &words, Level::Admin, &mut Vec::new());
+    let socket = runtime_socket(environment, &words, Level::Admin);
     match socket {
         Ok(socket) => Ok(StatsSocket {
             is_master: true,
@@ -361,27 +355,26 @@ pub fn master_socket(text: &str, environment: &dyn Environment) -> Result<StatsS
     }
 }
 
-/// A runtime socket as it is written: an address and parameters. Those that are known and not
-/// implemented are given back.
-fn runtime_socket<'a>(
+/// A runtime socket as it is written: an address and parameters.
+fn runtime_socket(
     environment: &dyn Environment,
-    args: &'a [Word],
+    args: &[Word],
     level: Level,
-    unused: &mut Vec<&'a Word>,
 ) -> Result<StatsSocket, Complaint> {
     let Some(address) = args.first().filter(|word| !word.text.is_empty()) else {
         let text = "'stats socket' in global section expects an address or a path to a UNIX socket";
         return Err(text.into());
     };
     let fault = |text: String| Complaint::about(address, format!("'stats socket' : {text}"));
-    let address = match Written::parse(&address.text).map_err(fault)? {
-        Written::Unix(path) => Address::Unix(path),
-        Written::Abstract(name) => Address::Abstract(name),
+    let endpoint = match Written::parse(&address.text).map_err(fault)? {
+        Written::Unix(path) => Endpoint::Address(Address::Unix(path)),
+        Written::Abstract(name) => Endpoint::Address(Address::Abstract(name)),
+        Written::Descriptor(number) => Endpoint::Descriptor(number),
         Written::Ip(host, Port::One(port)) if port > 0 => {
             let ip = host.resolve(environment).map_err(fault)?;
-            Address::Ip((ip, port).into())
+            Endpoint::Address(Address::Ip((ip, port).into()))
         }
-        Written::Ip(..) | Written::Descriptor(_) => {
+        Written::Ip(..) => {
             let text = format!(
                 "'{}' is neither a path nor an address with one port",
                 address.text
@@ -392,6 +385,7 @@ fn runtime_socket<'a>(
     let mut owner = Owner::default();
     let mut level = level;
     let mut exposes_listeners = false;
+    let mut severity_output = SeverityOutput::None;
     let mut args = args[1..].iter();
     while let Some(word) = args.next() {
         let name = word.text.as_str();
@@ -420,11 +414,30 @@ fn runtime_socket<'a>(
                     "'expose-fd' only supports 'listeners' (got '{value_text}')"
                 )));
             }
-            "severity-output" if matches!(value_text, "none" | "number" | "string") => {
-                unused.push(word);
+            "severity-output" => {
+                severity_output = match value_text {
+                    "none" => SeverityOutput::None,
+                    "number" => SeverityOutput::Number,
+                    "string" => SeverityOutput::Name,
+                    other => {
+                        return Err(wants(format!(
+                            "'severity-output' only supports 'none', 'number', and 'string' \
+                             (got '{other}')"
+                        )));
+                    }
+                }
             }
             _ => {
-                let known = ["mode", "user", "uid", "group", "gid", "level", "expose-fd"];
+                let known = [
+                    "mode",
+                    "user",
+                    "uid",
+                    "group",
+                    "gid",
+                    "level",
+                    "expose-fd",
+                    "severity-output",
+                ];
                 let near = crate::config::keywords::closest(name, known.into_iter());
                 let near = crate::config::keywords::did_you_mean(near);
                 return Err(wants(format!("unknown keyword '{name}'{near}")));
@@ -433,12 +446,13 @@ fn runtime_socket<'a>(
     }
     let Owner { mode, uid, gid } = owner;
     Ok(StatsSocket {
-        address,
+        endpoint,
         mode,
         uid,
         gid,
         level,
         exposes_listeners,
+        severity_output,
         is_master: false,
     })
 }

@@ -1,12 +1,13 @@
 //! Settings of the process.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::Endpoint;
 use super::LogHost;
 use super::LogTarget;
 use super::SourcePorts;
-use crate::base::address::Address;
 use crate::base::receive::{Capability, ReceiveStep};
 use crate::config::values::threads::CpuMap;
 
@@ -102,8 +103,19 @@ pub struct Global {
     pub first_checks_wait_ms: u32,
     /// `log-send-hostname`: the host in the headers of log lines.
     pub log_host: LogHost,
+    /// What `setenv` and its like have made of the environment.
+    pub variables: Variables,
     /// What the process is and may do.
     pub process: ProcessSettings,
+}
+
+/// Variables that differ from the environment of the process.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Variables {
+    /// Set (`Some`) or removed (`None`).
+    pub changed: BTreeMap<String, Option<String>>,
+    /// `resetenv`: those of the environment are gone.
+    pub is_reset: bool,
 }
 
 /// Which of the shards that serve a listener gets a connection.
@@ -215,6 +227,7 @@ impl Default for Global {
             max_spread_checks_ms: None,
             first_checks_wait_ms: 1_000,
             log_host: LogHost::None,
+            variables: Variables::default(),
             process: ProcessSettings::default(),
         }
     }
@@ -223,8 +236,8 @@ impl Default for Global {
 /// One `stats socket`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StatsSocket {
-    /// Unix path or TCP address.
-    pub address: Address,
+    /// Unix path, TCP address or inherited descriptor.
+    pub endpoint: Endpoint,
     /// `mode`, as an octal file mode.
     pub mode: Option<u32>,
     /// Owner (`uid` or `user`), resolved.
@@ -235,8 +248,21 @@ pub struct StatsSocket {
     pub level: Level,
     /// `expose-fd listeners`: a successor may take the listening sockets (`-x`).
     pub exposes_listeners: bool,
+    /// `severity-output`: how messages are marked.
+    pub severity_output: SeverityOutput,
     /// Stands for the socket of HAProxy's master (`-S`).
     pub is_master: bool,
+}
+
+/// How messages on a runtime socket are marked with their severity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SeverityOutput {
+    /// Not at all.
+    None,
+    /// By syslog's number.
+    Number,
+    /// By its name.
+    Name,
 }
 
 /// What a runtime socket's client may do.

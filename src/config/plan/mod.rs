@@ -33,7 +33,9 @@ pub use check_script::{
     Action, Answer, CheckStatus, ConnectStep, Ending, Expect, Manner, Script, Scripted, Step,
 };
 pub use condition::{Network, Networks, SourceCondition, SourceTerm};
-pub use global::{Global, Jail, Level, MultiQueue, ProcessSettings, StatsSocket};
+pub use global::{
+    Global, Jail, Level, MultiQueue, ProcessSettings, SeverityOutput, StatsSocket, Variables,
+};
 pub use line_format::{Cast, Item, LineFormat, Piece, Reads, SessionLines, Stage, Value};
 pub use listener::{Endpoint, Listener, Sockets};
 pub use log::{LogFormat, LogHost, LogSample, LogSink, LogTarget};

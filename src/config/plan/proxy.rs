@@ -14,6 +14,8 @@ pub struct Proxy {
     pub proxy_id: ProxyId,
     /// HAProxy's numeric id (`iid`): that of the `id` line, else the next free one from 2 on.
     pub iid: u32,
+    /// Whether it was given by an `id` line.
+    pub iid_given: bool,
     /// `description`, empty = none.
     pub description: String,
     /// Unique name.

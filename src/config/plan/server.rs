@@ -17,6 +17,8 @@ pub struct Server {
     pub server_id: ServerId,
     /// HAProxy's numeric id (`sid`), from 1 on in each backend.
     pub sid: u32,
+    /// Whether it was given by `id`.
+    pub sid_given: bool,
     /// Name, unique in its backend.
     pub name: Arc<str>,
     /// Where to connect, resolved.

@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use super::features;
 use super::token::Word;
 use crate::config::environment::Environment;
+use crate::config::plan;
 
 /// HAProxy's `option tcplog` as a format.
 pub(in crate::config) const TCP_LOG_FORMAT: &str =
@@ -66,6 +67,17 @@ impl<'a> Variables<'a> {
             Some(value) => value.clone(),
             None if self.is_reset => None,
             None => self.environment.variable(name),
+        }
+    }
+
+    /// What differs from the environment.
+    pub(in crate::config) fn changes(&self) -> plan::Variables {
+        let changed = self.changed.iter();
+        plan::Variables {
+            changed: changed
+                .map(|(name, value)| (name.clone(), value.clone()))
+                .collect(),
+            is_reset: self.is_reset,
         }
     }
 

@@ -227,6 +227,7 @@ impl Builder<'_, '_> {
         self.plan.proxies.push(Arc::new(Proxy {
             proxy_id,
             iid,
+            iid_given: draft.id.is_some(),
             description: draft.description.clone(),
             name: draft.name.as_str().into(),
             kind: draft.kind,

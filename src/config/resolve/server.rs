@@ -136,6 +136,7 @@ impl Builder<'_, '_> {
         Server {
             server_id,
             sid,
+            sid_given: settings.sid.is_some(),
             name: draft.name.as_str().into(),
             address: draft.address.clone(),
             address_text: draft.address_text.clone(),

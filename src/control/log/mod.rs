@@ -8,6 +8,7 @@
 mod encode;
 mod format;
 mod outlet;
+mod recent;
 mod session;
 mod sink;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::sys::lines::{PollItem, poll};
 use crate::sys::{clock, process};
 use format::LocalTime;
 use outlet::{Message as Line, Outlet};
+pub(super) use recent::Recent;
 use session::{Filler, Speaker};
 use sink::Sink;
 
@@ -58,6 +60,8 @@ pub struct Messages {
     records: Arc<LogQueue>,
     dropped: AtomicU64,
     sent: AtomicU64,
+    /// The last of them, for those who ask.
+    pub(super) recent: Recent,
     stop: AtomicBool,
 }
 
@@ -76,6 +80,7 @@ impl Messages {
             records,
             dropped: AtomicU64::new(0),
             sent: AtomicU64::new(0),
+            recent: Recent::default(),
             stop: AtomicBool::new(false),
         }
     }
@@ -121,6 +126,9 @@ impl Messages {
     }
 
     fn push(&self, message: Message) {
+        if let Some(severity) = message.severity {
+            self.recent.note(clock::unix_ms(), severity, &message.text);
+        }
         if self.queue.push(message).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }

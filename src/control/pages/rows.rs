@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::plan::{Level, Proxy};
 use crate::control::Shared;
-use crate::control::runtime_api::stat::{backend_row, frontend_row, server_row};
+use crate::control::runtime_api::rows::{backend_row, frontend_row, server_row};
 use crate::control::runtime_api::table::{self, Row};
 use crate::lb::{Backend, Server};
 
@@ -54,7 +54,7 @@ pub(super) fn objects(shared: &Shared, wants: impl Fn(&Proxy) -> bool) -> Vec<Ob
 pub(super) fn csv(objects: Vec<Object>) -> String {
     let mut text = table::header();
     for object in objects {
-        object.row.write(&mut text);
+        object.row.write_plain(&mut text);
     }
     text
 }

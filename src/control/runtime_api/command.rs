@@ -8,8 +8,9 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Client, Session};
+use super::{Client, Session, session};
 use crate::config::plan::Level;
+pub(super) use crate::config::plan::SeverityOutput;
 use crate::control::Shared;
 
 /// A command.
@@ -51,7 +52,7 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// Sends a part of an answer; what the command returns is sent behind it.
     pub(super) async fn write(&mut self, text: &str) -> io::Result<()> {
-        super::write(self.client, text.as_bytes(), self.session.timeout).await
+        session::write(self.client, text.as_bytes(), self.session.timeout).await
     }
 }
 
@@ -82,7 +83,7 @@ impl Answer {
         let mut text = match self {
             Answer::Nothing => String::new(),
             Answer::Text(text) => text,
-            Answer::Message(severity, text) => format!("{}{text}", output.mark(severity)),
+            Answer::Message(severity, text) => format!("{}{text}", mark(output, severity)),
         };
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
@@ -97,31 +98,20 @@ impl Answer {
 pub(super) enum Severity {
     Error = 3,
     Warning = 4,
-    Notice = 5,
     Info = 6,
 }
 
-/// `set severity-output`: how messages are marked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum SeverityOutput {
-    None,
-    Number,
-    Name,
-}
-
-impl SeverityOutput {
-    fn mark(self, severity: Severity) -> String {
-        let name = match severity {
-            Severity::Error => "err",
-            Severity::Warning => "warning",
-            Severity::Notice => "notice",
-            Severity::Info => "info",
-        };
-        match self {
-            SeverityOutput::None => String::new(),
-            SeverityOutput::Number => format!("[{}]: ", severity as u8),
-            SeverityOutput::Name => format!("[{name}]: "),
-        }
+/// What stands before a message.
+fn mark(output: SeverityOutput, severity: Severity) -> String {
+    let name = match severity {
+        Severity::Error => "err",
+        Severity::Warning => "warning",
+        Severity::Info => "info",
+    };
+    match output {
+        SeverityOutput::None => String::new(),
+        SeverityOutput::Number => format!("[{}]: ", severity as u8),
+        SeverityOutput::Name => format!("[{name}]: "),
     }
 }
 

@@ -3,20 +3,29 @@
 use std::io;
 
 use super::command::{Answer, Call, Command, Run};
-use super::{bounds, cli, counters, frontends, ramp, reload, sessions, set_server, show, wait};
+use super::{
+    balance, bounds, cli, counters, events, flows, frontends, info, ramp, reload, servers,
+    sessions, set_server, show, stat, wait,
+};
 use crate::config::plan::Level;
 
 /// A table from each file of commands.
 const TABLES: &[&[Command]] = &[
-    cli::COMMANDS,
-    show::COMMANDS,
+    balance::COMMANDS,
     bounds::COMMANDS,
+    cli::COMMANDS,
     counters::COMMANDS,
+    events::COMMANDS,
+    flows::COMMANDS,
     frontends::COMMANDS,
+    info::COMMANDS,
     ramp::COMMANDS,
     reload::COMMANDS,
+    servers::COMMANDS,
     sessions::COMMANDS,
     set_server::COMMANDS,
+    show::COMMANDS,
+    stat::COMMANDS,
     wait::COMMANDS,
 ];
 
@@ -24,15 +33,15 @@ fn all() -> impl Iterator<Item = &'static Command> {
     TABLES.iter().copied().flatten()
 }
 
-/// Runs one command.
-pub(super) async fn run(mut call: Call<'_>, text: &str) -> io::Result<Answer> {
-    let words: Vec<&str> = text.split_whitespace().collect();
+/// Runs one command; the call has all of its words.
+pub(super) async fn run(mut call: Call<'_>) -> io::Result<Answer> {
+    let words = call.words;
     if words.is_empty() {
         return Ok(Answer::Nothing);
     }
     let fitting = all().filter(|command| words.starts_with(command.words));
     let Some(command) = fitting.max_by_key(|command| command.words.len()) else {
-        return Ok(unknown(call.session.level, text.trim(), &words));
+        return Ok(unknown(call.session.level, &words.join(" "), words));
     };
     if call.session.level < command.level {
         return Ok(Answer::error("Permission denied"));

@@ -16,7 +16,7 @@ pub(super) fn check_columns(row: &mut Row, shared: &Shared, server: &Server) {
     let since_s = since_change_s(shared, report.changed_at_s);
     row.set("lastchg", since_s);
     if let Some(tracked) = &server.plan.watch.tracks {
-        row.set("tracked", &tracked.name);
+        row.set("tracked", &*tracked.name);
     }
     if server.plan.watch.agent.is_some() && !server.tuned.agent_stopped() {
         agent_columns(row, shared, server);
@@ -40,6 +40,10 @@ pub(super) fn check_columns(row: &mut Row, shared: &Shared, server: &Server) {
     row.set("chkfail", report.failures);
     row.set("chkdown", report.downs);
     row.set("downtime", report.downtime_s + down_now_s);
+    // In maintenance nobody looks, and what was found before says nothing.
+    if server.admin() == Admin::Maintenance {
+        return;
+    }
     row.set("check_status", status);
     if let Some(code) = report.code {
         row.set("check_code", code);

@@ -7,33 +7,111 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::command::{Answer, Call, Command, Run};
+use super::info_lines::LINES;
+use super::typed::{self, Field, Format, Shape, Value};
+use crate::config::plan::Level;
 use crate::control::Shared;
 use crate::control::stats::Subject;
 use crate::shard::{FrontCounter, Gauges};
 use crate::sys::{clock, process};
 
-/// The answer to `show info`.
-pub(super) fn show(shared: &Shared, rest: &[&str]) -> String {
-    if let Some(word) = rest
-        .iter()
-        .find(|word| matches!(**word, "typed" | "json" | "desc"))
-    {
-        return format!("'{word}' output is not supported.\n");
+#[rustfmt::skip]
+pub(super) const COMMANDS: &[Command] = &[
+    Command { words: &["show", "info"], level: Level::User,
+        usage: "show info [desc|json|typed|float]*",
+        help: "report information about the running process", run: Run::Now(show) },
+    Command { words: &["show", "proc"], level: Level::User, usage: "show proc",
+        help: "list the processes: this one, in the roles of HAProxy's master and worker",
+        run: Run::Now(|call| Answer::Text(processes(call.shared))) },
+];
+
+/// Lines that `float` gives with a fraction, where there is one.
+const FLOATS: &[&str] = &[
+    "ConnRate",
+    "SessRate",
+    "SslRate",
+    "SslFrontendKeyRate",
+    "SslFrontendSessionReuse_pct",
+    "SslBackendKeyRate",
+    "CompressBpsIn",
+    "CompressBpsOut",
+];
+
+fn show(call: &mut Call<'_>) -> Answer {
+    let mut format = Format::PLAIN;
+    let mut floats = false;
+    for word in call.words {
+        // Other words mean nothing, as in HAProxy.
+        if !format.take(word) {
+            floats |= *word == "float";
+        }
     }
     let mut text = String::new();
-    for (name, value) in fields(shared) {
-        let _ = writeln!(text, "{name}: {value}");
+    if format.shape == Shape::Json {
+        text.push('[');
     }
-    text
+    for (at, field, value) in lines(call.shared, floats) {
+        match format.shape {
+            Shape::Plain => {
+                let _ = write!(text, "{}: {value}", field.name);
+                typed::words_of(&mut text, field, format.with_words);
+                text.push('\n');
+            }
+            Shape::Typed => {
+                let _ = write!(text, "{at}.{}.1", field.name);
+                typed::typed_tail(&mut text, field, field.tags, &value, format.with_words);
+            }
+            Shape::Json => {
+                text.push_str(if at == 0 { "{" } else { ",{" });
+                typed::json_members(&mut text, at, field, field.tags, &value);
+                text.push('}');
+            }
+        }
+    }
+    if format.shape == Shape::Json {
+        text.push_str("]\n");
+    }
+    Answer::Text(text)
 }
 
-/// The fields in their order.
-#[rustfmt::skip]
+/// The lines with their places and values; one without a description is left out, as in HAProxy.
+fn lines(shared: &Shared, floats: bool) -> impl Iterator<Item = (usize, &'static Field, Value)> {
+    let values = values(shared, floats);
+    debug_assert_eq!(values.len(), LINES.len());
+    let lines = LINES.iter().zip(values).enumerate();
+    let lines = lines.map(move |(at, (field, (name, value)))| {
+        debug_assert_eq!(field.name, name);
+        match value {
+            Value::Unsigned(number) if floats && FLOATS.contains(&name) => {
+                (at, field, Value::Float(number as f64))
+            }
+            value => (at, field, value),
+        }
+    });
+    lines.filter(|(_, _, value)| *value != Value::Text(String::new()))
+}
+
+/// The lines as texts.
 pub(in crate::control) fn fields(shared: &Shared) -> Vec<(&'static str, String)> {
+    let values = values(shared, false).into_iter();
+    values
+        .map(|(name, value)| (name, value.to_string()))
+        .collect()
+}
+
+/// The values, with their names for the sake of readers.
+#[rustfmt::skip]
+fn values(shared: &Shared, floats: bool) -> Vec<(&'static str, Value)> {
     let world = &shared.world();
     let facts = &shared.facts;
     let global = &world.plan.global;
-    let uptime_s = clock::now().ms_since(facts.started) / 1000;
+    let uptime_ms = clock::now().ms_since(facts.started);
+    let uptime_s = uptime_ms / 1000;
+    let seconds = |ms: u64| match floats {
+        true => Value::Float(ms as f64 / 1000.0),
+        false => Value::Unsigned(ms / 1000),
+    };
     let current = world.limits.current(world.process_limit);
     let maxconn = world.limits.max(world.process_limit);
     let streams = current.saturating_add(world.limits.current(world.flows_limit));
@@ -44,6 +122,7 @@ pub(in crate::control) fn fields(shared: &Shared) -> Vec<(&'static str, String)>
     };
     let (connections, sessions) = (sum(FrontCounter::Connections), sum(FrontCounter::Sessions));
     let rate = shared.rates.of(Subject::Process);
+    let bytes_rate = shared.rates.of(Subject::BytesOut);
     let api = world.plan.global.stats_sockets.len();
     let listeners = world.plan.listeners.len() + api;
     let stopping = u8::from(shared.is_stopping());
@@ -51,98 +130,99 @@ pub(in crate::control) fn fields(shared: &Shared) -> Vec<(&'static str, String)>
     let memory = facts.memory_limit;
     let sum_of = |gauge: fn(&Gauges) -> &AtomicU64| {
         let each = world.ports.iter().map(|port| gauge(&port.gauges).load(Relaxed));
-        each.sum::<u64>().to_string()
+        each.sum::<u64>()
     };
     let reserved = world.memory_reserved.load(Relaxed);
-    let zero = || "0".to_owned();
     vec![
-        ("Name", "Tidegate".to_owned()),
-        ("Version", env!("CARGO_PKG_VERSION").to_owned()),
-        ("Release_date", "-".to_owned()),
-        ("Nbthread", world.ports.len().to_string()),
-        ("Nbproc", "1".to_owned()),
-        ("Process_num", "1".to_owned()),
-        ("Pid", std::process::id().to_string()),
-        ("Uptime", uptime(uptime_s)),
-        ("Uptime_sec", uptime_s.to_string()),
-        ("Memmax_MB", (memory >> 20).to_string()),
-        ("PoolAlloc_MB", (resident_kb >> 10).to_string()),
-        ("PoolUsed_MB", (reserved >> 20).to_string()),
-        ("PoolFailed", zero()),
-        ("Ulimit-n", facts.descriptors_max.to_string()),
-        ("Maxsock", facts.descriptors_needed.to_string()),
-        ("Maxconn", maxconn.to_string()),
-        ("Hard_maxconn", world.capacity.to_string()),
-        ("CurrConns", current.to_string()),
-        ("CumConns", connections.to_string()),
-        ("CumReq", sessions.to_string()),
-        ("MaxSslConns", zero()),
-        ("CurrSslConns", zero()),
-        ("CumSslConns", zero()),
-        ("Maxpipes", world.pipes_max.to_string()),
-        ("PipesUsed", sum_of(|g| &g.pipes_used)),
-        ("PipesFree", sum_of(|g| &g.pipes_free)),
-        ("ConnRate", rate.current.to_string()),
-        ("ConnRateLimit", world.rate_limits.connections.load(Relaxed).to_string()),
-        ("MaxConnRate", rate.max.to_string()),
-        ("SessRate", rate.current.to_string()),
-        ("SessRateLimit", world.rate_limits.sessions.load(Relaxed).to_string()),
-        ("MaxSessRate", rate.max.to_string()),
-        ("SslRate", zero()),
-        ("SslRateLimit", zero()),
-        ("MaxSslRate", zero()),
-        ("SslFrontendKeyRate", zero()),
-        ("SslFrontendMaxKeyRate", zero()),
-        ("SslFrontendSessionReuse_pct", zero()),
-        ("SslBackendKeyRate", zero()),
-        ("SslBackendMaxKeyRate", zero()),
-        ("SslCacheLookups", zero()),
-        ("SslCacheMisses", zero()),
-        ("CompressBpsIn", zero()),
-        ("CompressBpsOut", zero()),
-        ("CompressBpsRateLim", zero()),
-        ("ZlibMemUsage", zero()),
-        ("MaxZlibMemUsage", zero()),
-        ("Tasks", streams.to_string()),
-        ("Run_queue", zero()),
-        ("Idle_pct", shared.rates.idle_percent().to_string()),
-        ("node", node(&world.plan.global.process.node)),
-        ("description", world.plan.global.process.description.clone()),
-        ("Stopping", stopping.to_string()),
-        ("Jobs", (u64::from(streams) + listeners as u64).to_string()),
-        ("Unstoppable Jobs", api.to_string()),
-        ("Listeners", listeners.to_string()),
-        ("ActivePeers", zero()),
-        ("ConnectedPeers", zero()),
-        ("DroppedLogs", shared.messages.dropped().to_string()),
-        ("BusyPolling", u8::from(global.busy_polling).to_string()),
-        ("FailedResolutions", zero()),
-        ("TotalBytesOut", sum(FrontCounter::BytesOut).to_string()),
-        ("TotalSplicedBytesOut", sum_of(|g| &g.spliced_bytes)),
-        ("BytesOutRate", zero()),
-        ("DebugCommandsIssued", zero()),
-        ("CumRecvLogs", zero()),
-        ("Build info", env!("CARGO_PKG_VERSION").to_owned()),
-        ("Memmax_bytes", memory.to_string()),
-        ("PoolAlloc_bytes", (resident_kb << 10).to_string()),
-        ("PoolUsed_bytes", reserved.to_string()),
-        ("Start_time_sec", facts.started_unix_s.to_string()),
-        ("Tainted", zero()),
-        ("TotalWarnings", zero()),
-        ("MaxconnReached", u8::from(world.limits.peak(world.process_limit) >= maxconn).to_string()),
-        ("BootTime_ms", zero()),
-        ("Niced_tasks", zero()),
-        ("CurrStreams", streams.to_string()),
-        ("CumStreams", sessions.to_string()),
-        ("BlockedTrafficWarnings", zero()),
-        ("PatternsAdded", zero()),
-        ("PatternsFreed", zero()),
-        ("NbThreadGroups", "1".to_owned()),
+        ("Name", "Tidegate".into()),
+        ("Version", env!("CARGO_PKG_VERSION").into()),
+        ("Release_date", "-".into()),
+        ("Nbthread", world.ports.len().into()),
+        ("Nbproc", 1u32.into()),
+        ("Process_num", 1u32.into()),
+        ("Pid", std::process::id().into()),
+        ("Uptime", uptime(uptime_s).into()),
+        ("Uptime_sec", seconds(uptime_ms)),
+        ("Memmax_MB", (memory >> 20).into()),
+        ("PoolAlloc_MB", (resident_kb >> 10).into()),
+        ("PoolUsed_MB", (reserved >> 20).into()),
+        ("PoolFailed", 0u32.into()),
+        ("Ulimit-n", facts.descriptors_max.into()),
+        ("Maxsock", facts.descriptors_needed.into()),
+        ("Maxconn", maxconn.into()),
+        ("Hard_maxconn", world.capacity.into()),
+        ("CurrConns", current.into()),
+        ("CumConns", connections.into()),
+        ("CumReq", sessions.into()),
+        ("MaxSslConns", 0u32.into()),
+        ("CurrSslConns", 0u32.into()),
+        ("CumSslConns", 0u32.into()),
+        ("Maxpipes", world.pipes_max.into()),
+        ("PipesUsed", sum_of(|g| &g.pipes_used).into()),
+        ("PipesFree", sum_of(|g| &g.pipes_free).into()),
+        ("ConnRate", rate.current.into()),
+        ("ConnRateLimit", world.rate_limits.connections.load(Relaxed).into()),
+        ("MaxConnRate", rate.max.into()),
+        ("SessRate", rate.current.into()),
+        ("SessRateLimit", world.rate_limits.sessions.load(Relaxed).into()),
+        ("MaxSessRate", rate.max.into()),
+        ("SslRate", 0u32.into()),
+        ("SslRateLimit", 0u32.into()),
+        ("MaxSslRate", 0u32.into()),
+        ("SslFrontendKeyRate", 0u32.into()),
+        ("SslFrontendMaxKeyRate", 0u32.into()),
+        ("SslFrontendSessionReuse_pct", 0u32.into()),
+        ("SslBackendKeyRate", 0u32.into()),
+        ("SslBackendMaxKeyRate", 0u32.into()),
+        ("SslCacheLookups", 0u32.into()),
+        ("SslCacheMisses", 0u32.into()),
+        ("CompressBpsIn", 0u32.into()),
+        ("CompressBpsOut", 0u32.into()),
+        ("CompressBpsRateLim", 0u32.into()),
+        ("ZlibMemUsage", 0u32.into()),
+        ("MaxZlibMemUsage", 0u32.into()),
+        ("Tasks", streams.into()),
+        ("Run_queue", 0u32.into()),
+        ("Idle_pct", shared.rates.idle_percent().into()),
+        ("node", node(&world.plan.global.process.node).into()),
+        ("description", world.plan.global.process.description.as_str().into()),
+        ("Stopping", stopping.into()),
+        ("Jobs", (u64::from(streams) + listeners as u64).into()),
+        ("Unstoppable Jobs", api.into()),
+        ("Listeners", listeners.into()),
+        ("ActivePeers", 0u32.into()),
+        ("ConnectedPeers", 0u32.into()),
+        ("DroppedLogs", shared.messages.dropped().into()),
+        ("BusyPolling", u8::from(global.busy_polling).into()),
+        ("FailedResolutions", 0u32.into()),
+        ("TotalBytesOut", sum(FrontCounter::BytesOut).into()),
+        ("TotalSplicedBytesOut", sum_of(|g| &g.spliced_bytes).into()),
+        ("BytesOutRate", bytes_rate.current.into()),
+        ("DebugCommandsIssued", 0u32.into()),
+        ("CumRecvLogs", 0u32.into()),
+        ("Build info", env!("CARGO_PKG_VERSION").into()),
+        ("Memmax_bytes", memory.into()),
+        ("PoolAlloc_bytes", (resident_kb << 10).into()),
+        ("PoolUsed_bytes", reserved.into()),
+        ("Start_time_sec", seconds(facts.started_unix_s * 1000)),
+        ("Tainted", "0".into()),
+        ("TotalWarnings", shared.startup.warnings().into()),
+        ("MaxconnReached", u8::from(world.limits.peak(world.process_limit) >= maxconn).into()),
+        ("BootTime_ms", shared.startup.took_ms().into()),
+        ("Niced_tasks", 0u32.into()),
+        ("CurrStreams", streams.into()),
+        ("CumStreams", sessions.into()),
+        ("BlockedTrafficWarnings", 0u32.into()),
+        ("PatternsAdded", 0u32.into()),
+        ("PatternsFreed", 0u32.into()),
+        ("NbThreadGroups", 1u32.into()),
+        ("CurrFlows", world.limits.current(world.flows_limit).into()),
+        ("MaxFlows", world.limits.max(world.flows_limit).into()),
     ]
 }
 
 /// The answer to `show proc`: one process, which is what HAProxy's master and its worker are.
-pub(super) fn processes(shared: &Shared) -> String {
+fn processes(shared: &Shared) -> String {
     let pid = std::process::id();
     let seconds = clock::now().ms_since(shared.facts.started) / 1000;
     let (days, rest) = (seconds / 86_400, seconds % 86_400);

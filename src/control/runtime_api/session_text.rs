@@ -41,7 +41,7 @@ impl SessionId {
         })
     }
 
-    fn number(self) -> u64 {
+    pub(super) fn number(self) -> u64 {
         let SessionKey { slot, generation } = self.key;
         u64::from(self.shard.0) << (2 * BITS) | u64::from(generation) << BITS | u64::from(slot)
     }
@@ -229,7 +229,7 @@ fn expiry(deadline: Moment, now: Moment) -> String {
 }
 
 /// `4s`, `1m5s`, `2h3m`, `1d4h`.
-fn duration(ms: u64) -> String {
+pub(super) fn duration(ms: u64) -> String {
     let seconds = ms / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {

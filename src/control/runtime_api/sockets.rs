@@ -54,9 +54,9 @@ pub(super) async fn send(
         tokio::time::timeout(timeout, sending)
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        super::write(client, names.as_bytes(), timeout).await?;
+        super::session::write(client, names.as_bytes(), timeout).await?;
     }
-    super::write(client, &0u32.to_be_bytes(), timeout).await?;
+    super::session::write(client, &0u32.to_be_bytes(), timeout).await?;
     handed_over.store(true, Relaxed);
     client.shutdown().await
 }

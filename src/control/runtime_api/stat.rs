@@ -1,22 +1,25 @@
-//! `show stat`: HAProxy's CSV, column by column.
+//! `show stat`: HAProxy's table, as CSV, as typed lines or as JSON.
 //!
-//! Readers go by position, so the header is fixed and a column without a value is empty. What we
-//! have beyond HAProxy's columns stands behind them, where its modules have theirs: the datagrams
-//! of proxies in mode udp. Rows come in HAProxy's order: a proxy's FRONTEND, its servers, its
-//! BACKEND.
+//! Readers of the CSV go by position, so the header is fixed and a column without a value is empty.
+//! What we have beyond HAProxy's columns stands behind them, where its modules have theirs: the
+//! datagrams of proxies in mode udp. Rows come in HAProxy's order: a proxy's FRONTEND, its servers,
+//! its BACKEND.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-
-use super::condition::{check_columns, server_status, since_change_s};
+use super::command::{Answer, Call, Command, Run};
+use super::rows::{backend_row, frontend_row, server_row};
 use super::table::{Row, header};
-use crate::base::limits::LimitKey;
+use super::typed::{Format, Shape};
 use crate::config::plan::{Level, Proxy};
 use crate::control::Shared;
-use crate::control::stats::{Subject, backend_active};
-use crate::lb::{Admin, Backend, Health, Server, ServerCounter};
-use crate::shard::{FrontCounter, FrontState, Frontend};
-use crate::sys::clock;
+use crate::lb::{Admin, Backend, Health, Server};
+
+#[rustfmt::skip]
+pub(super) const COMMANDS: &[Command] = &[
+    Command { words: &["show", "stat"], level: Level::User,
+        usage: "show stat [desc|json|no-maint|typed|up]*",
+        help: "report counters for each proxy and server",
+        run: Run::Now(show) },
+];
 
 /// Bits of the `type` argument.
 const TYPE_FRONTEND: i64 = 1;
@@ -31,69 +34,127 @@ struct Filter<'a> {
     sid: i64,
     up: bool,
     no_maintenance: bool,
+    format: Format,
 }
 
-/// The answer to `show stat`.
-pub(in crate::control) fn show(shared: &Shared, level: Level, rest: &[&str]) -> String {
-    let filter = match parse(rest) {
+impl Filter<'_> {
+    fn wants_server(&self, server: &Server) -> bool {
+        let is_down = server.health() == Health::Down;
+        let is_out = server.admin() == Admin::Maintenance;
+        self.types & TYPE_SERVER != 0
+            && (self.sid < 0 || self.sid == i64::from(server.plan.sid))
+            && !(self.up && (is_down || is_out))
+            && !(self.no_maintenance && is_out)
+    }
+}
+
+fn show(call: &mut Call<'_>) -> Answer {
+    let filter = match parse(call.words) {
         Ok(filter) => filter,
-        Err(text) => return text,
+        Err(text) => return Answer::error(text),
     };
-    let mut text = header();
-    let world = &shared.world();
-    for proxy in &world.plan.proxies {
-        if !matches_proxy(proxy, filter.proxy) {
-            continue;
-        }
+    let mut table = Table::new(filter.format);
+    let world = &call.shared.world();
+    let matching = |proxy: &&std::sync::Arc<Proxy>| matches_proxy(proxy, filter.proxy);
+    let mut proxies = world.plan.proxies.iter().filter(matching).peekable();
+    let by_name = filter.proxy.is_some_and(|word| number(word).is_none());
+    if by_name && proxies.peek().is_none() {
+        return Answer::error("No such proxy.");
+    }
+    for proxy in proxies {
         let index = usize::from(proxy.proxy_id.0);
         if let Some(Some(front)) = world.frontends.get(index)
             && filter.types & TYPE_FRONTEND != 0
         {
-            frontend_row(shared, front).write(&mut text);
+            table.push(&frontend_row(call.shared, front));
         }
-        let Some(Some(backend)) = world.backends.get(index) else {
-            continue;
-        };
-        for server in &backend.servers {
-            let wanted = filter.types & TYPE_SERVER != 0
-                && (filter.sid < 0 || filter.sid == i64::from(server.plan.sid))
-                && !(filter.up && server.health() == Health::Down)
-                && !((filter.up || filter.no_maintenance) && server.admin() == Admin::Maintenance);
-            if wanted {
-                server_row(shared, backend, server, level).write(&mut text);
-            }
-        }
-        if filter.types & TYPE_BACKEND != 0 {
-            backend_row(shared, backend, level).write(&mut text);
+        if let Some(Some(backend)) = world.backends.get(index) {
+            backend_rows(
+                &mut table,
+                call.shared,
+                call.session.level,
+                backend,
+                &filter,
+            );
         }
     }
-    text
+    Answer::Text(table.finish())
 }
 
-fn parse<'a>(words: &[&'a str]) -> Result<Filter<'a>, String> {
+fn backend_rows(
+    table: &mut Table,
+    shared: &Shared,
+    level: Level,
+    backend: &Backend,
+    filter: &Filter<'_>,
+) {
+    for server in backend.servers.iter() {
+        if filter.wants_server(server) {
+            table.push(&server_row(shared, backend, server, level));
+        }
+    }
+    if filter.types & TYPE_BACKEND != 0 {
+        table.push(&backend_row(shared, backend, level));
+    }
+}
+
+/// The rows as they are written.
+struct Table {
+    format: Format,
+    rows: usize,
+    text: String,
+}
+
+impl Table {
+    fn new(format: Format) -> Table {
+        let text = match format.shape {
+            Shape::Plain => header(),
+            Shape::Typed => String::new(),
+            Shape::Json => "[".to_owned(),
+        };
+        Table {
+            format,
+            rows: 0,
+            text,
+        }
+    }
+
+    fn push(&mut self, row: &Row) {
+        row.write(&mut self.text, self.format, self.rows == 0);
+        self.rows += 1;
+    }
+
+    fn finish(mut self) -> String {
+        if self.format.shape == Shape::Json {
+            self.text.push_str("]\n");
+        }
+        self.text
+    }
+}
+
+fn parse<'a>(words: &[&'a str]) -> Result<Filter<'a>, &'static str> {
     let mut filter = Filter {
         proxy: None,
         types: -1,
         sid: -1,
         up: false,
         no_maintenance: false,
+        format: Format::PLAIN,
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match *word {
-            "typed" | "json" | "desc" => {
-                return Err(format!("'{word}' output is not supported.\n"));
-            }
             "up" => filter.up = true,
             "no-maint" => filter.no_maintenance = true,
             "domain" => match words.next() {
                 Some(&"proxy") => {}
-                _ => return Err("Only the domain 'proxy' has statistics.\n".to_owned()),
+                _ => return Err("Invalid statistics domain."),
             },
+            format if filter.format.take(format) => {}
             proxy => {
                 let mut number = || words.next().and_then(|word| word.parse().ok());
                 let (Some(types), Some(sid)) = (number(), number()) else {
-                    return Err("Usage: show stat [{<iid>|<proxy>} <type> <sid>]\n".to_owned());
+                    return Err("Usage: show stat [{<iid>|<proxy>} <type> <sid>]");
                 };
                 filter.proxy = (proxy != "-1").then_some(proxy);
                 (filter.types, filter.sid) = (types, sid);
@@ -103,240 +164,13 @@ fn parse<'a>(words: &[&'a str]) -> Result<Filter<'a>, String> {
     Ok(filter)
 }
 
+/// The number that a proxy is named by.
+fn number(word: &str) -> Option<u32> {
+    word.strip_prefix('#').unwrap_or(word).parse().ok()
+}
+
 fn matches_proxy(proxy: &Proxy, wanted: Option<&str>) -> bool {
-    wanted.is_none_or(|word| {
-        let number = word.strip_prefix('#').unwrap_or(word);
-        *word == *proxy.name || number.parse() == Ok(proxy.iid)
-    })
-}
-
-pub(in crate::control) fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
-    let world = &shared.world();
-    let sum = |counter: FrontCounter| front.counters.sum(counter as usize);
-    let id = front.proxy.proxy_id;
-    let mut row = Row::new(&front.proxy, "FRONTEND", 0, 0);
-    let limits = &world.limits;
-    let own = limits.find(LimitKey::Frontend(id)).unwrap_or(front.limit);
-    let (current, max) = (limits.current(own), limits.max(own));
-    let bound = if max == u32::MAX {
-        limits.max(if front.proxy.is_udp() {
-            world.flows_limit
-        } else {
-            world.process_limit
-        })
-    } else {
-        max
-    };
-    let rate = shared.rates.of(Subject::Frontend(id));
-    row.set("scur", current);
-    row.set("smax", limits.peak(own));
-    row.set("slim", bound);
-    row.set("stot", sum(FrontCounter::Sessions));
-    row.set("bin", sum(FrontCounter::BytesIn));
-    row.set("bout", sum(FrontCounter::BytesOut));
-    for column in ["dreq", "dresp", "dcon", "dses"] {
-        row.set(column, 0);
-    }
-    let planned = front.proxy.front.as_ref();
-    row.set("rate_lim", planned.map_or(0, |front| front.session_rate));
-    row.set("ereq", sum(FrontCounter::RequestErrors));
-    row.set("eint", sum(FrontCounter::ResourceErrors));
-    let status = match front.state() {
-        FrontState::Shut => "STOP",
-        _ if shared.is_stopping() || front.is_removed => "STOP",
-        FrontState::Paused => "PAUSED",
-        FrontState::Open if current >= bound => "FULL",
-        FrontState::Open => "OPEN",
-    };
-    row.set("status", status);
-    row.set("rate", rate.current);
-    row.set("rate_max", rate.max);
-    row.set("conn_rate", rate.current);
-    row.set("conn_rate_max", rate.max);
-    row.set("conn_tot", sum(FrontCounter::Connections));
-    let datagrams = [FrontCounter::DatagramsIn, FrontCounter::DatagramsOut];
-    datagram_columns(&mut row, &front.proxy, datagrams.map(sum));
-    row
-}
-
-/// Of proxies that have datagrams.
-fn datagram_columns(row: &mut Row, proxy: &Proxy, [to_servers, to_clients]: [u64; 2]) {
-    if proxy.is_udp() {
-        row.set("udp_datagrams_in", to_servers);
-        row.set("udp_datagrams_out", to_clients);
-    }
-}
-
-pub(in crate::control) fn server_row(
-    shared: &Shared,
-    backend: &Backend,
-    server: &Arc<Server>,
-    level: Level,
-) -> Row {
-    let sum = |counter: ServerCounter| server.counters.sum(counter as usize);
-    let mut row = Row::new(&backend.proxy, &server.plan.name, 2, server.plan.sid);
-    let sessions = sum(ServerCounter::Sessions);
-    let rate = shared.rates.of(Subject::Server(server.id));
-    row.set("qcur", backend.queued_for(server.id));
-    row.set("qmax", 0);
-    row.set("scur", server.active());
-    row.set("smax", server.active_peak());
-    if server.maxconn() != u32::MAX {
-        row.set("slim", server.maxconn());
-    }
-    row.set("stot", sessions);
-    row.set("bin", sum(ServerCounter::BytesIn));
-    row.set("bout", sum(ServerCounter::BytesOut));
-    row.set("dresp", 0);
-    row.set("econ", sum(ServerCounter::ConnectErrors));
-    row.set("eresp", sum(ServerCounter::ResponseErrors));
-    row.set("wretr", sum(ServerCounter::Retries));
-    row.set("wredis", sum(ServerCounter::Redispatches));
-    row.set("status", server_status(shared, server));
-    row.set("weight", backend.present_weight(server));
-    row.set("uweight", server.weight());
-    if let Some(percent) = backend.throttle(server) {
-        row.set("throttle", percent);
-    }
-    row.set("act", u8::from(!server.plan.backup));
-    row.set("bck", u8::from(server.plan.backup));
-    if server.plan.maxqueue > 0 {
-        row.set("qlimit", server.plan.maxqueue);
-    }
-    row.set("lbtot", sum(ServerCounter::Chosen));
-    row.set("rate", rate.current);
-    row.set("rate_max", rate.max);
-    row.set("cli_abrt", sum(ServerCounter::ClientAborts));
-    row.set("srv_abrt", sum(ServerCounter::ServerAborts));
-    row.set(
-        "lastsess",
-        seconds_since(server.last_session_ms.load(Relaxed)),
-    );
-    row.set("connect", sum(ServerCounter::Connects));
-    row.set("reuse", 0);
-    row.set("eint", 0);
-    row.set("used_conn_cur", server.active());
-    times(
-        &mut row,
-        sessions,
-        sum(ServerCounter::QueueTimeUs),
-        sum(ServerCounter::ConnectTimeUs),
-        sum(ServerCounter::SessionTimeMs),
-    );
-    row.set(
-        "ctime_max",
-        server
-            .counters
-            .max(ServerCounter::ConnectTimeMaxUs as usize)
-            / 1000,
-    );
-    row.set(
-        "ttime_max",
-        server
-            .counters
-            .max(ServerCounter::SessionTimeMaxMs as usize),
-    );
-    if level >= Level::Operator {
-        row.set("addr", server.plan.address.to_string());
-    }
-    check_columns(&mut row, shared, server);
-    let datagrams = [ServerCounter::DatagramsIn, ServerCounter::DatagramsOut];
-    datagram_columns(&mut row, &backend.proxy, datagrams.map(sum));
-    row
-}
-
-pub(in crate::control) fn backend_row(shared: &Shared, backend: &Backend, level: Level) -> Row {
-    let world = &shared.world();
-    let id = backend.proxy.proxy_id;
-    let counters = &world.back_counters[usize::from(id.0)];
-    let sum = |counter: FrontCounter| counters.sum(counter as usize);
-    let mut row = Row::new(&backend.proxy, "BACKEND", 1, 0);
-    let sessions = sum(FrontCounter::Sessions);
-    let rate = shared.rates.of(Subject::Backend(id));
-    row.set("qcur", backend.queued());
-    row.set("qmax", backend.queued_peak());
-    row.set("scur", backend_active(world, id));
-    row.set("smax", shared.rates.backend_peak(world, id));
-    row.set("slim", backend.fullconn());
-    row.set("stot", sessions);
-    row.set("bin", sum(FrontCounter::BytesIn));
-    row.set("bout", sum(FrontCounter::BytesOut));
-    for column in [
-        "dreq", "dresp", "reuse", "comp_in", "comp_out", "comp_byp", "comp_rsp",
-    ] {
-        row.set(column, 0);
-    }
-    row.set("econ", sum(FrontCounter::ConnectErrors));
-    row.set("eresp", sum(FrontCounter::ResponseErrors));
-    row.set("wretr", sum(FrontCounter::Retries));
-    row.set("wredis", sum(FrontCounter::Redispatches));
-    let usable = backend.usable_servers();
-    // A backend that was never given a server is up, as HAProxy has it.
-    let up = !usable.is_none() || backend.servers.is_empty();
-    row.set("status", if up { "UP" } else { "DOWN" });
-    row.set("weight", backend.usable_weight());
-    row.set("uweight", backend.usable_user_weight());
-    row.set("act", usable.active);
-    row.set("bck", usable.backup);
-    let availability = backend.availability();
-    let since_s = since_change_s(shared, availability.changed_at_s);
-    let down_now_s = if availability.is_down { since_s } else { 0 };
-    row.set("chkdown", availability.downs);
-    row.set("lastchg", since_s);
-    if !backend.servers.is_empty() {
-        row.set("downtime", availability.downtime_s + down_now_s);
-    }
-    row.set("lbtot", servers_sum(backend, ServerCounter::Chosen));
-    row.set("rate", rate.current);
-    row.set("rate_max", rate.max);
-    row.set("cli_abrt", sum(FrontCounter::ClientAborts));
-    row.set("srv_abrt", sum(FrontCounter::ServerAborts));
-    let last = backend
-        .servers
-        .iter()
-        .map(|server| server.last_session_ms.load(Relaxed))
-        .max();
-    row.set("lastsess", seconds_since(last.unwrap_or(0)));
-    row.set("connect", servers_sum(backend, ServerCounter::Connects));
-    row.set("eint", sum(FrontCounter::ResourceErrors));
-    times(
-        &mut row,
-        sessions,
-        sum(FrontCounter::QueueTimeUs),
-        sum(FrontCounter::ConnectTimeUs),
-        sum(FrontCounter::SessionTimeMs),
-    );
-    if level >= Level::Operator {
-        row.set("algo", backend.algorithm());
-    }
-    let datagrams = [FrontCounter::DatagramsIn, FrontCounter::DatagramsOut];
-    datagram_columns(&mut row, &backend.proxy, datagrams.map(sum));
-    row
-}
-
-fn servers_sum(backend: &Backend, counter: ServerCounter) -> u64 {
-    backend
-        .servers
-        .iter()
-        .map(|server| server.counters.sum(counter as usize))
-        .sum()
-}
-
-/// Averages over all sessions, in milliseconds.
-fn times(row: &mut Row, sessions: u64, queue_us: u64, connect_us: u64, session_ms: u64) {
-    let average = |sum: u64| sum.checked_div(sessions).unwrap_or(0);
-    row.set("qtime", average(queue_us) / 1000);
-    row.set("ctime", average(connect_us) / 1000);
-    row.set("rtime", 0);
-    row.set("ttime", average(session_ms));
-}
-
-/// Whole seconds since a Unix time in milliseconds, -1 = never.
-fn seconds_since(unix_ms: u64) -> i64 {
-    if unix_ms == 0 {
-        return -1;
-    }
-    i64::try_from(clock::unix_ms().saturating_sub(unix_ms) / 1000).unwrap_or(i64::MAX)
+    wanted.is_none_or(|word| *word == *proxy.name || number(word) == Some(proxy.iid))
 }
 
 #[cfg(test)]
@@ -351,6 +185,9 @@ mod tests {
             (Some("fe"), 1, -1)
         );
         assert_eq!(parse(&["-1", "4", "-1", "up"]).unwrap().proxy, None);
-        assert!(parse(&["fe"]).is_err() && parse(&["json"]).is_err());
+        assert!(parse(&["fe"]).is_err() && parse(&["domain", "dns"]).is_err());
+        let filter = parse(&["domain", "proxy", "typed", "desc"]).unwrap();
+        assert_eq!(filter.format.shape, Shape::Typed);
+        assert!(filter.format.with_words);
     }
 }

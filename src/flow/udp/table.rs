@@ -231,6 +231,15 @@ impl<D> FlowTable<D> {
         self.flows.iter()
     }
 
+    /// Some of them, by slot: those in up to `slots` slots from one on, and the slot to go on from.
+    pub fn page(
+        &self,
+        from: u32,
+        slots: u32,
+    ) -> (impl Iterator<Item = (FlowId, &Flow<D>)>, Option<u32>) {
+        self.flows.page(from, slots)
+    }
+
     /// Flows there are.
     pub fn len(&self) -> usize {
         self.flows.len()

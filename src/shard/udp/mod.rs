@@ -19,12 +19,14 @@ mod listener;
 mod open;
 mod origin;
 mod receive;
+mod rows;
 mod send;
 mod socket;
 mod stop;
 mod upstreams;
 
 pub use counts::DatagramCount;
+pub use rows::FlowRow;
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

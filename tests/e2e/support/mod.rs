@@ -15,6 +15,7 @@ pub(crate) mod http;
 pub(crate) mod networks;
 pub(crate) mod port;
 pub(crate) mod proxy_header;
+pub(crate) mod runtime;
 pub(crate) mod server;
 pub(crate) mod sockets;
 pub(crate) mod stats;
