@@ -182,6 +182,7 @@ impl Running {
         let origin = Origin {
             loader: settings.loader,
             asked: plan.global.clone(),
+            has_datagrams: plan.has_datagrams(),
             maxconn_is_fixed: settings.maxconn.is_some(),
         };
         let maxconn = settings.maxconn.or(plan.global.maxconn);

@@ -181,7 +181,13 @@ fn settle_pages(before: &Plan, after: &mut Plan, kept: &mut Vec<Change>) {
     };
     let (proxies, listeners, held) = of(before);
     let (wanted, wanted_listeners, asked) = of(after);
-    let is_same = |(one, other): (&Arc<Proxy>, &Arc<Proxy>)| one.is_same(other);
+    let is_same = |(one, other): (&Arc<Proxy>, &Arc<Proxy>)| {
+        let iid = one.iid;
+        one.is_same(&Proxy {
+            iid,
+            ..(**other).clone()
+        })
+    };
     let same = proxies.len() == wanted.len()
         && proxies.iter().zip(&wanted).all(is_same)
         && listeners.len() == wanted_listeners.len()
@@ -233,7 +239,8 @@ fn settle_global(asked: &Global, before: &Global, after: &mut Global, kept: &mut
     }
 }
 
-/// What is different in a plan, in its order. Both are numbered alike.
+/// What is different in a plan, in its order. Both are numbered alike. Ids that nobody has written
+/// follow the order of the file, and are no change.
 pub fn differences(before: &Plan, after: &Plan) -> Vec<Change> {
     let mut changes = Vec::new();
     let parts = global_parts(&before.global, &after.global);
@@ -323,8 +330,7 @@ fn global_parts(before: &Global, after: &Global) -> Vec<String> {
 }
 
 fn proxy_parts(before: &Proxy, after: &Proxy) -> Vec<String> {
-    let mut parts = different!(before, after,
-        iid: "id", description: "description", guid: "guid", logs: "log", log_tag: "log-tag",
+    let mut parts = different!(before, after, description: "description", guid: "guid", logs: "log", log_tag: "log-tag",
         splice: "option splice");
     if let (Some(before), Some(after)) = (&before.front, &after.front) {
         parts.extend(front_parts(before, after));
@@ -350,6 +356,7 @@ fn is_same_itself(before: &Proxy, after: &Proxy) -> bool {
         if let Some(front) = &mut proxy.front {
             front.listeners.clear();
         }
+        proxy.iid = 0;
     }
     before == after
 }
@@ -391,7 +398,7 @@ fn server_changes(before: &Proxy, after: &Proxy, changes: &mut Vec<Change>) {
     for server in &new {
         match known.get(&server.server_id) {
             None => changes.push(Change::new(after, words(server), What::Added)),
-            Some(before) if before.is_same(server) => {}
+            Some(before) if is_same_but_id(before, server) => {}
             Some(before) => {
                 let parts = server_parts(before, server);
                 changes.push(Change::new(after, words(server), What::Changed(parts)));
@@ -403,6 +410,15 @@ fn server_changes(before: &Proxy, after: &Proxy, changes: &mut Vec<Change>) {
             changes.push(Change::new(after, words(server), What::Removed));
         }
     }
+}
+
+fn is_same_but_id(before: &Server, after: &Server) -> bool {
+    let sid = after.sid;
+    before.is_same(after)
+        || after.is_same(&Server {
+            sid,
+            ..before.clone()
+        })
 }
 
 fn server_parts(before: &Server, after: &Server) -> Vec<String> {
@@ -419,12 +435,13 @@ fn server_parts(before: &Server, after: &Server) -> Vec<String> {
             parts.push(format!("{word} {before} -> {after}"));
         }
     }
-    parts.extend(different!(before, after,
-        sid: "id", minconn: "minconn", maxqueue: "maxqueue", backup: "backup",
+    parts.extend(
+        different!(before, after, minconn: "minconn", maxqueue: "maxqueue", backup: "backup",
         disabled: "disabled", check: "check", watch: "agent, track or on-marked",
         slow_start: "slowstart", passive: "observe", tcp_user_timeout_ms: "tcp-ut",
         congestion: "cc", source: "source", hash_key: "hash-key", guid: "guid",
-        quic_id: "quic-id", send_proxy: "send-proxy"));
+        quic_id: "quic-id", send_proxy: "send-proxy"),
+    );
     if parts.is_empty() {
         parts.push("settings".to_owned());
     }
@@ -432,8 +449,7 @@ fn server_parts(before: &Server, after: &Server) -> Vec<String> {
 }
 
 fn listener_parts(before: &Listener, after: &Listener) -> Vec<String> {
-    different!(before, after,
-        socket_id: "id", name: "name", fast_open: "tfo", mss: "mss", congestion: "cc",
+    different!(before, after, name: "name", fast_open: "tfo", mss: "mss", congestion: "cc",
         delayed_ack: "quickack", nice: "nice", backlog: "backlog", maxconn: "maxconn",
         accept_proxy: "accept-proxy", defer_accept: "defer-accept",
         tcp_user_timeout_ms: "tcp-ut")

@@ -86,6 +86,8 @@ pub(super) struct Serving {
     is_open: AtomicBool,
     /// Shards that have not closed their socket, or where somebody waits for room.
     left: AtomicUsize,
+    /// Shards that have a flow of it, of a listener of datagrams that is taken away.
+    with_flows: AtomicUsize,
 }
 
 impl Serving {
@@ -95,6 +97,7 @@ impl Serving {
             next: CachePadded::default(),
             is_open: AtomicBool::new(false),
             left: AtomicUsize::new(shards.len()),
+            with_flows: AtomicUsize::new(shards.len()),
             shards,
         }
     }
@@ -112,6 +115,17 @@ impl Serving {
     /// A shard will bring no connection of the listener any more.
     pub(super) fn one_has_ended(&self) {
         self.left.fetch_sub(1, Release);
+    }
+
+    /// A shard has no flow of the listener any more, and will have none.
+    pub(super) fn one_is_quiet(&self) {
+        self.with_flows.fetch_sub(1, Release);
+    }
+
+    /// Whether no shard has a flow of it any more. Before that no socket of the group is closed:
+    /// the others would get other numbers, and clients be led to other shards.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.with_flows.load(Acquire) == 0
     }
 
     /// Whether no shard brings any more.

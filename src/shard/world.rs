@@ -595,6 +595,12 @@ impl World {
         plan.proxies.len() - self.configured < kept
     }
 
+    /// Whether a listener of datagrams waits for its shards to close it.
+    pub fn has_quiet_listeners(&self) -> bool {
+        let mut removed = self.listeners.iter().flatten().filter(|one| one.is_removed);
+        removed.any(|one| one.serving.is_quiet() && !one.serving.has_ended())
+    }
+
     /// Every shard has it: connections to its new listeners may be handed over from now on.
     pub fn open_listeners(&self) {
         for listening in self.listeners.iter().flatten() {

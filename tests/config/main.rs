@@ -8,6 +8,7 @@ mod keywords;
 mod listeners;
 mod messages;
 mod plans;
+mod reload;
 mod rules;
 mod servers;
 mod text;

@@ -47,6 +47,7 @@ mod proxy_protocol_refused;
 mod proxy_protocol_seams;
 mod reload;
 mod reload_storm;
+mod reload_udp;
 mod rsyslog;
 mod runtime_bounds;
 mod runtime_flows;

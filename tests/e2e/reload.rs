@@ -45,15 +45,11 @@ pub(crate) struct Long {
 impl Long {
     pub(crate) fn begin(port: u16, seed: u64) -> Long {
         let stream = connect_port(port);
-        let (mut long, position) = (
-            Long {
-                stream,
-                seed,
-                position: 0,
-            },
-            0,
-        );
-        assert_eq!(position, long.position);
+        let mut long = Long {
+            stream,
+            seed,
+            position: 0,
+        };
         long.go_on();
         long
     }
@@ -301,24 +297,21 @@ fn another_balancer_is_for_new_sessions() {
     let balancer = Balancer::start(body("first"));
     let mut longs: Vec<Long> = (0..3).map(|seed| Long::begin(port, seed)).collect();
     assert_eq!(accepted(), [3, 0]);
-    for (balance, expected) in [
-        // What was counted before counts.
-        ("leastconn", [3, 3]),
-        ("roundrobin", [5, 4]),
-        ("source", [8, 4]),
-        (
-            "hash src\n    hash-type consistent\n    hash-balance-factor 125",
-            [8, 7],
-        ),
-        ("peak-ewma", [0, 0]),
-        ("random(2)", [0, 0]),
-        ("first", [0, 0]),
+    for balance in [
+        "leastconn",
+        "roundrobin",
+        "source",
+        "hash src\n    hash-type consistent\n    hash-balance-factor 125",
+        "peak-ewma",
+        "random(2)",
+        "first",
     ] {
         change(&balancer, &body(balance));
         longs.extend((0..3).map(|seed| Long::begin(port, seed)));
         longs.iter_mut().for_each(Long::go_on);
         if balance == "leastconn" {
-            assert_eq!(accepted(), expected, "{balance}");
+            // What was counted before counts.
+            assert_eq!(accepted(), [3, 3]);
         }
         assert_eq!(
             accepted().iter().sum::<u64>(),
@@ -351,13 +344,13 @@ fn signals_reload_and_those_that_wait_become_one() {
     balancer.signal(Signal::SIGUSR2);
     balancer.signal(Signal::SIGHUP);
     eventually("the new address is used", || names(port, 1) == ["b"]);
-    eventually("all of them are over", || {
-        balancer.stats("show reload").contains("SIGUSR2") || !balancer.stderr().is_empty()
+    let text = || balancer.stats("show reload");
+    eventually("it is told of", || {
+        text().contains("server l/s changed: address")
     });
-    let text = balancer.stats("show reload");
-    assert!(text.contains("server l/s changed: address"), "{text}");
-    // One that drains is as it is.
+    // One that drains is as it is. Its client is there, not on its way.
     let held = connect_port(port);
+    assert_eq!(read_bytes(&held, 1), *b"b");
     balancer.signal(Signal::SIGUSR1);
     eventually("it drains", || listeners_on(port) == 0);
     let answer = reload(&balancer);

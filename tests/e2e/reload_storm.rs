@@ -240,7 +240,11 @@ fn rage(storm: Storm) {
             slowest_ms = begun.ms().max(slowest_ms);
             let is_broken = number % 10 == 9;
             assert_eq!(answer.contains("Success=1"), !is_broken, "{answer}");
-            assert_eq!(answer.contains("balance only supports"), is_broken, "{answer}");
+            assert_eq!(
+                answer.contains("balance only supports"),
+                is_broken,
+                "{answer}"
+            );
             // Some of everything happens between two reloads.
             let (connections, bytes, count) = (&seen.connections, &seen.bytes, &seen.datagrams);
             let before = [connections, bytes, count].map(|count| count.load(Relaxed));

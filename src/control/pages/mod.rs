@@ -93,11 +93,10 @@ struct Site {
 impl Site {
     fn new(shared: &Arc<Shared>, of: ListenerId, answers: &Arc<Semaphore>) -> Option<Site> {
         let world = &shared.world();
-        let listener = world.plan.listeners.get(usize::from(of.0))?;
-        let front = world.frontends.get(usize::from(listener.proxy_id.0))?;
+        let front = world.frontend(world.listener(of)?.proxy_id)?;
         Some(Site {
             shared: Arc::clone(shared),
-            front: Arc::clone(front.as_ref()?),
+            front: Arc::clone(front),
             left: Notify::new(),
             answers: Arc::clone(answers),
         })

@@ -61,6 +61,8 @@ pub struct Origin {
     pub loader: Option<Loader>,
     /// The global section as it was written, before the start filled in what it left open.
     pub asked: Global,
+    /// It was started with listeners of datagrams: memory and sockets were put aside for flows.
+    pub has_datagrams: bool,
     /// The command line says how many connections there may be.
     pub maxconn_is_fixed: bool,
 }
@@ -250,8 +252,7 @@ impl Reloader {
         };
         self.working_for.push(Request { by, wish, reply });
         if shared.is_stopping() {
-            let text = "The process is draining or ending: nothing was changed.";
-            return self.refuse(shared, vec![message_line(Severity::Alert, text)]);
+            return self.refuse(shared, vec![message_line(Severity::Alert, STOPPING)]);
         }
         if let Some(edit) = edit {
             let mut plan = shared.world().configured();
@@ -311,6 +312,11 @@ impl Reloader {
         let mut kept: Vec<String> = settled.iter().map(Change::to_string).collect();
         let maxconn = maxconn(shared, origin, &plan, &mut kept);
         let shards = u16::try_from(before.ports.len()).unwrap_or(u16::MAX);
+        if plan.has_datagrams() && !origin.has_datagrams {
+            let text = "A process that was started without a listener of datagrams has put nothing \
+                        aside for flows: a restart is needed.";
+            return Err(vec![text.to_owned()]);
+        }
         let new_datagrams = datagram_sockets(&before, &plan);
         if self.datagram_listeners + new_datagrams > DATAGRAM_LISTENERS_MAX {
             let text = "Too many listeners for datagrams have come and gone: a restart is needed.";
@@ -319,6 +325,10 @@ impl Reloader {
         let changes = change::differences(&configured, &plan);
 
         let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.is_stopping() {
+            // The sockets have been given up while the files were read, or will be next.
+            return Err(vec![STOPPING.to_owned()]);
+        }
         // What an operator has shut down stays so.
         let is_shut = |id: ProxyId| {
             let frontend = before.frontend(id);
@@ -398,6 +408,9 @@ impl Reloader {
             return;
         }
         let world = shared.world();
+        if world.has_quiet_listeners() {
+            world.ports.iter().for_each(|port| port.look_at_acceptors());
+        }
         if world.is_stale() {
             self.began = clock::now();
             self.begin(shared, world.configured(), Vec::new());
@@ -520,6 +533,9 @@ impl Reloader {
         }
     }
 }
+
+/// Why there is no reload at the end.
+const STOPPING: &str = "The process is draining or ending: nothing was changed.";
 
 /// Listeners of datagrams that a process may have in its time: shards number them in 16 bits.
 const DATAGRAM_LISTENERS_MAX: usize = 60_000;

@@ -89,11 +89,9 @@ pub(super) fn long(shared: &Shared, shard: ShardId, row: &SessionRow, now: Momen
     let world = &shared.world();
     let zero_ms = world.unix_ms_at_zero.load(Relaxed);
     let accepted_ms = zero_ms + row.accepted_at.0 / 1_000_000;
-    let listener = &world.plan.listeners[usize::from(row.listener_id.0)];
-    let name = match listener.name.as_str() {
-        "" => "?",
-        name => name,
-    };
+    let listener = world.listener(row.listener_id);
+    let name = listener.map(|listener| listener.name.as_str());
+    let name = name.filter(|name| !name.is_empty()).unwrap_or("?");
     let address =
         |address: Option<SocketAddr>| address.map_or("-".to_owned(), |address| address.to_string());
     let mut text = String::new();
@@ -115,7 +113,7 @@ pub(super) fn long(shared: &Shared, shard: ShardId, row: &SessionRow, now: Momen
         text,
         "  frontend={}, listener={name} (id={}) addr={}",
         proxy(&row.frontend.proxy),
-        listener.socket_id,
+        listener.map_or(0, |listener| listener.socket_id),
         address(row.local),
     );
     let _ = match &row.backend {

@@ -59,6 +59,8 @@ pub(super) struct Listener {
     serving: Arc<Serving>,
     /// It is taken away: no flow begins, and it is closed when there is none any more.
     pub(super) leaves: bool,
+    /// Its shards have been told that this one has no flow of it any more.
+    is_quiet: bool,
     /// Flows that it has.
     pub(super) flows: u32,
 }
@@ -137,6 +139,7 @@ impl<K: Kernel> Shard<K> {
             dropped: self.kernel.datagrams_dropped(fd),
             serving: Arc::clone(&listening.serving),
             leaves: false,
+            is_quiet: false,
             flows: 0,
             frontend,
         };
@@ -165,6 +168,12 @@ impl<K: Kernel> Shard<K> {
     pub(super) fn close_left(&mut self, udp: &mut Udp) {
         for (index, listener) in udp.listeners.iter_mut().enumerate() {
             if !listener.leaves || listener.flows > 0 || listener.fd == Fd::NONE {
+                continue;
+            }
+            if !std::mem::replace(&mut listener.is_quiet, true) {
+                listener.serving.one_is_quiet();
+            }
+            if !listener.serving.is_quiet() {
                 continue;
             }
             match listener.receiving {
