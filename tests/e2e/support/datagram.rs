@@ -444,18 +444,20 @@ fn serve(socket: &UdpSocket, shared: &Shared, answer: &Answer, keeps: bool) {
         };
         let bytes = buffer[..count].to_vec();
         let arrival = Arrival { from, bytes };
-        for reply in answer(&arrival) {
-            if socket.send_to(&reply, from).is_err() {
-                shared.unsent.fetch_add(1, SeqCst);
-            }
-        }
+        let replies = answer(&arrival);
         if keeps {
             let mut arrivals = shared.arrivals.lock();
             let arrivals = arrivals.as_mut().expect("nothing fails under this lock");
             arrivals.push(arrival);
         }
-        // After it is there: who waits for the number reads the list next.
+        // After it is there: who waits for the number reads the list next. And before who asked
+        // has the answer, and counts.
         shared.received.fetch_add(1, SeqCst);
+        for reply in replies {
+            if socket.send_to(&reply, from).is_err() {
+                shared.unsent.fetch_add(1, SeqCst);
+            }
+        }
     }
 }
 
