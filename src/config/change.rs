@@ -181,7 +181,13 @@ fn settle_pages(before: &Plan, after: &mut Plan, kept: &mut Vec<Change>) {
     };
     let (proxies, listeners, held) = of(before);
     let (wanted, wanted_listeners, asked) = of(after);
-    let is_same = |(one, other): (&Arc<Proxy>, &Arc<Proxy>)| one.is_same(other);
+    let is_same = |(one, other): (&Arc<Proxy>, &Arc<Proxy>)| {
+        let iid = one.iid;
+        one.is_same(&Proxy {
+            iid,
+            ..(**other).clone()
+        })
+    };
     let same = proxies.len() == wanted.len()
         && proxies.iter().zip(&wanted).all(is_same)
         && listeners.len() == wanted_listeners.len()

@@ -29,6 +29,10 @@ pub(super) struct Draft {
     /// `tune.listener.default-shards`
     pub(super) default_sockets: Option<Sockets>,
     pub(super) proxies: Vec<ProxyDraft>,
+    /// `server-state-file`
+    pub(super) server_state_file: Option<String>,
+    /// `server-state-base`
+    pub(super) server_state_base: Option<String>,
 }
 
 /// A proxy, or the `defaults` section at hand.
@@ -103,6 +107,22 @@ pub(super) struct Settings {
     pub(super) acls: BTreeMap<String, Acl>,
     /// `tcp-request connection expect-proxy layer4`.
     pub(super) expect_proxy: Vec<SourceCondition>,
+    /// `load-server-state-from-file`
+    pub(super) state_source: StateSource,
+    /// `server-state-file-name`; `None` = the backend's name.
+    pub(super) state_file_name: Option<String>,
+}
+
+/// Where the state of a backend's servers comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum StateSource {
+    /// Nowhere.
+    #[default]
+    None,
+    /// The file of all backends.
+    Global,
+    /// A file of its own.
+    Local,
 }
 
 /// What a proxy carries.
@@ -377,7 +397,7 @@ pub(super) enum Observed {
 /// A way to a server's first address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum InitAddr {
-    /// The one of a state file, which there is none of.
+    /// The one of a state file, of which none is taken.
     Last,
     /// The C library's resolver.
     Libc,

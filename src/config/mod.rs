@@ -18,6 +18,7 @@ mod parse;
 pub mod plan;
 mod raw;
 mod resolve;
+mod state_file;
 mod values;
 
 use std::path::{Path, PathBuf};

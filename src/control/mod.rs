@@ -27,6 +27,7 @@ mod ramp;
 pub mod reload;
 pub mod resolve;
 pub mod runtime_api;
+mod saved;
 pub mod stats;
 mod steps;
 
@@ -249,9 +250,10 @@ impl Control {
     }
 }
 
-/// Starts the control and the probe thread and returns when both have their runtimes: the first
-/// checks are under way.
+/// Gives servers the state that files say they had, starts the control and the probe thread and
+/// returns when both have their runtimes: the first checks are under way.
 pub fn start(shared: &Arc<Shared>) -> io::Result<Control> {
+    saved::begin(shared);
     let (changes, findings) = tokio::sync::mpsc::channel(limits::CHANGES_MAX);
     let (api, api_comes) = tokio::sync::oneshot::channel();
     let world = shared.world();

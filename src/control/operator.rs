@@ -92,7 +92,7 @@ pub(super) fn stop_too(shared: &Shared, backend: &Backend, server: &Arc<Server>,
 }
 
 /// A server gets no new connections, and is there for those that it has.
-fn stop(shared: &Shared, backend: &Backend, server: &Arc<Server>, reason: &str) {
+pub(super) fn stop(shared: &Shared, backend: &Backend, server: &Arc<Server>, reason: &str) {
     if server.admin() == Admin::Maintenance || server.health() == Health::Stopping {
         return;
     }

@@ -192,9 +192,9 @@ impl Backend {
     ) -> Backend {
         let plans = proxy.back.as_ref().map_or(&[][..], |back| &back.servers);
         let occupancy = Arc::new(Occupancy::new(fullconn));
-        let server = |(plan, timings): (&Arc<plan::Server>, Arc<Timings>)| {
+        let server = |(plan, timings): (&Arc<plan::Server>, _)| {
             let (plan, name) = (Arc::clone(plan), Arc::clone(&proxy.name));
-            Arc::new(Server::new(plan, name, shards, &occupancy, begun, timings))
+            Arc::new(Server::new(plan, name, shards, &occupancy, timings, begun))
         };
         let timings = Timings::for_servers(plans.len(), shards);
         let servers: Vec<_> = plans.iter().zip(timings).map(server).collect();
@@ -259,8 +259,8 @@ impl Backend {
             Some(server) => Arc::new(server.next(Arc::clone(plan))),
             None => {
                 let (plan, name) = (Arc::clone(plan), Arc::clone(&proxy.name));
-                let timings = Timings::for_server(shards);
-                Arc::new(Server::new(plan, name, shards, occupancy, begun, timings))
+                let timings = self.timings_for_one_more(shards);
+                Arc::new(Server::new(plan, name, shards, occupancy, timings, begun))
             }
         };
         let mut servers: Vec<_> = plans.iter().map(server).collect();
@@ -276,6 +276,15 @@ impl Backend {
         let policy = Arc::new(Policy::new(&proxy, seeds, bound));
         let lasting = Arc::clone(&self.lasting);
         Backend::over(proxy, servers, policy, fullconn, lasting)
+    }
+
+    /// Histograms for a server that comes: those of all, where its servers have one between them.
+    fn timings_for_one_more(&self, shards: usize) -> Arc<Timings> {
+        let mut timings = self.servers.iter().map(|server| &server.timings);
+        match timings.find(|timings| timings.is_shared) {
+            Some(shared) => Arc::clone(shared),
+            None => Timings::for_one(shards),
+        }
     }
 
     /// The same backend, of which the configuration knows nothing any more. Its sessions go on and

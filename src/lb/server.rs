@@ -196,8 +196,8 @@ impl Server {
         backend_name: Arc<str>,
         shards: usize,
         occupancy: &Arc<Occupancy>,
-        begun: u32,
         timings: Arc<Timings>,
+        begun: u32,
     ) -> Server {
         let health = match &plan.check {
             Some(check) if check.init_state.is_up() => Health::Up,

@@ -51,8 +51,8 @@ impl Timings {
         Timings::new(1, false)
     }
 
-    /// For a server that joins others.
-    pub(super) fn for_server(shards: usize) -> Arc<Timings> {
+    /// For a server that comes while the program runs.
+    pub(super) fn for_one(shards: usize) -> Arc<Timings> {
         let is_shared = !fits(TAKEN.load(Relaxed), shards * BYTES_PER_SHARD);
         Arc::new(Timings::new(shards, is_shared))
     }

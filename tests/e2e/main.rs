@@ -59,6 +59,8 @@ mod runtime_sessions;
 mod runtime_set;
 mod runtime_show;
 mod runtime_socket;
+mod runtime_state_file;
+mod runtime_udp;
 mod scenarios;
 mod send_proxy;
 mod short_sessions;

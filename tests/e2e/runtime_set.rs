@@ -34,7 +34,7 @@ fn two_echoing(settings: &str) -> (Balancer, [MockServer; 2], u16) {
 }
 
 /// The answer of another socket than the one of the tests.
-fn ask_at(path: &Path, command: &str) -> String {
+pub(crate) fn ask_at(path: &Path, command: &str) -> String {
     use std::io::{Read, Write};
     let mut socket = UnixStream::connect(path).unwrap();
     socket

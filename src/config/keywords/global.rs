@@ -3,7 +3,9 @@
 use super::Side::{Everywhere, Global};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CHOSEN, HTTP_ONLY, Keyword, MANY, NO_CHILDREN, QUIC_ONLY, TLS_ONLY};
-use crate::config::parse::{bind, global, log, process, proxy, source_ports, threads, udp};
+use crate::config::parse::{
+    bind, global, log, process, proxy, source_ports, state_file, threads, udp,
+};
 
 const SINGLE: &str = "there is one engine, io_uring";
 const PINNED: &str = "shards are pinned in the order of the CPUs, or as 'cpu-map' says";
@@ -118,6 +120,8 @@ pub(super) static GLOBAL: &[Keyword] = &[
         .default("the starter"),
     works("ulimit-n", Global, 1, "<number>", "Descriptors of the process.", process::descriptors)
         .default("what 'maxconn' needs, else the hard limit"),
+    works("server-state-file", Global, 1, "<path>", "File that backends with 'load-server-state-from-file global' take their servers' state from at the start.", state_file::place),
+    works("server-state-base", Global, 1, "<directory>", "Directory of the state files whose names don't begin at the root.", state_file::place),
     works("user", Global, 1, "<name>", "The user the process becomes once everything is bound.", process::user)
         .default("the starter"),
     works("zero-warning", Global, 0, "", "Warnings are errors, as -dW.", process::flag)
@@ -132,8 +136,6 @@ pub(super) static GLOBAL: &[Keyword] = &[
     later("grace", Global, "<time>", "Time between a soft stop and the end of listening."),
     later("localpeer", Global, "<name>", "Which peer of a 'peers' section this process is."),
     later("cluster-secret", Global, "<secret>", "A secret shared by a cluster."),
-    later("server-state-file", Global, "<path>", "File to take the state of servers from."),
-    later("server-state-base", Global, "<directory>", "Directory of such files."),
     later("stats-file", Global, "<path>", "File to take counters from at the start."),
     later("shm-stats-file", Global, "<name>", "Counters that several processes share."),
     later("shm-stats-file-max-objects", Global, "<number>", "Size of such a file."),

@@ -4,8 +4,8 @@ use super::Side::{Back, Both, Front};
 use super::keyword::{later, needed, never, no_effect, works};
 use super::{CONNECTS, HTTP_ONLY, Keyword, MANY, QUIC_ONLY, TLS_ONLY};
 use crate::config::parse::{
-    acl, balance, bind, check, http_check, log_format, pages, proxy, server, source, tcp_check,
-    tcp_request, udp, udp_check,
+    acl, balance, bind, check, http_check, log_format, pages, proxy, server, source, state_file,
+    tcp_check, tcp_request, udp, udp_check,
 };
 
 const REMOVED: &str = "HAProxy removed it, and it concerns HTTP only";
@@ -206,6 +206,10 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("'timeout client', else 10s").requests(),
     works("timeout http-keep-alive", Both, 1, "<time>", "Longest silence before a client's next request.", proxy::timeout)
         .default("'timeout http-request'").requests(),
+    works("load-server-state-from-file", Back, 1, "global|local|none", "Servers begin as a file from 'show servers state' says: that of 'server-state-file', or one of the backend's own.", state_file::source)
+        .default("none"),
+    works("server-state-file-name", Back, 1, "[use-backend-name|<path>]", "The backend's own state file.", state_file::name)
+        .default("use-backend-name"),
 
     later("option socket-stats", Front, "", "Statistics of each listener."),
     needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")
@@ -217,9 +221,6 @@ pub(super) static PROXY: &[Keyword] = &[
         .not_in_defaults(),
     later("log-steps", Front, "<step>...", "When lines of a session are logged."),
     needed("persist", Back, "rdp-cookie[(<name>)]", "Keeps RDP clients on their server."),
-    later("load-server-state-from-file", Back, "global|local|none", "Takes the state of servers from a file.")
-        .meaning("servers start as the file says"),
-    later("server-state-file-name", Back, "[use-backend-name|<path>]", "File with the state of servers."),
     needed("be-unpublished", Back, "", "Keeps traffic away from a backend."),
     later("email-alert", Both, "from|to|mailers|level|myhostname ...", "Mail about servers that change."),
     later("external-check", Back, "command|path ...", "Program of a check."),

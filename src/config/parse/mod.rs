@@ -28,6 +28,7 @@ pub(super) mod server;
 pub(super) mod slow_start;
 pub(super) mod source;
 pub(super) mod source_ports;
+pub(super) mod state_file;
 pub(super) mod tcp_check;
 pub(super) mod tcp_request;
 pub(super) mod threads;

@@ -17,6 +17,7 @@ mod pages;
 mod passive;
 mod pattern;
 mod proxy;
+mod saved;
 mod server;
 mod slow_start;
 mod source_ports;
@@ -44,6 +45,7 @@ pub use pages::{PAGE_CLIENTS_MAX, PageAsks, PageCondition, PageTerm, Pages, Stat
 pub use passive::{Breaker, Observe, OnError, Passive};
 pub use pattern::{Content, HttpAnswer, HttpWanted, Pattern, RegularExpression};
 pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind, SpliceOptions};
+pub use saved::{SavedHealth, SavedService, SavedState};
 pub use server::{PortRule, Server, Target};
 pub use slow_start::SlowStart;
 pub use source_ports::{LocalPorts, PortChoice, PortReuse, SourcePorts};
@@ -60,6 +62,8 @@ pub struct Plan {
     pub listeners: Vec<Arc<Listener>>,
     /// How many server slots there are: `ServerId`s are below `servers_count`.
     pub servers_count: u32,
+    /// How servers begin, where a state file says so.
+    pub saved: Vec<SavedState>,
 }
 
 impl Plan {

@@ -9,6 +9,7 @@ mod lines;
 mod listeners;
 mod loops;
 mod passive;
+mod saved;
 mod server;
 mod track;
 mod udp;
@@ -67,7 +68,9 @@ pub(in crate::config) fn plan(
     for ((index, proxy), iid) in (0u16..).zip(&draft.proxies).zip(iids) {
         builder.proxy(ProxyId(index), iid, proxy);
     }
-    builder.plan
+    let mut plan = builder.plan;
+    plan.saved = saved::states(draft, &plan, environment, report);
+    plan
 }
 
 /// Where each name is, and whether it can be connected through.
