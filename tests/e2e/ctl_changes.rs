@@ -7,7 +7,7 @@ use crate::spread::{count_sequential, named};
 use crate::support::client::{connect_port, echo};
 use crate::support::control::{ctl, program};
 use crate::support::port::free_port;
-use crate::support::terminal::Terminal;
+use crate::support::terminal::{self, Terminal};
 use crate::support::{Balancer, MockServer, skip, turn, wait_for};
 
 #[test]
@@ -81,6 +81,9 @@ fn open_sessions_are_listed_and_waited_for() {
 #[test]
 fn a_key_in_top_drains_a_server() {
     let _turn = turn::shared();
+    if terminal::is_missing() {
+        return;
+    }
     let (_servers, lines) = named(&["", ""]);
     let port = free_port();
     let balancer = Balancer::start(format!("listen web\n    bind 127.0.0.1:{port}\n{lines}"));

@@ -7,7 +7,7 @@ use crate::ctl::stat;
 use crate::spread::named;
 use crate::support::control::{Scripted, program};
 use crate::support::port::free_port;
-use crate::support::terminal::Terminal;
+use crate::support::terminal::{self, Terminal};
 use crate::support::{Balancer, turn};
 
 const WIDE: u16 = 120;
@@ -41,6 +41,9 @@ fn last(lines: &[String]) -> &str {
 #[test]
 fn servers_are_shown_sorted_filtered_and_the_terminal_is_given_back() {
     let _turn = turn::shared();
+    if terminal::is_missing() {
+        return;
+    }
     let (_servers, lines) = named(&["weight 1", "weight 2", "weight 3"]);
     let port = free_port();
     let balancer = Balancer::start(format!("listen web\n    bind 127.0.0.1:{port}\n{lines}"));
@@ -101,6 +104,9 @@ fn servers_are_shown_sorted_filtered_and_the_terminal_is_given_back() {
 #[test]
 fn a_server_is_drained_after_a_yes() {
     let _turn = turn::shared();
+    if terminal::is_missing() {
+        return;
+    }
     let (done, changed) = (
         std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)),
         std::sync::atomic::Ordering::SeqCst,
@@ -143,6 +149,9 @@ fn a_server_is_drained_after_a_yes() {
 #[test]
 fn a_lost_balancer_is_said_and_found_again() {
     let _turn = turn::shared();
+    if terminal::is_missing() {
+        return;
+    }
     let (_servers, lines) = named(&[""]);
     let port = free_port();
     let body = format!("listen web\n    bind 127.0.0.1:{port}\n{lines}");
@@ -168,6 +177,9 @@ fn a_lost_balancer_is_said_and_found_again() {
 #[test]
 fn signals_give_the_terminal_back() {
     let _turn = turn::shared();
+    if terminal::is_missing() {
+        return;
+    }
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let mut terminal = top("/nowhere/stats".as_ref(), 24, 80);
         terminal.wait("the reason", |lines| {

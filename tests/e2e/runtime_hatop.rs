@@ -15,7 +15,7 @@ use nix::pty::{Winsize, openpty};
 use crate::programs::programs;
 use crate::spread::{count_sequential, named};
 use crate::support::port::free_port;
-use crate::support::{Balancer, Stopwatch, turn, wait_for};
+use crate::support::{Balancer, Stopwatch, terminal, turn, wait_for};
 
 /// Longest wait for something on the screen.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -153,6 +153,9 @@ fn plain(bytes: &[u8]) -> String {
 #[test]
 fn hatop_shows_the_servers_and_takes_commands() {
     let _turn = turn::shared();
+    if terminal::is_missing() {
+        return;
+    }
     let Some([program]) = programs(["hatop"]) else {
         return;
     };

@@ -29,6 +29,15 @@ pub(crate) struct Terminal {
     screen: Arc<Mutex<vt100::Parser>>,
 }
 
+/// Whether this host has no pseudo terminals (a container without devpts), which is said loudly.
+pub(crate) fn is_missing() -> bool {
+    let missing = openpty(None, None).err();
+    if let Some(error) = missing {
+        eprintln!("SKIPPED: there are no pseudo terminals here: {error}");
+    }
+    missing.is_some()
+}
+
 impl Terminal {
     /// Starts it as the leader of the terminal's session: a change of size and a lost line reach
     /// it by signals, as they do from a real one.
