@@ -101,7 +101,7 @@ pub struct Grant {
     pub server: Arc<Server>,
 }
 
-/// A backend as one configuration has it. What outlasts a reload is its [`Lasting`] part, and with
+/// A backend as one configuration has it. What outlasts a reload is its `Lasting` part, and with
 /// it the table that is published: whoever still holds a backend of an earlier configuration picks
 /// by the present one, waits in the same queue and gives back to the same counts.
 #[derive(Debug)]

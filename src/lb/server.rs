@@ -26,7 +26,7 @@ use crate::base::ports::Ports;
 use crate::base::time::Moment;
 use crate::config::plan;
 
-/// Counters of a server, indices of [`Server::counters`].
+/// Counters of a server, indices of `Server::counters`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub enum ServerCounter {

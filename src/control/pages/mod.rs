@@ -4,7 +4,7 @@
 //! thread of its own (`metrics`) serves them, so that an answer of megabytes makes neither a shard
 //! nor a change of health wait; it reads what shards count and takes no lock that a shard could
 //! wait for. Clients are bounded in number by `maxconn`, in what they send by hyper, in time by
-//! [`patience`]. At the bound, clients wait in the socket's queue.
+//! `patience`. At the bound, clients wait in the socket's queue.
 
 mod activity;
 mod answer;
