@@ -114,7 +114,7 @@ fn quick_exchanges_find_the_shard_awake() {
         balancer
             .activity()
             .number("spins_found")
-            .filter(|n| *n > 200)
+            .filter(|n| *n > 20)
     });
     assert!(found.is_some(), "{:?}", balancer.stats("show activity"));
     let ticks = ticks_of_a_second(&balancer);
