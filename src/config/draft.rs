@@ -12,7 +12,7 @@ use super::draft_udp::UdpSettings;
 use super::parse::acl::Acl;
 use super::plan::{
     Endpoint, Expression, Global, HashMethod, InitState, KeepAlive, LogTarget, OnError, Pages,
-    ProxyKind, ServerKey, Sockets, SourceCondition, SpliceOptions, Target,
+    ProxyKind, ServerKey, ServerOrigin, Sockets, SourceCondition, SpliceOptions, Target,
 };
 use super::raw::token::Word;
 use super::values::address::Family;
@@ -21,7 +21,7 @@ use crate::base::address::Address;
 use crate::base::source::{ShortName, Source};
 
 /// Everything read so far.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Draft {
     pub(super) global: Global,
     /// `unix-bind`: what Unix sockets of later `bind` lines begin with.
@@ -33,6 +33,8 @@ pub(super) struct Draft {
     pub(super) server_state_file: Option<String>,
     /// `server-state-base`
     pub(super) server_state_base: Option<String>,
+    /// Servers of the files that runtime commands have deleted, by backend and name.
+    pub(super) deleted: Vec<(String, String)>,
 }
 
 /// A proxy, or the `defaults` section at hand.
@@ -276,6 +278,10 @@ pub(super) struct ServerDraft {
     pub(super) name: String,
     pub(super) address: Target,
     pub(super) address_text: String,
+    /// Whether it is in the files.
+    pub(super) origin: ServerOrigin,
+    /// What the files say of its address, where a runtime command has said something else.
+    pub(super) moved_from: Option<Target>,
     pub(super) settings: ServerSettings,
 }
 

@@ -12,6 +12,7 @@ pub mod diagnostics;
 mod draft;
 mod draft_check;
 mod draft_udp;
+pub mod edit;
 mod environment;
 pub mod keywords;
 mod parse;
@@ -33,7 +34,7 @@ use values::units::{self, Unit};
 
 use diagnostics::{Form, Report, Severity};
 use parse::Parser;
-use plan::Plan;
+use plan::{Plan, Written};
 use raw::variables::Variables;
 use raw::{conditions, fault, token, toml};
 
@@ -151,7 +152,8 @@ fn load_all(
         // What was not read would be missing everywhere.
         return (None, report.finish());
     }
-    let plan = resolve::plan(&draft, environment, &mut report);
+    let mut plan = resolve::plan(&draft, environment, &mut report);
+    plan.written = Written::new(draft, environment.options());
     let plan = (!report.has_fatal()).then_some(plan);
     (plan, report.finish())
 }

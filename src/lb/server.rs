@@ -24,7 +24,7 @@ use crate::base::counters::ShardCounters;
 use crate::base::ids::ServerId;
 use crate::base::ports::Ports;
 use crate::base::time::Moment;
-use crate::config::plan;
+use crate::config::plan::{self, ServerOrigin};
 
 /// Counters of a server, indices of `Server::counters`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -204,11 +204,18 @@ impl Server {
             Some(_) => Health::Down,
             None => Health::NotChecked,
         };
-        let admin = if plan.disabled {
-            Admin::Maintenance
-        } else {
-            Admin::Ready
+        let added = match plan.origin {
+            ServerOrigin::Files => None,
+            ServerOrigin::Command { enabled } => Some(enabled),
         };
+        let admin = match plan.disabled || added == Some(false) {
+            true => Admin::Maintenance,
+            false => Admin::Ready,
+        };
+        let tuned = Tuned::default();
+        if added.is_some() {
+            tuned.change(|tuning| (tuning.checks_stopped, tuning.agent_stopped) = (true, true));
+        }
         let lasting = Lasting {
             load: CachePadded::new(Load::new(
                 plan.minconn,
@@ -224,7 +231,7 @@ impl Server {
             removed: AtomicBool::new(false),
             restarts: AtomicU32::new(begun),
             restarted_at: AtomicU32::new(0),
-            tuned: Tuned::default(),
+            tuned,
             part: AtomicU32::new(slow_start::WHOLE),
             counters: ShardCounters::new(shards),
             timings,

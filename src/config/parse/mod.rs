@@ -18,7 +18,7 @@ pub(super) mod log;
 pub(super) mod log_format;
 mod log_sample;
 pub(super) mod pages;
-mod parameters;
+pub(super) mod parameters;
 pub(super) mod passive;
 pub(super) mod process;
 pub(super) mod proxy;
@@ -197,7 +197,8 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn line(&mut self, line: &Line) {
+    /// Reads one line of the section at hand.
+    pub(in crate::config) fn line(&mut self, line: &Line) {
         let section = self.kind.name();
         match keywords::find(&line.words, self.kind) {
             Found::Keyword(keyword, name, words) => {

@@ -9,7 +9,7 @@ use crate::config::diagnostics::Severity;
 use crate::config::draft::{InitAddr, Mode, ServerDraft, ServerSettings};
 use crate::config::environment::Environment;
 use crate::config::keywords::SERVER;
-use crate::config::plan::ServerKey;
+use crate::config::plan::{ServerKey, ServerOrigin};
 use crate::config::raw::SectionKind;
 use crate::config::raw::token::Word;
 use crate::config::values::address::Family;
@@ -135,6 +135,8 @@ fn add_servers(
             name,
             address: target.clone(),
             address_text: address.text.clone(),
+            origin: ServerOrigin::Files,
+            moved_from: None,
             settings: settings.clone(),
         });
     }

@@ -25,6 +25,7 @@ mod udp;
 
 use std::sync::Arc;
 
+pub use super::edit::Written;
 pub use balance::{
     Balance, Calculation, Converter, Digest, Expression, Fetch, Hash, HashFunction, HashKey,
     HashKind, HashMethod, QuicLb, ServerKey,
@@ -46,7 +47,7 @@ pub use passive::{Breaker, Observe, OnError, Passive};
 pub use pattern::{Content, HttpAnswer, HttpWanted, Pattern, RegularExpression};
 pub use proxy::{Back, Front, KeepAlive, Proxy, ProxyKind, SpliceOptions};
 pub use saved::{SavedHealth, SavedService, SavedState};
-pub use server::{PortRule, Server, Target};
+pub use server::{PortRule, Server, ServerOrigin, Target};
 pub use slow_start::SlowStart;
 pub use source_ports::{LocalPorts, PortChoice, PortReuse, SourcePorts};
 pub use udp::{DatagramCheck, UdpBack, UdpFront, UdpHeader, UdpSockets};
@@ -64,6 +65,8 @@ pub struct Plan {
     pub servers_count: u32,
     /// How servers begin, where a state file says so.
     pub saved: Vec<SavedState>,
+    /// What it was made of, for runtime commands that change something in it.
+    pub written: Written,
 }
 
 impl Plan {

@@ -182,6 +182,11 @@ impl Numbers {
         self.listeners.known.retain(|_, known| *known != number);
     }
 
+    /// A server is gone: one of the same name will be another one. Its number stays taken.
+    pub fn forget_server(&mut self, id: ServerId) {
+        self.servers.known.retain(|_, known| *known != id.0);
+    }
+
     /// Gives back the numbers of what is not there any more.
     pub fn keep(
         &mut self,

@@ -61,6 +61,8 @@ pub struct Server {
     pub quic_id: Vec<u8>,
     /// `send-proxy`: the header it gets before a client's bytes.
     pub send_proxy: Option<SendProxy>,
+    /// Whether it is in the files.
+    pub origin: ServerOrigin,
     /// `file:line`, for messages.
     pub place: String,
 }
@@ -68,13 +70,28 @@ pub struct Server {
 impl Server {
     /// Whether both say the same, wherever that is written.
     pub fn is_same(&self, other: &Server) -> bool {
-        let place = other.place.clone();
+        let (place, origin) = (other.place.clone(), other.origin);
         *other
             == Server {
                 place,
+                origin,
                 ..self.clone()
             }
     }
+}
+
+/// Where a server comes from, which decides how it begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ServerOrigin {
+    /// It is in the files.
+    #[default]
+    Files,
+    /// A runtime command has added it: it is not checked, nor is its agent asked, until that is
+    /// enabled.
+    Command {
+        /// It begins in service (`enabled`), not in maintenance.
+        enabled: bool,
+    },
 }
 
 /// Where a server is.

@@ -94,7 +94,7 @@ pub(super) fn scripted(
 }
 
 /// Whether all connects of a check have ports of their own.
-pub(super) fn knows_ports(check: &CheckDraft) -> bool {
+pub(in crate::config) fn knows_ports(check: &CheckDraft) -> bool {
     let rules = match &check.kind {
         CheckKind::Tcp => &check.tcp,
         CheckKind::Http(_) => &check.http,

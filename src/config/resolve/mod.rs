@@ -17,6 +17,8 @@ mod udp;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+pub(super) use check::knows_ports;
+
 use super::diagnostics::{Place, Report, Severity};
 use super::draft::{BalanceWord, Draft, LogEntry, Mode, ProxyDraft, Settings};
 use super::environment::Environment;
@@ -35,6 +37,17 @@ const ONCE_ALLOWED: &str = " Older versions of HAProxy allowed that; please rena
 
 /// Makes the plan. Its alerts, as those before, make it useless; the caller looks at the report.
 pub(in crate::config) fn plan(
+    draft: &Draft,
+    environment: &dyn Environment,
+    report: &mut Report,
+) -> Plan {
+    let mut plan = stateless(draft, environment, report);
+    plan.saved = saved::states(draft, &plan, environment, report);
+    plan
+}
+
+/// The same without the states that servers begin with: no file is read for it.
+pub(in crate::config) fn stateless(
     draft: &Draft,
     environment: &dyn Environment,
     report: &mut Report,
@@ -68,9 +81,7 @@ pub(in crate::config) fn plan(
     for ((index, proxy), iid) in (0u16..).zip(&draft.proxies).zip(iids) {
         builder.proxy(ProxyId(index), iid, proxy);
     }
-    let mut plan = builder.plan;
-    plan.saved = saved::states(draft, &plan, environment, report);
-    plan
+    builder.plan
 }
 
 /// Where each name is, and whether it can be connected through.

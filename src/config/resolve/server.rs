@@ -157,6 +157,7 @@ impl Builder<'_, '_> {
             guid: settings.guid.clone().unwrap_or_default(),
             quic_id: settings.quic_id.clone(),
             send_proxy,
+            origin: draft.origin,
             place: draft.place.to_string(),
         }
     }

@@ -1,5 +1,7 @@
 //! The address of a `server` line, and what becomes of a name that doesn't resolve (`init-addr`).
 
+use std::net::IpAddr;
+
 use super::address::{Family, Host, Port, Written};
 use crate::base::address::Address;
 use crate::config::draft::{InitAddr, Mode};
@@ -58,10 +60,7 @@ impl Form {
             Form::Unix(address) => return Ok((Target::Fixed(address), None)),
             Form::Ip(host, port) => (host, port),
         };
-        let target = |ip| match port {
-            PortRule::Fixed(port) => Target::Fixed(Address::Ip((ip, port).into())),
-            PortRule::Offset(_) => Target::OfClient { ip: Some(ip), port },
-        };
+        let target = |ip| target(ip, port);
         if host.is_any() {
             return Ok((Target::OfClient { ip: None, port }, None));
         }
@@ -90,6 +89,14 @@ impl Form {
         }
         let text = fault.unwrap_or_else(|| format!("could not resolve address '{name}'"));
         Err(format!("{text}."))
+    }
+}
+
+/// A server at an IP address.
+pub(in crate::config) fn target(ip: IpAddr, port: PortRule) -> Target {
+    match port {
+        PortRule::Fixed(port) => Target::Fixed(Address::Ip((ip, port).into())),
+        PortRule::Offset(_) => Target::OfClient { ip: Some(ip), port },
     }
 }
 

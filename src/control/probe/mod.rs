@@ -83,6 +83,19 @@ pub struct Renewal {
     pub world: Arc<World>,
     /// Errors of those servers that are observed and whose checks begin or go on otherwise.
     pub errors: HashMap<ServerId, Receiver<()>>,
+    /// Servers stay what they were, also those that are checked elsewhere now.
+    pub keeps_health: bool,
+}
+
+/// When probes begin.
+enum Round {
+    /// At the start; where clients wait for them, as many at a time as this allows.
+    First(Option<Arc<Semaphore>>),
+    /// Later.
+    Later {
+        /// See [`Renewal::keeps_health`].
+        keeps_health: bool,
+    },
 }
 
 /// What is under way for a server.
@@ -122,7 +135,13 @@ pub async fn run(
     let first_round = waits.then(|| Arc::new(Semaphore::new(FIRST_ROUND_MAX)));
     let (checks, agents) = (checks(&world), agents(&world));
     let mut errors = std::mem::take(&mut from_traffic.errors);
-    probes.begin(&world, checks, agents, &mut errors, first_round, true);
+    probes.begin(
+        &world,
+        checks,
+        agents,
+        &mut errors,
+        Round::First(first_round),
+    );
     tokio_uring::spawn(recovery::serve(from_traffic.orders, from_traffic.found));
     drop(world);
     while let Some(renewal) = renewals.recv().await {
@@ -132,16 +151,19 @@ pub async fn run(
 }
 
 impl Probes {
-    /// Begins to probe these; `at_start` = their first attempts are those of the first round.
+    /// Begins to probe these.
     fn begin(
         &mut self,
         world: &World,
         checks: Vec<Target<Check>>,
         agents: Vec<Target<Agent>>,
         errors: &mut HashMap<ServerId, Receiver<()>>,
-        first_round: Option<Arc<Semaphore>>,
-        at_start: bool,
+        round: Round,
     ) {
+        let (first_round, at_start, keeps_health) = match round {
+            Round::First(first_round) => (first_round, true, false),
+            Round::Later { keeps_health } => (None, false, keeps_health),
+        };
         let of_checks = checks
             .iter()
             .map(|target| interval_ms(Rules::of(&target.settings), &target.settings));
@@ -176,7 +198,7 @@ impl Probes {
             let (id, server) = (target.server.id, Arc::clone(&target.server));
             let before = self.checks.remove(&id).map(|task| task.server);
             let errors = Errors::of(&target, errors.remove(&id), &self.findings);
-            let rules = rules_of(before.as_deref(), &target);
+            let rules = rules_of(before.as_deref(), &target, keeps_health);
             let work = probe_server(target, rules, next(), errors, self.findings.clone());
             let handle = tokio_uring::spawn(work);
             self.checks.insert(id, Task { server, handle });
@@ -192,7 +214,11 @@ impl Probes {
     /// Ends what the world has no more or otherwise, and begins what is new. The rest goes on as if
     /// nothing had been.
     fn renew(&mut self, renewal: Renewal) {
-        let Renewal { world, mut errors } = renewal;
+        let Renewal {
+            world,
+            mut errors,
+            keeps_health,
+        } = renewal;
         let is_there = |before: &Arc<Server>, goes_on: fn(&Server, &Server) -> bool| {
             let now = world.server_of(before.id);
             now.is_some_and(|(_, now)| goes_on(before, now))
@@ -218,7 +244,13 @@ impl Probes {
         checks.retain(|target| !goes_on(target.server.id));
         let mut agents = agents(&world);
         agents.retain(|target| !self.agents.contains_key(&target.server.id));
-        self.begin(&world, checks, agents, &mut errors, None, false);
+        self.begin(
+            &world,
+            checks,
+            agents,
+            &mut errors,
+            Round::Later { keeps_health },
+        );
         let checked = |id: &ServerId| {
             let server = world.server_of(*id);
             server.is_some_and(|(_, server)| server.plan.check.is_some())
@@ -243,12 +275,12 @@ pub fn agent_goes_on(before: &Server, now: &Server) -> bool {
 }
 
 /// Where the checks of a server begin: where those that it had before have come to, if it is still
-/// checked at the same address.
-fn rules_of(before: Option<&Server>, target: &Target<Check>) -> Rules {
+/// checked at the same address, or that is no reason to begin anew.
+fn rules_of(before: Option<&Server>, target: &Target<Check>, keeps_health: bool) -> Rules {
     let check = &target.settings;
     let known = before.filter(|before| before.is_same(&target.server));
     let known = known.and_then(|before| before.plan.check.as_ref());
-    match known.filter(|known| known.address == check.address) {
+    match known.filter(|known| keeps_health || known.address == check.address) {
         Some(known) => {
             let health = report_of(&target.server).health;
             Rules::new(known.rise, known.fall)

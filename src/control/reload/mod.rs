@@ -15,6 +15,7 @@ mod take_up;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Shared;
@@ -22,9 +23,11 @@ use super::listeners::Registry;
 use super::messages::{Severity, format as message_line};
 use super::passive::Passive;
 use super::probe;
+use super::resolve::SystemEnvironment;
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 use crate::base::time::Moment;
 use crate::config::change::{self, Change};
+use crate::config::edit;
 use crate::config::plan::{Endpoint, Global, Listener, Numbers, Plan};
 use crate::shard::{FrontState, Message, Renewal, ShardListener, World};
 use crate::sys::{clock, process as system};
@@ -67,8 +70,9 @@ pub struct Origin {
     pub maxconn_is_fixed: bool,
 }
 
-/// Changes a plan; the error says why it can't be changed like that.
-pub type Edit = Box<dyn FnOnce(&mut Plan) -> Result<(), String> + Send>;
+/// Changes a plan and says what there is to say of that; the error says why it can't be changed
+/// like that.
+pub type Edit = Box<dyn FnOnce(&mut Plan) -> Result<Vec<String>, String> + Send>;
 
 /// What is wanted.
 pub enum Wish {
@@ -115,6 +119,12 @@ impl Gate {
         }
     }
 
+    /// Nobody will ever serve it.
+    pub(super) fn close(&self) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        *waiting = None;
+    }
+
     /// Asks for a reload of the files, and doesn't wait for it. Where as many wait as may, the
     /// files will be read anyway.
     pub fn ask(&self, by: &'static str) {
@@ -126,14 +136,17 @@ impl Gate {
     pub async fn wait(&self, by: &'static str, wish: Wish) -> Report {
         let (reply, report) = oneshot::channel();
         let reply = Some(reply);
+        let is_edit = matches!(wish, Wish::Edited(_));
         let refused = |text: &str| Report {
             success: false,
-            messages: vec![message_line(Severity::Alert, text)],
+            messages: vec![message_of(is_edit, text)],
         };
-        if self.requests.try_send(Request { by, wish, reply }).is_err() {
-            return refused("Too many reloads wait already.");
-        }
         let ended = || refused("The process is ending.");
+        match self.requests.try_send(Request { by, wish, reply }) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return refused("Too many reloads wait already."),
+            Err(TrySendError::Closed(_)) => return ended(),
+        }
         report.await.unwrap_or_else(|_| ended())
     }
 
@@ -181,6 +194,10 @@ pub(super) struct Reloader {
     state: State,
     /// Those for whom it works, and since when.
     working_for: Vec<Request>,
+    /// A command has edited the plan: no file was read.
+    is_edit: bool,
+    /// What it has changed, while something follows from that.
+    edited: Vec<Change>,
     began: Moment,
     /// Sockets for datagrams that listeners have had: shards never use a place of one again.
     datagram_listeners: usize,
@@ -203,6 +220,8 @@ impl Reloader {
             numbers,
             state: State::Idle,
             working_for: Vec::new(),
+            is_edit: false,
+            edited: Vec::new(),
             began: Moment(0),
             datagram_listeners: 0,
         }
@@ -236,7 +255,11 @@ impl Reloader {
             Event::Loaded(loaded) => {
                 self.state = State::Idle;
                 match *loaded {
-                    Ok((plan, warnings)) => self.begin(shared, plan, warnings),
+                    Ok((mut plan, warnings)) => {
+                        let (before, outside) = (shared.world(), SystemEnvironment::new());
+                        let kept = edit::carry_over(&before.plan, &mut plan, &outside);
+                        self.begin(shared, plan, warnings, kept);
+                    }
                     Err(errors) => self.refuse(shared, errors),
                 }
             }
@@ -250,14 +273,15 @@ impl Reloader {
             Wish::Files => (None, Wish::Files),
             Wish::Edited(edit) => (Some(edit), Wish::Files),
         };
+        self.is_edit = edit.is_some();
         self.working_for.push(Request { by, wish, reply });
         if shared.is_stopping() {
-            return self.refuse(shared, vec![message_line(Severity::Alert, STOPPING)]);
+            return self.refuse(shared, vec![message_of(self.is_edit, STOPPING)]);
         }
         if let Some(edit) = edit {
-            let mut plan = shared.world().configured();
+            let mut plan = self.in_force(shared);
             return match edit(&mut plan) {
-                Ok(()) => self.begin(shared, plan, Vec::new()),
+                Ok(said) => self.begin(shared, plan, said, Vec::new()),
                 Err(text) => self.refuse(shared, vec![text]),
             };
         }
@@ -285,16 +309,27 @@ impl Reloader {
         }
     }
 
-    /// Everything up to the point where shards learn of it.
-    fn begin(&mut self, shared: &Shared, plan: Plan, warnings: Vec<String>) {
+    /// The plan in force, with what was asked of the process: that is not asked anew.
+    fn in_force(&self, shared: &Shared) -> Plan {
+        let mut plan = shared.world().configured();
+        if let Some(origin) = &self.origin {
+            plan.global = origin.asked.clone();
+        }
+        plan
+    }
+
+    /// Everything up to the point where shards learn of it. `kept` = what there is to say of what
+    /// stays, or doesn't, in spite of the files.
+    fn begin(&mut self, shared: &Shared, plan: Plan, warnings: Vec<String>, kept: Vec<String>) {
         match self.prepare(shared, plan) {
             Ok(mut pending) => {
                 pending.warnings = warnings;
+                pending.kept.extend(kept);
                 self.state = State::Renewing(Box::new(pending));
             }
             Err(errors) => {
-                let line = |text: String| message_line(Severity::Alert, &text);
-                self.refuse(shared, errors.into_iter().map(line).collect());
+                let line = |text: &String| message_of(self.is_edit, text);
+                self.refuse(shared, errors.iter().map(line).collect());
             }
         }
     }
@@ -356,6 +391,12 @@ impl Reloader {
                 numbers.forget_listener(gone);
             }
         }
+        if self.is_edit {
+            // Deleted, not left out: the same name is another server next time.
+            let planned: HashSet<ServerId> = server_ids(&plan).collect();
+            let gone = server_ids(&configured).filter(|id| !planned.contains(id));
+            gone.for_each(|id| numbers.forget_server(id));
+        }
         kept.extend(registry.follow(&plan));
         drop(registry);
         settle_asked(&mut asked, &origin.asked, &settled);
@@ -412,8 +453,8 @@ impl Reloader {
             world.ports.iter().for_each(|port| port.look_at_acceptors());
         }
         if world.is_stale() {
-            self.began = clock::now();
-            self.begin(shared, world.configured(), Vec::new());
+            (self.began, self.is_edit) = (clock::now(), false);
+            self.begin(shared, self.in_force(shared), Vec::new(), Vec::new());
         }
     }
 
@@ -436,18 +477,32 @@ impl Reloader {
         );
         shared.world.store(Arc::clone(&world));
         shared.rates.keep(&world);
-        take_up::states(shared, &before, &world);
+        take_up::states(shared, &before, &world, self.is_edit);
         let errors = passive.renew(&before, &world);
         let (probes, next) = (self.probes.clone(), Arc::clone(&world));
+        let keeps_health = self.is_edit;
         tokio_uring::spawn(async move {
             let _ = probes
                 .send(probe::Renewal {
                     world: next,
                     errors,
+                    keeps_health,
                 })
                 .await;
         });
         world.log_queue.notify();
+        // What a command has deleted has nothing left: it is gone when the answer comes.
+        if self.is_edit && !changes.is_empty() && world.is_stale() {
+            if let Ok(mut pending) = self.prepare(shared, self.in_force(shared)) {
+                (self.edited, pending.warnings) = (changes, warnings);
+                self.state = State::Renewing(Box::new(pending));
+                return;
+            }
+        }
+        if self.is_edit {
+            let changes = [std::mem::take(&mut self.edited), changes].concat();
+            return self.report_edit(shared, &changes, warnings);
+        }
         self.report(shared, changes, kept, warnings);
     }
 
@@ -488,10 +543,30 @@ impl Reloader {
         self.answer(shared, true, changes, messages);
     }
 
+    /// The same for a command that has edited the plan, which is no reload to those who look.
+    fn report_edit(&mut self, shared: &Shared, changes: &[Change], warnings: Vec<String>) {
+        let by = self.working_for.first().map_or("", |request| request.by);
+        for warning in &warnings {
+            let text = format!("CLI : '{by}' : {warning}");
+            shared.messages.console(Severity::Warning, &text);
+        }
+        for change in changes {
+            let text = format!("CLI : '{by}' : {change}.");
+            match change.proxy {
+                Some(proxy) => shared.messages.for_proxy(proxy, 5, Severity::Notice, text),
+                None => shared.messages.console(Severity::Notice, &text),
+            }
+        }
+        self.reply(true, &warnings);
+    }
+
     fn refuse(&mut self, shared: &Shared, errors: Vec<String>) {
         self.state = State::Idle;
         if self.working_for.is_empty() {
             return;
+        }
+        if self.is_edit {
+            return self.reply(false, &errors);
         }
         let number = shared.reload.locked().next();
         let by = self.working_for[0].by;
@@ -520,18 +595,38 @@ impl Reloader {
             changes,
             messages: messages.clone(),
         });
-        for request in self.working_for.drain(..) {
-            let report = Report {
-                success,
-                messages: messages.clone(),
-            };
-            // Who has gone doesn't want to know any more.
-            let _ = request.reply.map(|reply| reply.send(report));
-        }
+        self.reply(success, &messages);
         if !shared.is_stopping() {
             system::notify_service("READY=1\nSTATUS=Ready.");
         }
     }
+
+    /// Tells those for whom it worked.
+    fn reply(&mut self, success: bool, messages: &[String]) {
+        for request in self.working_for.drain(..) {
+            let report = Report {
+                success,
+                messages: messages.to_vec(),
+            };
+            // Who has gone doesn't want to know any more.
+            let _ = request.reply.map(|reply| reply.send(report));
+        }
+    }
+}
+
+/// A message to who asked: for a command the text alone, which is its answer.
+fn message_of(is_edit: bool, text: &str) -> String {
+    match is_edit {
+        true => text.to_owned(),
+        false => message_line(Severity::Alert, text),
+    }
+}
+
+fn server_ids(plan: &Plan) -> impl Iterator<Item = ServerId> {
+    let backs = plan.proxies.iter().filter_map(|proxy| proxy.back.as_ref());
+    backs
+        .flat_map(|back| &back.servers)
+        .map(|server| server.server_id)
 }
 
 /// Why there is no reload at the end.

@@ -4,6 +4,8 @@
 
 use std::sync::Arc;
 
+use crate::base::address::Address;
+use crate::config::plan;
 use crate::control::admin::{self, Standing};
 use crate::control::{Shared, apply, batch, followers};
 use crate::health::{Rules, Verdicts, Witness};
@@ -11,7 +13,9 @@ use crate::lb::{Admin, Backend, Health, Server};
 use crate::shard::World;
 
 /// Puts the states of servers and the tables of a world in force, which is the present one already.
-pub(super) fn states(shared: &Shared, before: &World, world: &World) {
+/// `keeps_health` = a command has changed it: a server that it has moved stays what it was until
+/// its checks say otherwise, as HAProxy has it.
+pub(super) fn states(shared: &Shared, before: &World, world: &World, keeps_health: bool) {
     let count = world.plan.servers_count as usize;
     let followers = followers::followers(world);
     {
@@ -39,7 +43,7 @@ pub(super) fn states(shared: &Shared, before: &World, world: &World) {
             match before.server_of(server.id) {
                 Some((_, old)) if old.is_same(server) => {
                     if !Arc::ptr_eq(old, server) && !server.is_removed() {
-                        follow(shared, backend, old, server);
+                        follow(shared, backend, old, server, keeps_health);
                     }
                 }
                 _ => track(shared, world, backend, server),
@@ -79,7 +83,13 @@ fn begin(shared: &Shared, server: &Server) {
 }
 
 /// A server that the plan has otherwise than before.
-fn follow(shared: &Shared, backend: &Arc<Backend>, old: &Server, server: &Arc<Server>) {
+fn follow(
+    shared: &Shared,
+    backend: &Arc<Backend>,
+    old: &Server,
+    server: &Arc<Server>,
+    keeps_health: bool,
+) {
     let (before, plan) = (&old.plan, &server.plan);
     if before.disabled != plan.disabled {
         let own = match plan.disabled {
@@ -87,6 +97,9 @@ fn follow(shared: &Shared, backend: &Arc<Backend>, old: &Server, server: &Arc<Se
             false => Admin::Ready,
         };
         admin::set_own(shared, backend, server, own);
+    }
+    if keeps_health {
+        return keep_tuning(old, server);
     }
     let moved = before.address != plan.address;
     match (&before.check, &plan.check) {
@@ -117,6 +130,37 @@ fn follow(shared: &Shared, backend: &Arc<Backend>, old: &Server, server: &Arc<Se
     if moved || before.passive.breaker != plan.passive.breaker {
         say(shared, backend, server, Witness::Traffic, true);
     }
+}
+
+/// What operators have said of the address that checks and the agent ask is what they have said of
+/// it beside the server's own: where it was the same as that, it still is.
+fn keep_tuning(old: &Server, server: &Server) {
+    let (before, plan) = (&old.plan, &server.plan);
+    let follow = |said: &mut Option<Address>, before: Option<&Address>, now: Option<&Address>| {
+        let (Some(Address::Ip(said)), Some(Address::Ip(before)), Some(Address::Ip(now))) =
+            (said.as_mut(), before, now)
+        else {
+            return;
+        };
+        if said.ip() == before.ip() {
+            said.set_ip(now.ip());
+        }
+        if said.port() == before.port() {
+            said.set_port(now.port());
+        }
+    };
+    let check = |plan: &plan::Server| plan.check.as_ref().map(|check| check.address.clone());
+    let agent = |plan: &plan::Server| plan.watch.agent.as_ref().map(|a| a.address.clone());
+    let tuning = server.tuned.get();
+    if tuning.check_address.is_none() && tuning.agent_address.is_none() {
+        return;
+    }
+    server.tuned.change(|tuning| {
+        let (old, new) = (check(before), check(plan));
+        follow(&mut tuning.check_address, old.as_ref(), new.as_ref());
+        let (old, new) = (agent(before), agent(plan));
+        follow(&mut tuning.agent_address, old.as_ref(), new.as_ref());
+    });
 }
 
 /// Takes the state of the server that is tracked; without one nothing is said for it.

@@ -78,6 +78,14 @@ impl Answer {
         Answer::Message(Severity::Info, text.into())
     }
 
+    /// Its words alone.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Answer::Nothing => String::new(),
+            Answer::Text(text) | Answer::Message(_, text) => text,
+        }
+    }
+
     /// As it is sent, with the empty line.
     pub(super) fn framed(self, output: SeverityOutput) -> String {
         let mut text = match self {

@@ -4,8 +4,8 @@ use std::io;
 
 use super::command::{Answer, Call, Command, Run};
 use super::{
-    balance, bounds, cli, counters, events, flows, frontends, info, ramp, reload, servers,
-    sessions, set_server, show, stat, wait,
+    balance, bounds, cli, counters, events, flows, frontends, info, ramp, reload, server_changes,
+    servers, sessions, set_server, show, stat, wait,
 };
 use crate::config::plan::Level;
 
@@ -21,6 +21,7 @@ const TABLES: &[&[Command]] = &[
     info::COMMANDS,
     ramp::COMMANDS,
     reload::COMMANDS,
+    server_changes::COMMANDS,
     servers::COMMANDS,
     sessions::COMMANDS,
     set_server::COMMANDS,

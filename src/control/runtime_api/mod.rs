@@ -28,6 +28,7 @@ mod rehearsal;
 mod reload;
 pub(super) mod rows;
 mod schema;
+mod server_changes;
 mod servers;
 mod session;
 mod session_text;

@@ -55,9 +55,9 @@ impl Rehearsal {
             memory_limit: 0,
             caps: Caps::least(8),
         };
-        Ok(Rehearsal {
-            shared: Arc::new(Shared::new(world, facts)),
-        })
+        let shared = Arc::new(Shared::new(world, facts));
+        shared.reload.close();
+        Ok(Rehearsal { shared })
     }
 
     /// What a client of a level is answered that sends these bytes and ends.

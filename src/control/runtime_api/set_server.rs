@@ -4,8 +4,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::command::{Answer, Call, Command, Run};
-use super::subject;
+use super::command::{Answer, Call, Command, Run, Waiting};
+use super::{server_changes, subject};
 use crate::base::address::Address;
 use crate::config::plan::Level;
 use crate::control::operator::{self, Said};
@@ -30,7 +30,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command { words: &["get", "weight"], level: Level::User, usage: "get weight <bk>/<srv>",
         help: "report a server's weight and that of the configuration", run: Run::Now(get_weight) },
     Command { words: &["set", "server"], level: Level::Admin, usage: "set server <bk>/<srv> [opts]",
-        help: "change a server's state, weight, health, agent or checks", run: Run::Now(set_server) },
+        help: "change a server's state, weight, address, health, agent or checks", run: Run::Wait(set_server) },
     Command { words: &["set", "weight"], level: Level::Admin, usage: "set weight <bk>/<srv> <weight>[%]",
         help: "change a server's weight", run: Run::Now(|call| answer(set_weight(call, call.words.get(1)))) },
 ];
@@ -58,8 +58,11 @@ fn named(call: &Call<'_>) -> Result<(Arc<Backend>, Arc<Server>), Answer> {
     subject::server(call.shared, call.words.first())
 }
 
-fn set_server(call: &mut Call<'_>) -> Answer {
-    answer(set_something(call))
+fn set_server<'c>(call: &'c mut Call<'_>) -> Waiting<'c> {
+    match call.words.get(1) {
+        Some(&"addr") => server_changes::set_address(call),
+        _ => Box::pin(async move { Ok(answer(set_something(call))) }),
+    }
 }
 
 fn set_something(call: &Call<'_>) -> Outcome {
@@ -97,7 +100,6 @@ fn set_something(call: &Call<'_>) -> Outcome {
         }
         Some("check-addr") => set_check_address(&server, values),
         Some("check-port") => set_check_port(&server, value),
-        Some("addr") => refused("The address of a server can't be changed while it runs yet."),
         Some("fqdn") => {
             refused("set server <b>/<s> fqdn failed because no resolution is configured.")
         }
