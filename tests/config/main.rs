@@ -4,6 +4,7 @@ mod bounds;
 mod checks;
 mod convert;
 mod convert_bounds;
+mod edit;
 mod keywords;
 mod listeners;
 mod messages;

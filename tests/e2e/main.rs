@@ -49,6 +49,7 @@ mod reload;
 mod reload_storm;
 mod reload_udp;
 mod rsyslog;
+mod runtime_addr;
 mod runtime_bounds;
 mod runtime_flows;
 mod runtime_framing;

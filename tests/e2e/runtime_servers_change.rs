@@ -35,8 +35,7 @@ fn an_added_server_is_enabled_serves_and_is_deleted() {
     let (_servers, lines) = named(&[""]);
     let (added, port) = (MockServer::named("n"), free_port());
     let balancer = Balancer::start(format!(
-        "listen l\n    bind 127.0.0.1:{port}\n    balance roundrobin\n    default-server weight 9\n\
-         {lines}"
+        "listen l\n    bind 127.0.0.1:{port}\n    balance roundrobin\n{lines}"
     ));
     tell(
         &balancer,
@@ -45,18 +44,13 @@ fn an_added_server_is_enabled_serves_and_is_deleted() {
     );
     let stat = balancer.stat();
     assert_eq!(stat.text("l", "n", "status"), "MAINT");
-    assert_eq!(
-        (
-            stat.number("l", "n", "sid"),
-            stat.number("l", "n", "weight")
-        ),
-        (2, 9)
-    );
+    assert_eq!(stat.number("l", "n", "sid"), 2);
+    tell(&balancer, "get weight l/n", "9 (initial 9)");
     assert_eq!(count_sequential(port, 6)["s1"], 6, "it is in maintenance");
     tell(&balancer, "enable server l/n", "");
     assert_eq!(balancer.stat().text("l", "n", "status"), "no check");
-    assert_eq!(sorted(&count_sequential(port, 20)), [10, 10]);
-    assert_eq!(balancer.stat().number("l", "n", "stot"), 10);
+    assert_eq!(sorted(&count_sequential(port, 20)), [18, 2]);
+    assert_eq!(balancer.stat().number("l", "n", "stot"), 18);
     let refused = "Only servers in maintenance mode can be deleted.";
     tell(&balancer, "del server l/n", refused);
     tell(&balancer, "disable server l/n", "");
@@ -74,14 +68,8 @@ fn an_added_server_is_enabled_serves_and_is_deleted() {
         &format!("add server l/n {} enabled", added.address()),
         ADDED,
     );
-    let stat = balancer.stat();
-    assert_eq!(
-        (
-            stat.number("l", "n", "stot"),
-            stat.number("l", "n", "weight")
-        ),
-        (0, 1)
-    );
+    assert_eq!(balancer.stat().number("l", "n", "stot"), 0);
+    tell(&balancer, "get weight l/n", "1 (initial 1)");
     tell(&balancer, "disable server l/s1", "");
     eventually("nobody is with s1", || {
         balancer.stat().number("l", "s1", "scur") == 0
@@ -191,7 +179,7 @@ fn what_only_this_program_can_know_is_refused_too() {
         ("127.0.0.1:1 ssl", "TLS towards servers is not implemented"),
         ("fd@3", "can't be a descriptor"),
         ("127.0.0.1:1 weight 257", "not within 0 and 256"),
-        ("127.0.0.1:1 source ::1", "different families"),
+        ("127.0.0.1:1 source [::1]", "different families"),
     ] {
         let refused = ask(&balancer, &format!("add server l/n {words}"));
         assert!(refused.contains(part), "{words}: {refused}");
@@ -307,7 +295,7 @@ fn settings_of_a_line_hold_for_what_is_added() {
     let (server, port, metrics) = (MockServer::named("s"), free_port(), free_port());
     let address = server.address();
     let balancer = Balancer::start(format!(
-        "{}listen l\n    bind 127.0.0.1:{port}\n    balance roundrobin\n    server s1 {address} \
+        "{}listen l\n    bind 127.0.0.1:{port}\n    balance roundrobin\n    default-server weight 4\n    server s1 {address} \
          check inter 50ms\n",
         exporter(metrics)
     ));
@@ -322,7 +310,7 @@ fn settings_of_a_line_hold_for_what_is_added() {
         taken.starts_with("'id' : custom id 77 already used"),
         "{taken}"
     );
-    // One that tracks another keeps that one.
+    // One that tracks another keeps that one. What `default-server` says is not for it.
     tell(
         &balancer,
         &format!("add server l/t {address} track l/s1 enabled"),

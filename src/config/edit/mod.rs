@@ -6,44 +6,28 @@
 //! is new is put in force like the plan of a reload. No file is read for it and no name is looked
 //! up, because whoever edits must not wait.
 
-use std::cell::RefCell;
+mod line;
+mod outside;
+mod reload;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 
-use super::diagnostics::{Diagnostic, Place, Report};
-use super::draft::{Draft, ProxyDraft, ServerDraft, ServerSettings};
-use super::environment::{Environment, Options, Resolver};
-use super::keywords::{SERVER, Status};
-use super::parse::{Parser, parameters};
-use super::plan::{LocalPorts, Plan, PortRule, Proxy, ProxyKind, Server, ServerOrigin, Target};
-use super::raw::token::{WORDS_MAX, Word};
-use super::raw::{Line, Prefix, SectionKind};
+use super::diagnostics::{Diagnostic, Report};
+use super::draft::{Draft, ProxyDraft, ServerDraft};
+use super::environment::{Environment, Options};
+use super::plan::{Plan, PortRule, Proxy, ProxyKind, Server, ServerOrigin, Target};
 use super::resolve::{self, knows_ports};
 use super::values::server_address::target;
+use line::read;
+pub use line::words_of_servers;
+use outside::AtRuntime;
+pub use reload::carry_over;
 
 /// Servers that a process may have by commands: as many as one `server-template` makes.
 const ADDED_MAX: usize = 16_384;
-/// What stands for the file in messages about what commands have brought.
-const PLACE: &str = "runtime command";
-/// What only the files may say of a server, as HAProxy has it: it is about names that are looked
-/// up, about HTTP, or about what there is at the start.
-const REFUSED: [&str; 11] = [
-    "cookie",
-    "init-addr",
-    "namespace",
-    "no-check",
-    "non-stick",
-    "redir",
-    "resolve-net",
-    "resolve-opts",
-    "resolve-prefer",
-    "resolvers",
-    "stick",
-];
 /// Why a server's port can't depend on the client's.
 pub const NO_PORT_MAP: &str = "can't change <port> to port map because it is incompatible with \
                                current health check port configuration (use 'port' statement \
@@ -73,15 +57,6 @@ impl fmt::Debug for Written {
 
 /// A plan that was edited, with what there is to say of it.
 pub type Edited = Result<(Plan, Vec<String>), String>;
-
-/// The words that a server which is added may have.
-pub fn words_of_servers() -> impl Iterator<Item = &'static str> {
-    let working = SERVER
-        .iter()
-        .filter(|word| matches!(word.status, Status::Works(_)));
-    let names = working.map(|word| word.help.name);
-    names.filter(|name| !REFUSED.contains(name))
-}
 
 /// Adds a server to a backend: `words` are those of its line behind its name.
 pub fn add_server(
@@ -164,155 +139,12 @@ pub fn move_server(
     remade(before, draft, &outside, Some(&subject(backend, name)))
 }
 
-/// Has the plan of a reload keep what commands have changed of servers that it has, as far as the
-/// files say the same of them as before. What commands have added or deleted is as the files have
-/// it. Says what is not as it was.
-pub fn carry_over(before: &Plan, after: &mut Plan, environment: &dyn Environment) -> Vec<String> {
-    let (old, new) = (&before.written.draft, &after.written.draft);
-    let known: HashMap<_, &ServerDraft> = servers(new).collect();
-    let mut said = Vec::new();
-    let mut moved = Vec::new();
-    for (of, server) in servers(old) {
-        let (backend, name) = of;
-        match (known.get(&of), server.origin, &server.moved_from) {
-            (None, ServerOrigin::Command { .. }, _) => said.push(format!(
-                "server {backend}/{name} was added by a command and is not in the files: it is \
-                 removed"
-            )),
-            (Some(next), _, Some(from)) if next.address == *from => {
-                moved.push((key(backend, name), server.address.clone()));
-            }
-            (Some(next), _, Some(_)) if next.address != server.address => said.push(format!(
-                "server {backend}/{name} was at {}, by a command, and the files have a new address \
-                 for it",
-                server.address
-            )),
-            _ => {}
-        }
-    }
-    let present: HashSet<_> = servers(old).map(|(of, _)| of).collect();
-    for (backend, name) in &old.deleted {
-        let of = (backend.as_str(), name.as_str());
-        if known.contains_key(&of) && !present.contains(&of) {
-            said.push(format!(
-                "server {backend}/{name} was deleted by a command and is in the files: it is back"
-            ));
-        }
-    }
-    if moved.is_empty() {
-        return said;
-    }
-    let mut draft = (**new).clone();
-    for ((backend, name), to) in moved {
-        let of = proxy_mut(&mut draft, &backend);
-        let server = of.ok().and_then(|proxy| {
-            let mut servers = proxy.servers.iter_mut();
-            servers.find(|server| server.name == name)
-        });
-        if let Some(server) = server {
-            displace(server, to);
-        }
-    }
-    let outside = AtRuntime::new(environment, after.written.options);
-    let mut report = Report::new(false);
-    let plan = resolve::stateless(&draft, &outside, &mut report);
-    let faults = texts(report.finish(), None, Diagnostic::is_fatal);
-    if faults.is_empty() {
-        let global = after.global.clone();
-        *after = Plan {
-            global,
-            written: Written::new(draft, after.written.options),
-            ..plan
-        };
-    } else {
-        said.extend(faults.into_iter().map(|fault| {
-            format!("addresses that were set by commands don't fit what the files say now: {fault}")
-        }));
-    }
-    said
-}
-
 fn displace(server: &mut ServerDraft, to: Target) {
     let from = server.moved_from.take();
     let from = from.unwrap_or_else(|| server.address.clone());
     server.address_text = to.to_string();
     server.moved_from = (server.origin == ServerOrigin::Files && from != to).then_some(from);
     server.address = to;
-}
-
-/// Reads the line of a server. What `default-server` says is for the servers of the files.
-fn read(
-    proxy: &ProxyDraft,
-    environment: &AtRuntime<'_>,
-    name: &str,
-    words: &[&str],
-) -> Result<(ServerDraft, Vec<String>), String> {
-    let mut column = 0;
-    let mut word = |text: &str| {
-        let at = column;
-        column += u32::try_from(text.len()).unwrap_or(0) + 1;
-        let text = text.to_owned();
-        Word {
-            text,
-            column: at,
-            lines_below: 0,
-        }
-    };
-    let written = ["server", name].into_iter().chain(words.iter().copied());
-    let line: Vec<Word> = written.map(&mut word).collect();
-    if line.len() > WORDS_MAX {
-        return Err(format!("A server has at most {WORDS_MAX} words."));
-    }
-    let given = line.get(3..).unwrap_or_default();
-    let named = |wanted: &[&str]| {
-        let names = parameters::names(SERVER, given);
-        let found = names.filter(|word| wanted.contains(&word.text.as_str()));
-        found.last().map(|word| word.text.clone())
-    };
-    if let Some(refused) = named(&REFUSED) {
-        return Err(format!(
-            "'{refused}' option is not accepted for dynamic server"
-        ));
-    }
-    let enabled = named(&["enabled", "disabled"]).is_some_and(|last| last == "enabled");
-    let mut report = Report::new(false);
-    let mut parser = Parser::new(environment, &mut report);
-    parser.kind = match proxy.kind {
-        ProxyKind::Frontend => SectionKind::Frontend,
-        ProxyKind::Backend => SectionKind::Backend,
-        ProxyKind::Listen => SectionKind::Listen,
-    };
-    parser.mode = proxy.settings.mode;
-    parser.current = ProxyDraft {
-        servers: Vec::new(),
-        ..proxy.clone()
-    };
-    parser.current.settings.server = ServerSettings::default();
-    parser.line(&Line {
-        place: Place {
-            file: PLACE.into(),
-            line: 1,
-        },
-        prefix: Prefix::Set,
-        words: line,
-    });
-    let server = parser.current.servers.pop();
-    let (own, said) = (subject(&proxy.name, name), report.finish());
-    if let Some(asked) = environment.first_name() {
-        return Err(format!(
-            "'{asked}' is no address, and no name is looked up for a command."
-        ));
-    }
-    let faults = texts(said.clone(), Some(&own), Diagnostic::is_fatal);
-    match (server, faults.is_empty()) {
-        (Some(server), true) => {
-            let said = texts(said, Some(&own), |one| !one.is_fatal());
-            let origin = ServerOrigin::Command { enabled };
-            Ok((ServerDraft { origin, ..server }, said))
-        }
-        (_, true) => Err("It is not known what is wrong with it.".to_owned()),
-        (_, false) => Err(faults.join("\n")),
-    }
 }
 
 /// The plan of a draft that was edited. What it warns of is said where it is about `about`.
@@ -399,14 +231,6 @@ fn proxy_mut<'a>(draft: &'a mut Draft, backend: &str) -> Result<&'a mut ProxyDra
     proxies.find(is_it).ok_or_else(|| NO_BACKEND.to_owned())
 }
 
-/// All servers by backend and name.
-fn servers(draft: &Draft) -> impl Iterator<Item = ((&str, &str), &ServerDraft)> {
-    draft.proxies.iter().flat_map(|proxy| {
-        let servers = proxy.servers.iter();
-        servers.map(move |server| ((proxy.name.as_str(), server.name.as_str()), server))
-    })
-}
-
 fn key(backend: &str, name: &str) -> (String, String) {
     (backend.to_owned(), name.to_owned())
 }
@@ -432,75 +256,4 @@ fn texts(
     list.map(bare)
         .filter(|text| seen.insert(text.clone()))
         .collect()
-}
-
-/// The outside world as it is while the program runs: no name is looked up and no file read.
-struct AtRuntime<'a> {
-    outside: &'a dyn Environment,
-    options: Options,
-    /// The first name that was asked for.
-    name: RefCell<Option<String>>,
-}
-
-impl<'a> AtRuntime<'a> {
-    /// `options` = those that the files were read with.
-    fn new(outside: &'a dyn Environment, options: Options) -> AtRuntime<'a> {
-        // A name without an address would be a server without one.
-        let options = Options {
-            ignore_resolution_failures: false,
-            ..options
-        };
-        AtRuntime {
-            outside,
-            options,
-            name: RefCell::default(),
-        }
-    }
-
-    fn first_name(&self) -> Option<String> {
-        self.name.borrow().clone()
-    }
-}
-
-impl Resolver for AtRuntime<'_> {
-    fn resolve(&self, host: &str) -> Result<Vec<IpAddr>, String> {
-        self.name
-            .borrow_mut()
-            .get_or_insert_with(|| host.to_owned());
-        Err("no name is looked up for a command".to_owned())
-    }
-}
-
-impl Environment for AtRuntime<'_> {
-    fn options(&self) -> Options {
-        self.options
-    }
-
-    fn local_peer(&self) -> String {
-        self.outside.local_peer()
-    }
-
-    fn variable(&self, name: &str) -> Option<String> {
-        self.outside.variable(name)
-    }
-
-    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn user_id(&self, name: &str) -> Option<u32> {
-        self.outside.user_id(name)
-    }
-
-    fn group_id(&self, name: &str) -> Option<u32> {
-        self.outside.group_id(name)
-    }
-
-    fn local_addresses(&self) -> &[IpAddr] {
-        self.outside.local_addresses()
-    }
-
-    fn local_ports(&self) -> LocalPorts {
-        LocalPorts::default()
-    }
 }
