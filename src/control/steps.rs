@@ -184,6 +184,12 @@ pub(super) fn stop(shared: &Shared, backend: &Backend, server: &Server) {
     apply::say(shared, backend, WARNING, line);
 }
 
+/// Forgets those of servers that don't stay, by the names of backend and server.
+pub(super) fn keep(shared: &Shared, stays: impl Fn(&str, &str) -> bool) {
+    let mut ways = shared.ways.locked();
+    ways.retain(|(backend, server), _| stays(backend, server));
+}
+
 /// Takes the steps until the process ends.
 pub(super) async fn run(shared: Arc<Shared>) {
     loop {

@@ -177,6 +177,7 @@ pub(super) fn planned(id: u32, host: u32, (weight, maxconn): (u16, u32)) -> Arc<
         guid: String::new(),
         quic_id: Vec::new(),
         send_proxy: None,
+        origin: Default::default(),
         place: String::new(),
     })
 }

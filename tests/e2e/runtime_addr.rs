@@ -238,6 +238,33 @@ fn checks_follow_and_decide() {
 }
 
 #[test]
+fn a_circuit_is_about_an_address() {
+    let _turn = turn::shared();
+    if skip("it opens no circuits") {
+        return;
+    }
+    let (mut one, two, port) = (
+        MockServer::named("one"),
+        MockServer::named("two"),
+        free_port(),
+    );
+    let balancer = Balancer::start(format!(
+        "listen l\n    bind 127.0.0.1:{port}\n    retries 0\n    server s1 {} max-fails 1 \
+         fail-timeout 600s\n",
+        one.address()
+    ));
+    one.stop();
+    eventually("the circuit opens", || {
+        let failed = ask_name(local(port)).is_err();
+        failed && balancer.stat().text("l", "s1", "status") == "DOWN"
+    });
+    to(&balancer, "l/s1", &two);
+    assert_ne!(balancer.stat().text("l", "s1", "status"), "DOWN");
+    assert_eq!(ask_name(local(port)).as_deref(), Ok("two"));
+    balancer.settle();
+}
+
+#[test]
 fn flows_stay_and_new_ones_go_to_the_new_address() {
     let _turn = turn::shared();
     if skip("it has no UDP") {

@@ -1,5 +1,6 @@
 //! `add server` and `del server`, with clients around them.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use crate::agent::Agent;
@@ -11,7 +12,7 @@ use crate::support::client::{ask_name, connect_port, local};
 use crate::support::datagram::{DatagramClient, DatagramServer};
 use crate::support::http::Samples;
 use crate::support::port::free_port;
-use crate::support::{Balancer, MockServer, eventually, skip, turn};
+use crate::support::{Balancer, MockServer, eventually, is_tidegate, skip, turn};
 
 const ADDED: &str = "New server registered.";
 const DELETED: &str = "Server deleted.";
@@ -61,6 +62,9 @@ fn an_added_server_is_enabled_serves_and_is_deleted() {
     assert!(!has(&balancer, "l,n"), "it has gone with the answer");
     tell(&balancer, "del server l/n", "No such server.");
     assert_eq!(count_sequential(port, 6)["s1"], 6);
+    if is_tidegate() {
+        a_deleted_server_takes_its_ramp_along(&balancer, added.address());
+    }
     // The same name is another server, and the one of the file goes the same way. What
     // `default-server` says is not for it.
     tell(
@@ -78,6 +82,18 @@ fn an_added_server_is_enabled_serves_and_is_deleted() {
     assert_eq!(count_sequential(port, 6)["n"], 6);
     assert_eq!(balancer.stat().number("l", "n", "sid"), 2, "numbers stay");
     balancer.settle();
+}
+
+fn a_deleted_server_takes_its_ramp_along(balancer: &Balancer, address: SocketAddr) {
+    let add = format!("add server l/n {address} enabled");
+    tell(balancer, &add, ADDED);
+    tell(balancer, "ramp server l/n 10,100 every 600s", "");
+    assert_eq!(balancer.stats("show ramp").trim().lines().count(), 2);
+    tell(balancer, "disable server l/n; del server l/n", DELETED);
+    tell(balancer, &add, ADDED);
+    assert_eq!(balancer.stats("show ramp").trim().lines().count(), 1);
+    assert_eq!(balancer.stat().text("l", "n", "throttle"), "");
+    tell(balancer, "disable server l/n; del server l/n", DELETED);
 }
 
 #[test]

@@ -492,12 +492,14 @@ impl Reloader {
         });
         world.log_queue.notify();
         // What a command has deleted has nothing left: it is gone when the answer comes.
-        if self.is_edit && !changes.is_empty() && world.is_stale() {
-            if let Ok(mut pending) = self.prepare(shared, self.in_force(shared)) {
-                (self.edited, pending.warnings) = (changes, warnings);
-                self.state = State::Renewing(Box::new(pending));
-                return;
-            }
+        let is_first = self.is_edit && !changes.is_empty();
+        if is_first
+            && world.is_stale()
+            && let Ok(mut pending) = self.prepare(shared, self.in_force(shared))
+        {
+            (self.edited, pending.warnings) = (changes, warnings);
+            self.state = State::Renewing(Box::new(pending));
+            return;
         }
         if self.is_edit {
             let changes = [std::mem::take(&mut self.edited), changes].concat();

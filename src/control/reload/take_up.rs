@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::address::Address;
 use crate::config::plan;
 use crate::control::admin::{self, Standing};
-use crate::control::{Shared, apply, batch, followers};
+use crate::control::{Shared, apply, batch, followers, steps};
 use crate::health::{Rules, Verdicts, Witness};
 use crate::lb::{Admin, Backend, Health, Server};
 use crate::shard::World;
@@ -31,6 +31,17 @@ pub(super) fn states(shared: &Shared, before: &World, world: &World, keeps_healt
         let backends = world.backends.iter().flatten();
         backends.flat_map(|backend| backend.servers.iter().map(move |server| (backend, server)))
     };
+    // Those who know servers by their names: a new one with an old name is another one.
+    steps::keep(shared, |backend, name| {
+        let is_meant = |of: &Backend, server: &Server| {
+            (&*of.proxy.name, &*server.plan.name) == (backend, name) && !server.is_removed()
+        };
+        let mut meant = servers().filter(|(of, server)| is_meant(of, server));
+        meant.any(|(_, server)| {
+            let old = before.server_of(server.id);
+            old.is_some_and(|(_, old)| old.is_same(server))
+        })
+    });
     // New ones first: others may take their state from them.
     for (_, server) in servers() {
         let old = before.server_of(server.id).map(|(_, old)| old);
@@ -98,10 +109,15 @@ fn follow(
         };
         admin::set_own(shared, backend, server, own);
     }
-    if keeps_health {
-        return keep_tuning(old, server);
-    }
     let moved = before.address != plan.address;
+    if keeps_health {
+        keep_tuning(old, server);
+        if moved {
+            // What sessions have met there says nothing of where they go now.
+            say(shared, backend, server, Witness::Traffic, true);
+        }
+        return;
+    }
     match (&before.check, &plan.check) {
         (Some(old), Some(new)) if !moved && old.address == new.address => {}
         (_, Some(check)) => {
