@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use tidegate::base::ids::ServerId;
 use tidegate::config::change::{differences, settle};
 use tidegate::config::plan::{Numbers, Plan};
 
@@ -216,4 +217,16 @@ fn what_needs_a_restart_keeps_its_value_and_is_named() {
         assert!(!process.plan.global.busy_polling);
         assert_eq!(process.plan.global.maxconn, Some(9));
     }
+}
+
+#[test]
+fn a_server_that_was_forgotten_is_another_one_next_time() {
+    let mut process = Process::start(FIRST);
+    let before = process.server("b", "t");
+    let without = FIRST.replace("  server t 127.0.0.1:11\n", "");
+    process.reload(&without);
+    process.numbers.forget_server(ServerId(before));
+    process.reload(FIRST);
+    assert_ne!(process.server("b", "t"), before);
+    assert_eq!(process.numbers.servers_count(), 3, "its number is taken");
 }

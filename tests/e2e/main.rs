@@ -57,6 +57,7 @@ mod runtime_hatop;
 mod runtime_peer;
 mod runtime_ramp;
 mod runtime_servers_change;
+mod runtime_servers_many;
 mod runtime_sessions;
 mod runtime_set;
 mod runtime_show;

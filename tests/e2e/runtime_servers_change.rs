@@ -1,32 +1,31 @@
 //! `add server` and `del server`, with clients around them.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 use crate::agent::Agent;
 use crate::metrics::exporter;
-use crate::reload::{Long, change};
+use crate::reload::Long;
 use crate::runtime_set::ask_at;
 use crate::spread::{count_sequential, named, sorted};
-use crate::support::client::{ask_name, connect_port, local};
+use crate::support::client::{ask_name, local};
 use crate::support::datagram::{DatagramClient, DatagramServer};
 use crate::support::http::Samples;
 use crate::support::port::free_port;
 use crate::support::{Balancer, MockServer, eventually, is_tidegate, skip, turn};
 
-const ADDED: &str = "New server registered.";
-const DELETED: &str = "Server deleted.";
+pub(crate) const ADDED: &str = "New server registered.";
+pub(crate) const DELETED: &str = "Server deleted.";
 
 /// An answer without its end: HAProxy has no empty line behind some of them.
-fn ask(balancer: &Balancer, command: &str) -> String {
+pub(crate) fn ask(balancer: &Balancer, command: &str) -> String {
     balancer.stats(command).trim().to_owned()
 }
 
-fn tell(balancer: &Balancer, command: &str, answer: &str) {
+pub(crate) fn tell(balancer: &Balancer, command: &str, answer: &str) {
     assert_eq!(ask(balancer, command), answer, "{command}");
 }
 
-fn has(balancer: &Balancer, row: &str) -> bool {
+pub(crate) fn has(balancer: &Balancer, row: &str) -> bool {
     balancer.stats("show stat").contains(&format!("\n{row},"))
 }
 
@@ -108,6 +107,10 @@ fn what_can_not_be_added_is_refused_as_by_haproxy() {
          {address}\n"
     ));
     let dynamic = "Backend must use a dynamic load balancing to support dynamic servers.";
+    // What scripts for older versions begin with is no error.
+    let modes = balancer.stats("expert-mode on; experimental-mode on; expert-mode");
+    assert!(modes.contains("expert-mode is ON"), "{modes}");
+    tell(&balancer, "experimental-mode", "experimental-mode is OFF");
     for (command, answer) in [
         ("add server", "Require 'backend/server'."),
         ("add server b", "Require 'backend/server'."),
@@ -225,7 +228,7 @@ fn checks_of_an_added_server_begin_when_they_are_enabled() {
     let address = server.address();
     tell(
         &balancer,
-        &format!("add server l/n {address} check inter 50ms enabled"),
+        &format!("add server l/n {address} check inter 200ms enabled"),
         ADDED,
     );
     assert_eq!(status(), "no check");
@@ -245,7 +248,7 @@ fn checks_of_an_added_server_begin_when_they_are_enabled() {
     // The same with an agent.
     let agent = Agent::new("drain\n");
     let port = agent.port();
-    let add = format!("add server l/m {address} agent-check agent-inter 50ms agent-port {port}");
+    let add = format!("add server l/m {address} agent-check agent-inter 200ms agent-port {port}");
     tell(&balancer, &format!("{add} enabled"), ADDED);
     assert_eq!(balancer.stat().text("l", "m", "status"), "no check");
     tell(&balancer, "enable agent l/m", "");
@@ -397,161 +400,4 @@ fn flows_leave_a_server_that_goes() {
     clients.iter().for_each(|client| client.exchange(2, 100));
     assert_eq!(one.received(), before);
     assert_eq!(balancer.stat().number("u", "n", "scur"), 5);
-}
-
-#[test]
-fn a_reload_has_the_servers_of_the_files() {
-    let _turn = turn::shared();
-    if skip("it has no reload in place") {
-        return;
-    }
-    let servers = [(); 3].map(|()| MockServer::echo());
-    let [a, b, c] = servers.each_ref().map(MockServer::address);
-    let port = free_port();
-    let listen = format!("listen l\n    bind 127.0.0.1:{port}\n    balance roundrobin\n");
-    let body = format!("{listen}    server a {a}\n    server b {b}\n");
-    let balancer = Balancer::start(body.as_str());
-    tell(&balancer, "disable server l/a; del server l/a", DELETED);
-    tell(&balancer, &format!("add server l/n {c} enabled"), ADDED);
-    tell(
-        &balancer,
-        &format!("add server l/k {c} weight 3 enabled"),
-        ADDED,
-    );
-    tell(&balancer, "set weight l/k 2", "");
-    let mut longs: Vec<Long> = (0..8).map(|seed| Long::begin(port, seed)).collect();
-    let served = balancer.stat().number("l", "k", "stot");
-    assert!(served > 0 && servers[2].accepted() > served);
-    // Edits are no reloads.
-    assert_eq!(ask(&balancer, "show reload"), "There was no reload yet.");
-    let answer = change(&balancer, &format!("{body}    server k {c} weight 3\n"));
-    let back = "server l/a was deleted by a command and is in the files: it is back";
-    let gone = "server l/n was added by a command and is not in the files: it is removed";
-    assert!(answer.contains(back) && answer.contains(gone), "{answer}");
-    longs.iter_mut().for_each(Long::go_on);
-    let stat = balancer.stat();
-    assert_eq!(stat.text("l", "n", "status"), "DRAIN (removed)");
-    assert_eq!(stat.number("l", "a", "stot"), 0, "it is another one");
-    // One that the files have too by now is the same server.
-    let kept = (
-        stat.number("l", "k", "stot"),
-        stat.number("l", "k", "weight"),
-    );
-    assert_eq!(kept, (served, 2));
-    longs.extend((8..16).map(|seed| Long::begin(port, seed)));
-    longs.iter_mut().for_each(Long::go_on);
-    assert!(servers[0].accepted() > 0);
-    drop(longs);
-    eventually("the one that went is gone", || !has(&balancer, "l,n"));
-    let answer = change(&balancer, &format!("{body}    server k {c} weight 3\n"));
-    assert!(!answer.contains("by a command"), "{answer}");
-    balancer.settle();
-}
-
-#[test]
-fn a_hundred_servers_come_and_go_and_leave_nothing() {
-    let _turn = turn::shared();
-    if skip("it takes what it has deleted along for a while") {
-        return;
-    }
-    let (one, two, port) = (MockServer::echo(), MockServer::named("n"), free_port());
-    let balancer = Balancer::start(format!(
-        "listen l\n    bind 127.0.0.1:{port}\n    balance leastconn\n    server s1 {}\n",
-        one.address()
-    ));
-    let mut long = Long::begin(port, 1);
-    let cycle = |number: u64| {
-        let add = format!(
-            "add server l/n{} {} check inter 1h",
-            number % 3,
-            two.address()
-        );
-        tell(&balancer, &add, ADDED);
-        let name = format!("l/n{}", number % 3);
-        tell(
-            &balancer,
-            &format!("enable health {name}; enable server {name}"),
-            "",
-        );
-        // The other one has the stream.
-        assert_eq!(ask_name(local(port)).as_deref(), Ok("n"));
-        tell(&balancer, &format!("disable server {name}"), "");
-        let ended = ask(&balancer, &format!("wait 60s srv-removable {name}"));
-        assert_eq!(ended, "Done.");
-        tell(&balancer, &format!("del server {name}"), DELETED);
-    };
-    (0..10).for_each(cycle);
-    long.go_on();
-    let memory = balancer.resident_kib();
-    (10..110).for_each(cycle);
-    long.go_on();
-    // A server alone has 100 KiB of histograms and counters.
-    let more = balancer.resident_kib().saturating_sub(memory);
-    assert!(more < 5_000, "{more} KiB more");
-    assert_eq!(balancer.stats("show servers state l").lines().count(), 4);
-    drop(long);
-    // Which looks at the descriptors.
-    balancer.settle();
-}
-
-#[test]
-fn fifty_clients_add_and_delete_at_once() {
-    let _turn = turn::shared();
-    if skip("it has no condition to wait for") {
-        return;
-    }
-    let (one, two, port) = (MockServer::echo(), MockServer::echo(), free_port());
-    let balancer = Balancer::start(format!(
-        "listen l\n    bind 127.0.0.1:{port}\n    balance roundrobin\n    server s1 {}\n",
-        one.address()
-    ));
-    let mut long = Long::begin(port, 1);
-    let (path, address) = (balancer.stats_path(), two.address());
-    let (done, served) = (AtomicBool::new(false), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let mut seed = 100;
-            while !done.load(SeqCst) {
-                seed += 1;
-                Long::begin(port, seed);
-                served.fetch_add(1, SeqCst);
-            }
-        });
-        let client = |number: usize| {
-            for name in [format!("l/n{number}"), "l/same".to_owned()] {
-                let added = ask_at(path, &format!("add server {name} {address} enabled"));
-                let exists = "Already exists a server with the same name in backend.";
-                let is_ours = added.trim() == ADDED;
-                assert!(
-                    is_ours || (name == "l/same" && added.trim() == exists),
-                    "{added}"
-                );
-                if !is_ours {
-                    continue;
-                }
-                let deleted = ask_at(
-                    path,
-                    &format!(
-                        "disable server {name}; wait 60s \
-                         srv-removable {name}; del server {name}"
-                    ),
-                );
-                assert!(
-                    deleted.ends_with(&format!("{DELETED}\n\n")),
-                    "{name}: {deleted}"
-                );
-            }
-        };
-        let clients: Vec<_> = (0..50)
-            .map(|number| scope.spawn(move || client(number)))
-            .collect();
-        let results: Vec<_> = clients.into_iter().map(|client| client.join()).collect();
-        done.store(true, SeqCst);
-        assert!(results.iter().all(Result::is_ok));
-    });
-    long.go_on();
-    let state = balancer.stats("show servers state l");
-    assert_eq!(state.lines().count(), 4, "{state}");
-    drop((long, connect_port(port)));
-    balancer.settle();
 }

@@ -11,6 +11,12 @@ use crate::config::plan::Level;
 
 #[rustfmt::skip]
 pub(super) const COMMANDS: &[Command] = &[
+    Command { words: &["experimental-mode"], level: Level::Admin, usage: "experimental-mode [on|off]",
+        help: "for scripts that say it: no command needs it",
+        run: Run::Now(|call| mode(call.words, "experimental-mode", &mut call.session.is_experimental)) },
+    Command { words: &["expert-mode"], level: Level::Admin, usage: "expert-mode [on|off]",
+        help: "for scripts that say it: no command needs it",
+        run: Run::Now(|call| mode(call.words, "expert-mode", &mut call.session.is_expert)) },
     Command { words: &["help"], level: Level::User, usage: "help [<command>]",
         help: "list matching or all commands",
         run: Run::Now(|call| commands::help(call.session.level, call.words)) },
@@ -66,6 +72,18 @@ fn prompt(call: &mut Call<'_>) -> Answer {
         }
     }
     (session.mode, session.is_timed) = (mode, is_timed);
+    Answer::Nothing
+}
+
+fn mode(words: &[&str], name: &str, is_on: &mut bool) -> Answer {
+    match words.first() {
+        Some(&"on") => *is_on = true,
+        Some(&"off") => *is_on = false,
+        _ => {
+            let state = if *is_on { "ON" } else { "OFF" };
+            return Answer::Text(format!("{name} is {state}\n"));
+        }
+    }
     Answer::Nothing
 }
 

@@ -39,6 +39,9 @@ pub(super) struct Session {
     pub(super) ended: bool,
     pub(super) timeout: Duration,
     pub(super) severity_output: SeverityOutput,
+    /// `expert-mode` and `experimental-mode`, which nothing here asks for.
+    pub(super) is_expert: bool,
+    pub(super) is_experimental: bool,
 }
 
 /// Serves a client until it ends, or has nothing to say for too long.
@@ -52,6 +55,8 @@ pub(super) async fn serve<S: Client>(mut stream: S, server: &Server) -> io::Resu
         ended: false,
         timeout: Duration::from_millis(timeout_ms),
         severity_output: grant.severity_output,
+        is_expert: false,
+        is_experimental: false,
     };
     let mut input = Input::default();
     loop {
