@@ -2,9 +2,10 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use crate::reload::{Long, change};
+use crate::reload::{Long, change, change_to};
 use crate::runtime_servers_change::{ADDED, DELETED, ask, has, tell};
 use crate::runtime_set::ask_at;
+use crate::support::balancer::Setup;
 use crate::support::client::{ask_name, connect_port, local};
 use crate::support::port::free_port;
 use crate::support::{Balancer, MockServer, eventually, skip, turn};
@@ -57,6 +58,64 @@ fn a_reload_has_the_servers_of_the_files() {
     eventually("the one that went is gone", || !has(&balancer, "l,n"));
     let answer = change(&balancer, &format!("{body}    server k {c} weight 3\n"));
     assert!(!answer.contains("by a command"), "{answer}");
+    balancer.settle();
+}
+
+#[test]
+fn an_edit_leaves_everything_else_as_the_last_reload_has_it() {
+    let _turn = turn::shared();
+    if skip("it has no reload in place") {
+        return;
+    }
+    let (server, port) = (MockServer::echo(), free_port());
+    let body = |more: &str| {
+        let address = server.address();
+        format!("listen l\n    bind 127.0.0.1:{port}\n{more}    server s1 {address}\n")
+    };
+    let described = |balancer: &Balancer| {
+        let info = balancer.stats("show info");
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("description: "));
+        line.unwrap_or_default().to_owned()
+    };
+    let balancer = Setup::new(body(""))
+        .shards(2)
+        .global("description one")
+        .start();
+    assert_eq!(described(&balancer), "one");
+    // Part of it is put in force, and part of it needs a restart.
+    let next = Setup::new(body("    maxconn 7\n")).shards(3);
+    let answer = change_to(&balancer, &next.global("description two\nmaxconn 50"));
+    assert!(answer.contains("global keeps its old nbthread"), "{answer}");
+    let looks = || {
+        let stat = balancer.stat();
+        (
+            described(&balancer),
+            balancer.info("Maxconn"),
+            stat.number("l", "FRONTEND", "slim"),
+        )
+    };
+    assert_eq!(looks(), ("two".to_owned(), 50, 7));
+    tell(
+        &balancer,
+        "set maxconn frontend l 5; set maxconn global 40",
+        "",
+    );
+    let address = server.address();
+    tell(
+        &balancer,
+        &format!("add server l/n {address} enabled"),
+        ADDED,
+    );
+    assert_eq!(looks(), ("two".to_owned(), 40, 5));
+    tell(&balancer, "disable server l/n; del server l/n", DELETED);
+    assert_eq!(looks(), ("two".to_owned(), 40, 5));
+    // What needs a restart is said again, and nothing else.
+    let answer = balancer.stats("reload");
+    assert!(answer.contains("global keeps its old nbthread"), "{answer}");
+    assert!(answer.contains("nothing has changed"), "{answer}");
+    assert_eq!(looks(), ("two".to_owned(), 40, 5));
     balancer.settle();
 }
 

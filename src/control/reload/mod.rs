@@ -279,7 +279,7 @@ impl Reloader {
             return self.refuse(shared, vec![message_of(self.is_edit, STOPPING)]);
         }
         if let Some(edit) = edit {
-            let mut plan = self.in_force(shared);
+            let mut plan = shared.world().configured();
             return match edit(&mut plan) {
                 Ok(said) => self.begin(shared, plan, said, Vec::new()),
                 Err(text) => self.refuse(shared, vec![text]),
@@ -309,15 +309,6 @@ impl Reloader {
         }
     }
 
-    /// The plan in force, with what was asked of the process: that is not asked anew.
-    fn in_force(&self, shared: &Shared) -> Plan {
-        let mut plan = shared.world().configured();
-        if let Some(origin) = &self.origin {
-            plan.global = origin.asked.clone();
-        }
-        plan
-    }
-
     /// Everything up to the point where shards learn of it. `kept` = what there is to say of what
     /// stays, or doesn't, in spite of the files.
     fn begin(&mut self, shared: &Shared, plan: Plan, warnings: Vec<String>, kept: Vec<String>) {
@@ -343,9 +334,15 @@ impl Reloader {
         numbers.carry_over(&mut plan).map_err(|text| vec![text])?;
         let configured = before.configured();
         let mut asked = plan.global.clone();
-        let settled = change::settle(&origin.asked, &configured, &mut plan);
+        // Who edits, or drops what has gone, asks nothing new of the process.
+        let reads_files = !self.is_edit && !self.working_for.is_empty();
+        let asked_before = if reads_files { &origin.asked } else { &asked };
+        let settled = change::settle(asked_before, &configured, &mut plan);
         let mut kept: Vec<String> = settled.iter().map(Change::to_string).collect();
-        let maxconn = maxconn(shared, origin, &plan, &mut kept);
+        let maxconn = match reads_files {
+            true => maxconn(shared, origin, &plan, &mut kept),
+            false => before.limits.max(before.process_limit),
+        };
         let shards = u16::try_from(before.ports.len()).unwrap_or(u16::MAX);
         if plan.has_datagrams() && !origin.has_datagrams {
             let text = "A process that was started without a listener of datagrams has put nothing \
@@ -399,8 +396,10 @@ impl Reloader {
         }
         kept.extend(registry.follow(&plan));
         drop(registry);
-        settle_asked(&mut asked, &origin.asked, &settled);
-        origin.asked = asked;
+        if reads_files {
+            settle_asked(&mut asked, &origin.asked, &settled);
+            origin.asked = asked;
+        }
         self.datagram_listeners += new_datagrams;
         self.numbers = numbers;
         let (world, woken) = before.next(Arc::new(plan), maxconn);
@@ -454,7 +453,7 @@ impl Reloader {
         }
         if world.is_stale() {
             (self.began, self.is_edit) = (clock::now(), false);
-            self.begin(shared, self.in_force(shared), Vec::new(), Vec::new());
+            self.begin(shared, shared.world().configured(), Vec::new(), Vec::new());
         }
     }
 
@@ -495,7 +494,7 @@ impl Reloader {
         let is_first = self.is_edit && !changes.is_empty();
         if is_first
             && world.is_stale()
-            && let Ok(mut pending) = self.prepare(shared, self.in_force(shared))
+            && let Ok(mut pending) = self.prepare(shared, shared.world().configured())
         {
             (self.edited, pending.warnings) = (changes, warnings);
             self.state = State::Renewing(Box::new(pending));
