@@ -214,8 +214,7 @@ fn checks_follow_and_decide() {
         ),
         (1, 1)
     );
-    // What was said of the check's own address stays. HAProxy's checks end before they are counted
-    // here.
+    // What was said of the check's own address stays. HAProxy 2.6 was not seen to probe there.
     if !is_tidegate() {
         return;
     }
