@@ -449,7 +449,7 @@ fn server_parts(before: &Server, after: &Server) -> Vec<String> {
 }
 
 fn listener_parts(before: &Listener, after: &Listener) -> Vec<String> {
-    different!(before, after, name: "name", fast_open: "tfo", mss: "mss", congestion: "cc",
+    different!(before, after, name: "name", has_stats: "option socket-stats", fast_open: "tfo", mss: "mss", congestion: "cc",
         delayed_ack: "quickack", nice: "nice", backlog: "backlog", maxconn: "maxconn",
         accept_proxy: "accept-proxy", defer_accept: "defer-accept",
         tcp_user_timeout_ms: "tcp-ut")

@@ -68,6 +68,7 @@ pub(super) struct Settings {
     pub(super) http_log: bool,
     pub(super) smart_accept: bool,
     pub(super) dontlognull: bool,
+    pub(super) socket_stats: bool,
     pub(super) dontlog_normal: bool,
     pub(super) log_separate_errors: bool,
     pub(super) log_health_checks: bool,

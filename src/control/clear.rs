@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::{Shared, apply};
 use crate::base::limits::LimitKey;
 use crate::lb::{Server, ServerCounter};
-use crate::shard::{FrontCounter, ProxyCounters};
+use crate::shard::{FrontCounter, ListenerCounter, ProxyCounters};
 
 /// Maxima among a server's counters.
 const MAXIMA: [ServerCounter; 3] = [
@@ -48,6 +48,11 @@ pub(super) fn counters(shared: &Shared) {
     let world = &shared.world();
     for frontend in world.frontends.iter().flatten() {
         clear_proxy(&frontend.counters);
+    }
+    for listening in world.listeners.iter().flatten() {
+        if let Some(counters) = &listening.counters {
+            (0..ListenerCounter::COUNT).for_each(|index| counters.clear(index));
+        }
     }
     world
         .back_counters

@@ -23,7 +23,8 @@ static TAKEN: AtomicUsize = AtomicUsize::new(0);
 pub struct Timings {
     /// Times to connect, microseconds.
     pub connect_us: Histogram,
-    /// Times from there to the server's first byte, microseconds.
+    /// Times from there to the server's first byte, microseconds; of flows of datagrams those from
+    /// the client's first datagram to the server's.
     pub first_byte_us: Histogram,
     /// Lengths of sessions with it, milliseconds.
     pub session_ms: Histogram,

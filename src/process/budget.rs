@@ -217,6 +217,7 @@ pub(super) mod tests {
             endpoint: Endpoint::Address(Address::Ip("127.0.0.1:80".parse().unwrap())),
             socket_id: 1,
             name: String::new(),
+            has_stats: false,
             threads: ThreadSet::ALL,
             sockets: Sockets::ByThread,
             interface: None,

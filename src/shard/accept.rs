@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
+use super::listener_counters::{ListenerCounter, ListenerCounters};
 use super::spread::Serving;
 use super::world::{FrontCounter, FrontState, Frontend};
 use crate::base::ids::ListenerId;
@@ -78,6 +79,8 @@ pub(super) struct Acceptor {
     pub(super) plan: Arc<Listener>,
     /// The shards that serve it.
     pub(super) serving: Arc<Serving>,
+    /// Its statistics, where its frontend wants them.
+    pub(super) counters: Option<Arc<ListenerCounters>>,
     stay: Stay,
     /// Sessions of this shard that came by it.
     pub(super) sessions: u32,
@@ -114,6 +117,7 @@ impl<K: Kernel> Shard<K> {
         let listening = listening.expect("a socket has a listener");
         let plan = Arc::clone(&listening.plan);
         let serving = Arc::clone(&listening.serving);
+        let counters = listening.counters.clone();
         let frontend = self.world.frontend(plan.proxy_id);
         let frontend = Arc::clone(frontend.expect("a listener has a frontend"));
         let batch = batch(self.world.plan.global.maxaccept, shared);
@@ -136,6 +140,7 @@ impl<K: Kernel> Shard<K> {
             bulk_weight: bulk_weight(plan.nice),
             plan,
             serving,
+            counters,
             stay: Stay::Stays,
             sessions: 0,
             shared,
@@ -174,6 +179,7 @@ impl<K: Kernel> Shard<K> {
                     acceptor.accepts_proxy = plan.accept_proxy;
                     acceptor.bulk_weight = bulk_weight(plan.nice);
                     acceptor.plan = plan;
+                    acceptor.counters.clone_from(&listening.counters);
                 }
                 Some(_) | None => {
                     acceptor.stay = Stay::Leaves;
@@ -350,7 +356,16 @@ impl<K: Kernel> Shard<K> {
         let frontend = Arc::clone(&self.acceptors[index].frontend);
         let connections = FrontCounter::Connections as usize;
         frontend.counters.add(self.id, connections, 1);
+        self.count_of_listener(index, ListenerCounter::Connections, 1);
         self.serve(index, client);
+    }
+
+    /// Counts for the listener of an acceptor, where its frontend wants that.
+    #[inline]
+    pub(super) fn count_of_listener(&self, acceptor: usize, counter: ListenerCounter, n: u64) {
+        if let Some(counters) = &self.acceptors[acceptor].counters {
+            counters.add(self.id, counter as usize, n);
+        }
     }
 
     /// Whether a rate bounds what is accepted: then one connection is at a time, so that the others

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use super::Shard;
+use super::listener_counters::ListenerCounter;
 use super::session::{Session, State};
 use super::source_port;
 use super::world::FrontCounter;
@@ -337,6 +338,12 @@ impl<K: Kernel> Shard<K> {
             }
             _ => None,
         };
+        let has_sent = session.halves[Direction::Up as usize].bytes_in > 0;
+        let left_silently = close.who == Who::Client && !has_sent;
+        if left_silently {
+            let acceptor = usize::from(session.acceptor);
+            self.count_of_listener(acceptor, ListenerCounter::RequestErrors, 1);
+        }
         let backend = session.backend.as_ref();
         let back_counters = backend.map(|backend| self.world.counters_of(backend));
         for counters in [Some(&*session.frontend.counters), back_counters]
@@ -350,7 +357,7 @@ impl<K: Kernel> Shard<K> {
             if let Some((front, _)) = abort {
                 counters.add(self.id, front as usize, 1);
             }
-            if close.who == Who::Client && session.halves[Direction::Up as usize].bytes_in == 0 {
+            if left_silently {
                 counters.add(self.id, FrontCounter::RequestErrors as usize, 1);
             }
             if close.who == Who::Server && close.phase == Phase::Data {

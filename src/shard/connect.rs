@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
+use super::listener_counters::ListenerCounter;
 use super::observe::outcome_of;
 use super::origin::Unsent;
 use super::session::{Session, State};
@@ -209,6 +210,8 @@ impl<K: Kernel> Shard<K> {
         if who == Who::Resource {
             let counters = &session.frontend.counters;
             counters.add(self.id, FrontCounter::ResourceErrors as usize, 1);
+            let acceptor = usize::from(session.acceptor);
+            self.count_of_listener(acceptor, ListenerCounter::ResourceErrors, 1);
         }
         if let Some(backend) = &session.backend {
             let counters = self.world.counters_of(backend);

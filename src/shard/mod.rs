@@ -15,6 +15,7 @@ mod control_port;
 mod frozen;
 mod hand_over;
 mod lines;
+mod listener_counters;
 mod observe;
 mod origin;
 mod pick;
@@ -39,6 +40,7 @@ mod world;
 
 pub use control_port::{ControlPort, Observation};
 pub use frozen::FrozenDirection;
+pub use listener_counters::{ListenerCounter, ListenerCounters};
 pub use port::{Gauges, Message, Renewal, ShardPort};
 pub use query::{Answer, DirectionRow, Question, SessionRow, SessionStage};
 pub use record::{Beyond, FlowPart, LogQueue, Refusal, SessionRecord};
@@ -473,6 +475,7 @@ impl<K: Kernel> Shard<K> {
         if port.take_limit_freed() {
             // Later in this turn: see `on_accept`.
             self.accept_rest_until = self.now;
+            self.leave_shut_listeners();
         }
         while let Some(message) = port.receive() {
             match message {

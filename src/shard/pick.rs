@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::listener_counters::ListenerCounter;
 use super::session::{NONE, Session, State};
 use super::world::FrontCounter;
 use super::{Shard, frontend_backend};
@@ -22,6 +23,7 @@ impl<K: Kernel> Shard<K> {
             frontend
                 .counters
                 .add(self.id, FrontCounter::ResourceErrors as usize, 1);
+            self.count_of_listener(acceptor, ListenerCounter::ResourceErrors, 1);
             self.kernel.close(client);
             self.give_limits(acceptor);
             return;

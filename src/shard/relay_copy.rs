@@ -15,6 +15,7 @@ use std::io::IoSlice;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Shard;
+use super::listener_counters::ListenerCounter;
 use super::pieces;
 use super::session::State;
 use super::world::FrontCounter;
@@ -137,14 +138,25 @@ impl<K: Kernel> Shard<K> {
         let session = self.sessions.at_mut(slot).expect("a live session");
         session.halves[1 - direction as usize].splice.answered();
         let bytes = u64::from(length);
-        let (front, server) = match direction {
-            Direction::Up => (FrontCounter::BytesIn, ServerCounter::BytesIn),
-            Direction::Down => (FrontCounter::BytesOut, ServerCounter::BytesOut),
+        let (front, server, listener) = match direction {
+            Direction::Up => (
+                FrontCounter::BytesIn,
+                ServerCounter::BytesIn,
+                ListenerCounter::BytesIn,
+            ),
+            Direction::Down => (
+                FrontCounter::BytesOut,
+                ServerCounter::BytesOut,
+                ListenerCounter::BytesOut,
+            ),
         };
         session
             .frontend
             .counters
             .add(self.id, front as usize, bytes);
+        if let Some(counters) = &self.acceptors[usize::from(session.acceptor)].counters {
+            counters.add(self.id, listener as usize, bytes);
+        }
         if session.connected()
             && let (Some(backend), Some(live)) = (&session.backend, &session.server)
         {

@@ -12,6 +12,7 @@ use std::sync::atomic::{
 };
 
 use super::control_port::ControlPort;
+use super::listener_counters::{self, ListenerCounters};
 use super::port::ShardPort;
 use super::record::LogQueue;
 use super::refusals::Refusals;
@@ -22,7 +23,7 @@ use crate::base::ids::{ListenerId, ProxyId, ServerId};
 use crate::base::limits::{LimitId, LimitKey, LimitTable, ShardSet};
 use crate::base::rate::Rate;
 use crate::base::source_counts::SourceCounts;
-use crate::config::plan::{Front, Listener, Plan, Proxy};
+use crate::config::plan::{Endpoint, Front, Listener, Plan, Proxy};
 use crate::lb::{self, Backend, Destination, Seeds, Server};
 use crate::limits;
 
@@ -159,6 +160,8 @@ pub struct Listening {
     pub plan: Arc<Listener>,
     /// Its shards.
     pub(super) serving: Arc<Serving>,
+    /// Its statistics, where its frontend wants them.
+    pub counters: Option<Arc<ListenerCounters>>,
     /// The configuration has it no more: it is there until its last session has ended.
     pub is_removed: bool,
 }
@@ -384,16 +387,26 @@ impl World {
             if listeners.len() <= index {
                 listeners.resize(index + 1, None);
             }
-            let serving = match &listeners[index] {
+            let before = listeners[index].as_ref();
+            let counters = before.and_then(|before| before.counters.as_ref());
+            let counters = listener_counters::of(plan_of, counters, self.ports.len());
+            let serving = match before {
                 Some(before) => Arc::clone(&before.serving),
                 None => {
-                    let (threads, _) = plan_of.spread(shards, &plan.global);
-                    Arc::new(Serving::new(threads.iter().collect()))
+                    let (threads, sockets) = plan_of.spread(shards, &plan.global);
+                    // A socket that datagrams come to is of one shard alone.
+                    let most = match plan_of.endpoint {
+                        Endpoint::Datagram(_) => sockets,
+                        Endpoint::Address(_) | Endpoint::Descriptor(_) => threads.len(),
+                    };
+                    let serving = threads.iter().take(usize::from(most));
+                    Arc::new(Serving::new(serving.collect()))
                 }
             };
             listeners[index] = Some(Listening {
                 plan: Arc::clone(plan_of),
                 serving,
+                counters,
                 is_removed: false,
             });
         }
@@ -597,8 +610,13 @@ impl World {
 
     /// Whether a listener of datagrams waits for its shards to close it.
     pub fn has_quiet_listeners(&self) -> bool {
-        let mut removed = self.listeners.iter().flatten().filter(|one| one.is_removed);
-        removed.any(|one| one.serving.is_quiet() && !one.serving.has_ended())
+        let is_shut = |one: &Listening| {
+            let frontend = self.frontend(one.plan.proxy_id);
+            frontend.is_some_and(|frontend| frontend.state() == FrontState::Shut)
+        };
+        let listeners = self.listeners.iter().flatten();
+        let mut leaving = listeners.filter(|one| one.is_removed || is_shut(one));
+        leaving.any(|one| one.serving.is_quiet() && !one.serving.has_ended())
     }
 
     /// Every shard has it: connections to its new listeners may be handed over from now on.

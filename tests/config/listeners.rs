@@ -89,7 +89,7 @@ fn sockets_are_numbered() {
     let plan =
         plan("listen a\nbind :1-2\nbind :3 id 2\nbind abns@a\nbind :4 id 9\nlisten b\nbind :5\n");
     let ids: Vec<u32> = plan.listeners.iter().map(|l| l.socket_id).collect();
-    assert_eq!(ids, [1, 3, 2, 4, 9, 1]);
+    assert_eq!(ids, [1, 3, 2, 5, 9, 1]);
 }
 
 /// How many sockets a listener has and which shards use them, with what the global section says.

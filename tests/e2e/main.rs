@@ -54,6 +54,7 @@ mod runtime_bounds;
 mod runtime_flows;
 mod runtime_framing;
 mod runtime_hatop;
+mod runtime_listeners;
 mod runtime_peer;
 mod runtime_ramp;
 mod runtime_servers_change;

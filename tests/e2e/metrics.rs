@@ -179,6 +179,55 @@ fn flows_and_datagrams_are_in_it() {
     drop(balancer);
 }
 
+/// Only a flow's first reply has a time, and only if it is its server's to a question.
+#[test]
+fn first_replies_and_lengths_of_flows_are_counted_once_each() {
+    let _turn = turn::shared();
+    if skip("datagrams") {
+        return;
+    }
+    let (server, silent) = (DatagramServer::echo(), DatagramServer::silent());
+    let [port, silent_port, metrics] = [(); 3].map(|()| free_port());
+    let listen = |name: &str, port: u16, server: &DatagramServer| {
+        format!(
+            "listen {name}\n    mode udp\n    bind 127.0.0.1:{port}\n    timeout udp 1h\n    \
+             timeout udp-unconfirmed 1h\n    server s {}\n",
+            server.address()
+        )
+    };
+    let balancer = Balancer::start(format!(
+        "{}{}{}",
+        exporter(metrics),
+        listen("u", port, &server),
+        listen("q", silent_port, &silent)
+    ));
+    let clients: Vec<_> = (0..5)
+        .map(|flow| DatagramClient::new(local(port), flow))
+        .collect();
+    for number in 0..3 {
+        clients.iter().for_each(|c| c.exchange(number, 100));
+    }
+    let unheard = DatagramClient::new(local(silent_port), 9);
+    unheard.send_payload(0, 100);
+    silent.wait_received(1);
+    let count = |what: &str| {
+        let samples = Samples::scrape(metrics, "?scope=server");
+        ["u", "q"].map(|proxy| {
+            let labels = format!("{{proxy=\"{proxy}\",server=\"s\"}}");
+            samples.value(&format!("tidegate_server_{what}_seconds_count{labels}"))
+        })
+    };
+    assert_eq!(count("first_byte"), [5.0, 0.0]);
+    assert_eq!(count("session"), [0.0, 0.0]);
+    assert_eq!(count("connect"), [0.0, 0.0], "nobody connects");
+    balancer.stats("shutdown sessions server u/s; shutdown sessions server q/s");
+    eventually("their lengths are counted", || {
+        count("session") == [5.0, 1.0]
+    });
+    assert_eq!(count("first_byte"), [5.0, 0.0]);
+    balancer.settle();
+}
+
 #[test]
 fn a_scrape_is_cut_down_by_its_parameters() {
     let _turn = turn::shared();

@@ -29,8 +29,8 @@ pub(in crate::config) static BIND: &[P] = &[
     }),
     P::works("gid", "<number>", "Group of a Unix socket.", set_owner),
     P::works("group", "<name>", "Group of a Unix socket, by name.", set_owner),
-    P::works("id", "<number>", "Number of the socket in its frontend, from 1 on; checked, and shown nowhere yet.", set_id)
-        .default("the lowest free number"),
+    P::works("id", "<number>", "Number of the socket in its frontend, from 1 on, as statistics show it.", set_id)
+        .default("its place among the frontend's, or the next free number"),
     P::works("interface", "<name>", "Accepts only what comes in on this interface.", set_interface)
         .default("all interfaces"),
     P::works("maxconn", "<number>", "Most connections at a time.", |_, bind, name, value| {

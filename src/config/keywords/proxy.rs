@@ -58,6 +58,8 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("off").streams(),
     works("option log-separate-errors", Front, 0, "", "Log sessions that went wrong with the level 'err' instead of 'info'.", proxy::option)
         .default("off"),
+    works("option socket-stats", Front, 0, "", "Statistics of each listener: a row of 'show stat', and metrics.", proxy::option)
+        .default("off"),
     works("option tcplog", Front, 1, "[clf]", "Log a full line at the end of a session.", proxy::option)
         .default("off: a short line when it begins").lacks(&["clf"]).streams(),
     works("option httplog", Front, 1, "[clf]", "Means 'option tcplog', as it does with HAProxy in a proxy that isn't in 'mode http'; a notice says so.", proxy::http_log)
@@ -211,7 +213,6 @@ pub(super) static PROXY: &[Keyword] = &[
     works("server-state-file-name", Back, 1, "[use-backend-name|<path>]", "The backend's own state file.", state_file::name)
         .default("use-backend-name"),
 
-    later("option socket-stats", Front, "", "Statistics of each listener."),
     needed("use-server", Back, "<server> if|unless <condition>", "Which server takes connections that meet a condition.")
         .not_in_defaults(),
     needed("tcp-response", Back, "content|inspect-delay ...", "Rules for what servers send."),

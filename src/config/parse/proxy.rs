@@ -232,6 +232,7 @@ pub(in crate::config) fn option(parser: &mut Parser<'_>, call: &Call<'_>) -> Out
             }
         }
         "option dontlognull" => settings.dontlognull = on,
+        "option socket-stats" => settings.socket_stats = on,
         "option dontlog-normal" => settings.dontlog_normal = on,
         "option log-separate-errors" => settings.log_separate_errors = on,
         "option log-health-checks" => settings.log_health_checks = on,

@@ -16,11 +16,13 @@ pub struct Listener {
     pub proxy_id: ProxyId,
     /// What it listens on.
     pub endpoint: Endpoint,
-    /// HAProxy's numeric id (`so_id`): `id` of the bind line, else the lowest free number from 1
-    /// on; unique in its frontend.
+    /// HAProxy's numeric id (`so_id`): `id` of the bind line, else its place among the frontend's
+    /// listeners, or the next number that is free; unique in its frontend.
     pub socket_id: u32,
     /// `name`, for statistics; empty = unnamed.
     pub name: String,
+    /// `option socket-stats` of its frontend: it has statistics of its own.
+    pub has_stats: bool,
     /// `thread`: the shards that serve it.
     pub threads: ThreadSet,
     /// `shards`: how many sockets those share.

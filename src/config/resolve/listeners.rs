@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::numbers;
 use crate::base::ids::{ListenerId, ProxyId};
 use crate::config::diagnostics::{Report, Severity};
 use crate::config::draft::{BindDraft, Draft, Mode, ProxyDraft};
@@ -19,7 +20,6 @@ pub(in crate::config) fn build(
     if proxy.settings.disabled {
         return Vec::new();
     }
-    // An id of the file stays where it was written; the others get what is left.
     let mut taken: HashMap<u32, &BindDraft> = HashMap::new();
     for bind in &proxy.binds {
         let Some(id) = bind.settings.socket_id else {
@@ -37,14 +37,17 @@ pub(in crate::config) fn build(
             report.alert(&bind.place, None, text);
         }
     }
-    let mut free = (1..).filter(|id| !taken.contains_key(id));
+    let ids = proxy.binds.iter().flat_map(|bind| {
+        let own = bind.settings.socket_id;
+        bind.endpoints.iter().map(move |_| own)
+    });
+    let mut ids = numbers(1, ids.collect()).into_iter();
     let mut listeners = Vec::new();
     for bind in &proxy.binds {
         check_threads(proxy, bind, draft, report);
         for endpoint in &bind.endpoints {
-            let socket_id = bind.settings.socket_id.or_else(|| free.next());
             listeners.push(Listener {
-                socket_id: socket_id.unwrap_or(0),
+                socket_id: ids.next().unwrap_or(0),
                 sockets: match proxy.settings.mode {
                     // Served by one thread, which is no shard.
                     Mode::Http => Sockets::Number(1),
@@ -96,6 +99,7 @@ fn listener(
         endpoint: endpoint.clone(),
         socket_id: 0,
         name: parameters.name.clone(),
+        has_stats: settings.socket_stats && settings.mode != Mode::Http,
         threads: parameters.threads.unwrap_or(ThreadSet::ALL),
         sockets: Sockets::ByThread,
         interface: parameters.interface.clone(),

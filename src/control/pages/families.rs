@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use super::exposition::{Kind, Number, Writer};
-use super::haproxy::{BACKEND, FRONTEND, Metric, PROCESS, Place, SERVER};
+use super::haproxy::{BACKEND, FRONTEND, LISTENER, Metric, PROCESS, Place, SERVER};
 use super::query::Query;
 use super::rows::{Object, Of, objects};
 use crate::base::ids::ProxyId;
@@ -18,6 +18,8 @@ pub(super) type Sample<'s> = (Vec<(&'s str, &'s str)>, Number);
 
 /// States of frontends and backends.
 const PROXY_STATES: &[&str] = &["DOWN", "UP"];
+/// States of listeners.
+const LISTENER_STATES: &[&str] = &["WAITING", "OPEN", "FULL"];
 /// States of servers.
 const SERVER_STATES: &[&str] = &["DOWN", "UP", "MAINT", "DRAIN", "NOLB"];
 /// What the last check or agent said.
@@ -29,6 +31,7 @@ const CHECK_STATES: &[&str] = &[
 /// The rows of an answer, by what they are of.
 pub(super) struct Rows {
     pub(super) frontends: Vec<Object>,
+    pub(super) listeners: Vec<Object>,
     pub(super) backends: Vec<Object>,
     pub(super) servers: Vec<Object>,
     /// How many servers of a proxy are in a state, and how many checks have said something.
@@ -40,12 +43,13 @@ impl Rows {
     pub(super) fn read(shared: &Shared, query: &Query) -> Rows {
         let mut rows = Rows {
             frontends: Vec::new(),
+            listeners: Vec::new(),
             backends: Vec::new(),
             servers: Vec::new(),
             counts: HashMap::new(),
         };
         let scope = query.scope;
-        if !(scope.frontend || scope.backend || scope.server) {
+        if !(scope.frontend || scope.listener || scope.backend || scope.server) {
             return rows;
         }
         for object in objects(shared, |_| true) {
@@ -60,6 +64,7 @@ impl Rows {
             }
             match &object.of {
                 Of::Frontend if scope.frontend => rows.frontends.push(object),
+                Of::Listener if scope.listener => rows.listeners.push(object),
                 Of::Backend(_) if scope.backend => rows.backends.push(object),
                 Of::Server(server) if scope.server => {
                     let is_out = server.admin() == Admin::Maintenance;
@@ -67,7 +72,7 @@ impl Rows {
                         rows.servers.push(object);
                     }
                 }
-                Of::Frontend | Of::Backend(_) | Of::Server(_) => {}
+                Of::Frontend | Of::Listener | Of::Backend(_) | Of::Server(_) => {}
             }
         }
         rows
@@ -111,6 +116,14 @@ pub(super) fn write(
     });
     let help = "1 = it is in this state";
     writer.family("haproxy_frontend_status", Kind::Gauge, help, status)?;
+    table(writer, "haproxy_listener_", LISTENER, &rows.listeners)?;
+    let status = rows.listeners.iter().flat_map(|object| {
+        let state = object.row.value("status");
+        states(object, LISTENER_STATES, move |wanted| {
+            u64::from(wanted == state)
+        })
+    });
+    writer.family("haproxy_listener_status", Kind::Gauge, help, status)?;
     backends(rows, writer)?;
     table(writer, "haproxy_server_", SERVER, &rows.servers)?;
     let status = rows.servers.iter().flat_map(|object| {
@@ -255,6 +268,7 @@ pub(super) fn labels(object: &Object) -> Vec<(&str, &str)> {
     let proxy = ("proxy", &*object.proxy.name);
     match &object.of {
         Of::Server(server) => vec![proxy, ("server", &*server.plan.name)],
+        Of::Listener => vec![proxy, ("listener", object.row.value("svname"))],
         Of::Frontend | Of::Backend(_) => vec![proxy],
     }
 }

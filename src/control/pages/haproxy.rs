@@ -170,6 +170,35 @@ pub(super) const FRONTEND: &[Metric] = &[
         "Connections closed for want of something"),
 ];
 
+/// `haproxy_listener_`.
+#[rustfmt::skip]
+pub(super) const LISTENER: &[Metric] = &[
+    gauge("current_sessions", Count("scur"),
+        "Open sessions"),
+    gauge("max_sessions", Count("smax"),
+        "Most sessions at a time"),
+    gauge("limit_sessions", Count("slim"),
+        "Sessions that it may have, 0 = as many as its frontend"),
+    counter("sessions_total", Count("stot"),
+        "Sessions"),
+    counter("bytes_in_total", Count("bin"),
+        "Bytes from clients"),
+    counter("bytes_out_total", Count("bout"),
+        "Bytes to clients"),
+    counter("requests_denied_total", Count("dreq"),
+        "Requests denied by rules"),
+    counter("responses_denied_total", Count("dresp"),
+        "Answers denied by rules"),
+    counter("request_errors_total", Count("ereq"),
+        "Sessions that the client ended before it had sent anything, or whose request was wrong"),
+    counter("denied_connections_total", Count("dcon"),
+        "Connections denied by rules"),
+    counter("denied_sessions_total", Count("dses"),
+        "Sessions denied by rules"),
+    counter("internal_errors_total", Count("eint"),
+        "Connections closed for want of something"),
+];
+
 /// `haproxy_backend_`.
 #[rustfmt::skip]
 pub(super) const BACKEND: &[Metric] = &[

@@ -51,7 +51,8 @@ const TIMED: &[Timed] = &[
     },
     Timed {
         end: "first_byte_seconds",
-        help: "Time from the connect to the server's first byte",
+        help: "Time from the connect to the server's first byte; of flows of datagrams, from the \
+               first one to the first reply",
         of: |timings| &timings.first_byte_us,
         parts: 1e6,
         buckets: || (6..=25).step_by(1),
@@ -95,6 +96,7 @@ pub(super) fn write(
 ) -> fmt::Result {
     for (prefix, objects) in [
         ("tidegate_frontend_", &rows.frontends),
+        ("tidegate_listener_", &rows.listeners),
         ("tidegate_backend_", &rows.backends),
         ("tidegate_server_", &rows.servers),
     ] {

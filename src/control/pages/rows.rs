@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::config::plan::{Level, Proxy};
 use crate::control::Shared;
-use crate::control::runtime_api::rows::{backend_row, frontend_row, server_row};
+use crate::control::runtime_api::rows::{
+    backend_row, frontend_row, listener_row, listeners, server_row,
+};
 use crate::control::runtime_api::table::{self, Row};
 use crate::lb::{Backend, Server};
 
@@ -12,6 +14,7 @@ use crate::lb::{Backend, Server};
 #[derive(Clone, Debug)]
 pub(super) enum Of {
     Frontend,
+    Listener,
     Server(Arc<Server>),
     Backend(Arc<Backend>),
 }
@@ -36,6 +39,10 @@ pub(super) fn objects(shared: &Shared, wants: impl Fn(&Proxy) -> bool) -> Vec<Ob
         };
         if let Some(Some(front)) = world.frontends.get(index) {
             add(Of::Frontend, frontend_row(shared, front));
+            for listening in listeners(world, front) {
+                let row = listener_row(shared, front, listening, level);
+                add(Of::Listener, row);
+            }
         }
         let Some(Some(backend)) = world.backends.get(index) else {
             continue;

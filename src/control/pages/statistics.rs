@@ -117,7 +117,7 @@ fn row(text: &mut String, object: &Object) {
     let class = match &object.of {
         _ if status.starts_with("DOWN") => "down",
         _ if status.starts_with("MAINT") || status.starts_with("DRAIN") => "out",
-        Of::Server(_) => "server",
+        Of::Server(_) | Of::Listener => "server",
         Of::Frontend | Of::Backend(_) => "sum",
     };
     let _ = write!(text, "<tr class=\"{class}\">");

@@ -74,12 +74,6 @@ fn shut_down(call: &mut Call<'_>) -> Answer {
     if frontend.state() == FrontState::Shut {
         return Answer::error("Frontend was already shut down.");
     }
-    if frontend.proxy.is_udp() {
-        // The flows that are there need its sockets.
-        return Answer::error(
-            "A frontend in mode udp can be disabled, not shut down: its flows need its sockets.",
-        );
-    }
     if let Some(registry) = shared.registry.get() {
         let id = frontend.proxy.proxy_id;
         let world = shared.world();

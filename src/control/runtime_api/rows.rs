@@ -1,17 +1,18 @@
-//! The rows of `show stat`: what the counters, limits and states of a frontend, a server and a
-//! backend are in HAProxy's columns.
+//! The rows of `show stat`: what the counters, limits and states of a frontend, its listeners, a
+//! server and a backend are in HAProxy's columns.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::condition::{check_columns, server_status, since_change_s};
 use super::table::{Object, Row};
+use crate::base::address::Address;
 use crate::base::limits::LimitKey;
-use crate::config::plan::{Level, Proxy};
+use crate::config::plan::{Endpoint, Level, Proxy};
 use crate::control::Shared;
 use crate::control::stats::{Subject, backend_active};
 use crate::lb::{Backend, Server, ServerCounter};
-use crate::shard::{FrontCounter, FrontState, Frontend};
+use crate::shard::{FrontCounter, FrontState, Frontend, ListenerCounter, Listening, World};
 use crate::sys::clock;
 
 pub(in crate::control) fn frontend_row(shared: &Shared, front: &Frontend) -> Row {
@@ -74,6 +75,95 @@ pub(in crate::control) fn frontend_row(shared: &Shared, front: &Frontend) -> Row
     let datagrams = [FrontCounter::DatagramsIn, FrontCounter::DatagramsOut];
     datagram_columns(&mut row, &front.proxy, datagrams.map(sum));
     row
+}
+
+/// The listeners of a frontend that have statistics of their own, in the order of the file.
+pub(in crate::control) fn listeners<'w>(
+    world: &'w World,
+    front: &Frontend,
+) -> impl Iterator<Item = &'w Listening> {
+    let id = front.proxy.proxy_id;
+    let planned = world.plan.listeners.iter();
+    let own = planned.filter(move |plan| plan.proxy_id == id);
+    let own = own.filter_map(|plan| world.listeners.get(usize::from(plan.listener_id.0)));
+    own.flatten().filter(|one| one.counters.is_some())
+}
+
+pub(in crate::control) fn listener_row(
+    shared: &Shared,
+    front: &Frontend,
+    listening: &Listening,
+    level: Level,
+) -> Row {
+    let world = &shared.world();
+    let plan = &listening.plan;
+    let sum = |counter: ListenerCounter| {
+        let counters = listening.counters.as_ref();
+        counters.map_or(0, |counters| counters.sum(counter as usize))
+    };
+    let name = match plan.name.as_str() {
+        "" => format!("sock-{}", plan.socket_id),
+        name => name.to_owned(),
+    };
+    let mut row = Row::new(&front.proxy, &name, Object::Listener, plan.socket_id);
+    let limit = world.limits.find(LimitKey::Listener(plan.listener_id));
+    let (current, peak) = limit.map_or((0, 0), |id| {
+        (world.limits.current(id), world.limits.peak(id))
+    });
+    row.set("scur", current);
+    row.set("smax", peak);
+    row.set("slim", plan.maxconn);
+    row.set("stot", sum(ListenerCounter::Connections));
+    row.set("bin", sum(ListenerCounter::BytesIn));
+    row.set("bout", sum(ListenerCounter::BytesOut));
+    row.set("ereq", sum(ListenerCounter::RequestErrors));
+    row.set("eint", sum(ListenerCounter::ResourceErrors));
+    for column in ["dreq", "dresp", "dcon", "dses", "wrew"] {
+        row.set(column, 0);
+    }
+    let above = match front.proxy.is_udp() {
+        true => world.flows_limit,
+        false => world.process_limit,
+    };
+    let waits = [front.limit, above].map(|id| world.limits.free(id) == 0);
+    let status = match plan.maxconn {
+        maxconn if maxconn > 0 && current >= maxconn => "FULL",
+        _ if waits.contains(&true) => "WAITING",
+        _ => "OPEN",
+    };
+    row.set("status", status);
+    if level >= Level::Operator {
+        row.set("addr", address(&plan.endpoint));
+    }
+    if let Some(protocol) = protocol(&plan.endpoint) {
+        row.set("proto", protocol);
+    }
+    let datagrams = [ListenerCounter::DatagramsIn, ListenerCounter::DatagramsOut];
+    datagram_columns(&mut row, &front.proxy, datagrams.map(sum));
+    row
+}
+
+/// Unix sockets are not told apart, as HAProxy has it.
+fn address(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Address(Address::Ip(address)) | Endpoint::Datagram(address) => {
+            address.to_string()
+        }
+        Endpoint::Address(_) => "unix".to_owned(),
+        Endpoint::Descriptor(_) => endpoint.to_string(),
+    }
+}
+
+/// HAProxy's names of protocols; that of a socket that was inherited is not known.
+fn protocol(endpoint: &Endpoint) -> Option<&'static str> {
+    match endpoint {
+        Endpoint::Address(Address::Ip(address)) if address.is_ipv4() => Some("tcpv4"),
+        Endpoint::Address(Address::Ip(_)) => Some("tcpv6"),
+        Endpoint::Address(_) => Some("unix_stream"),
+        Endpoint::Datagram(address) if address.is_ipv4() => Some("udp4"),
+        Endpoint::Datagram(_) => Some("udp6"),
+        Endpoint::Descriptor(_) => None,
+    }
 }
 
 /// Of proxies that have datagrams.

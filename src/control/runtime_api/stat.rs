@@ -2,16 +2,17 @@
 //!
 //! Readers of the CSV go by position, so the header is fixed and a column without a value is empty.
 //! What we have beyond HAProxy's columns stands behind them, where its modules have theirs: the
-//! datagrams of proxies in mode udp. Rows come in HAProxy's order: a proxy's FRONTEND, its servers,
-//! its BACKEND.
+//! datagrams of proxies in mode udp. Rows come in HAProxy's order: a proxy's FRONTEND, those of its
+//! listeners that have statistics (`option socket-stats`), its servers, its BACKEND.
 
 use super::command::{Answer, Call, Command, Run};
-use super::rows::{backend_row, frontend_row, server_row};
+use super::rows::{backend_row, frontend_row, listener_row, listeners, server_row};
 use super::table::{Row, header};
 use super::typed::{Format, Shape};
 use crate::config::plan::{Level, Proxy};
 use crate::control::Shared;
 use crate::lb::{Admin, Backend, Health, Server};
+use crate::shard::Frontend;
 
 #[rustfmt::skip]
 pub(super) const COMMANDS: &[Command] = &[
@@ -25,6 +26,7 @@ pub(super) const COMMANDS: &[Command] = &[
 const TYPE_FRONTEND: i64 = 1;
 const TYPE_BACKEND: i64 = 2;
 const TYPE_SERVER: i64 = 4;
+const TYPE_LISTENER: i64 = 8;
 
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,10 +65,9 @@ fn show(call: &mut Call<'_>) -> Answer {
     }
     for proxy in proxies {
         let index = usize::from(proxy.proxy_id.0);
-        if let Some(Some(front)) = world.frontends.get(index)
-            && filter.types & TYPE_FRONTEND != 0
-        {
-            table.push(&frontend_row(call.shared, front));
+        if let Some(Some(front)) = world.frontends.get(index) {
+            let level = call.session.level;
+            frontend_rows(&mut table, call.shared, level, front, &filter);
         }
         if let Some(Some(backend)) = world.backends.get(index) {
             backend_rows(
@@ -79,6 +80,26 @@ fn show(call: &mut Call<'_>) -> Answer {
         }
     }
     Answer::Text(table.finish())
+}
+
+fn frontend_rows(
+    table: &mut Table,
+    shared: &Shared,
+    level: Level,
+    front: &Frontend,
+    filter: &Filter<'_>,
+) {
+    if filter.types & TYPE_FRONTEND != 0 {
+        table.push(&frontend_row(shared, front));
+    }
+    if filter.types & TYPE_LISTENER == 0 {
+        return;
+    }
+    for listening in listeners(&shared.world(), front) {
+        if filter.sid < 0 || filter.sid == i64::from(listening.plan.socket_id) {
+            table.push(&listener_row(shared, front, listening, level));
+        }
+    }
 }
 
 fn backend_rows(

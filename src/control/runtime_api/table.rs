@@ -24,6 +24,7 @@ pub(super) enum Object {
     Frontend = 0,
     Backend = 1,
     Server = 2,
+    Listener = 3,
 }
 
 /// The first line of the plain table.
@@ -139,6 +140,7 @@ impl Row {
             Object::Frontend => 'F',
             Object::Backend => 'B',
             Object::Server => 'S',
+            Object::Listener => 'L',
         };
         for (at, column, value) in self.filled() {
             let _ = write!(
@@ -155,6 +157,7 @@ impl Row {
             Object::Frontend => "Frontend",
             Object::Backend => "Backend",
             Object::Server => "Server",
+            Object::Listener => "Listener",
         };
         out.push('[');
         for (count, (at, column, value)) in self.filled().enumerate() {

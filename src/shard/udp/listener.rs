@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use super::counts::DatagramCount;
 use super::{Rest, Shard, Udp};
-use crate::base::ids::ListenerId;
+use crate::base::ids::{ListenerId, ShardId};
 use crate::base::limits::{LimitId, LimitKey};
 use crate::base::time::Moment;
 use crate::config::plan::{self, UdpFront};
 use crate::lb::Backend;
 use crate::ring::{Arrival, Fd, Inbox, Kernel, Op, Token};
 use crate::shard::frontend_backend;
+use crate::shard::listener_counters::{ListenerCounter, ListenerCounters};
 use crate::shard::spread::Serving;
-use crate::shard::world::{Frontend, World};
+use crate::shard::world::{FrontState, Frontend, World};
 
 /// How often the kernel is asked what it has dropped.
 const DROPS_EVERY_MS: u64 = 1_000;
@@ -55,9 +56,11 @@ pub(super) struct Listener {
     pub(super) wildcard: bool,
     /// Drops of its socket that are counted already.
     dropped: u32,
+    /// Its statistics, where its frontend wants them.
+    counters: Option<Arc<ListenerCounters>>,
     /// The shards that serve it.
     serving: Arc<Serving>,
-    /// It is taken away: no flow begins, and it is closed when there is none any more.
+    /// It is taken away, or shut down: no flow begins, and it is closed when there is none left.
     pub(super) leaves: bool,
     /// Its shards have been told that this one has no flow of it any more.
     is_quiet: bool,
@@ -70,6 +73,14 @@ impl Listener {
     pub(super) fn local(&self, to: Option<IpAddr>) -> Option<SocketAddr> {
         let bound = self.bound?;
         Some(SocketAddr::new(to.unwrap_or(bound.ip()), bound.port()))
+    }
+
+    /// Counts for it, where its frontend wants that.
+    #[inline]
+    pub(super) fn count(&self, shard: ShardId, counter: ListenerCounter, n: u64) {
+        if let Some(counters) = &self.counters {
+            counters.add(shard, counter as usize, n);
+        }
     }
 
     /// What of it tells flows apart.
@@ -98,6 +109,7 @@ impl Listener {
         self.accepts_proxy = listening.plan.accept_proxy;
         self.frontend = Arc::clone(frontend);
         self.plan = Arc::clone(&listening.plan);
+        self.counters.clone_from(&listening.counters);
     }
 }
 
@@ -137,6 +149,7 @@ impl<K: Kernel> Shard<K> {
             bound: bound.map(crate::flow::udp::normalised),
             wildcard: bound.is_none_or(|bound| bound.ip().is_unspecified()),
             dropped: self.kernel.datagrams_dropped(fd),
+            counters: listening.counters.clone(),
             serving: Arc::clone(&listening.serving),
             leaves: false,
             is_quiet: false,
@@ -162,6 +175,15 @@ impl<K: Kernel> Shard<K> {
         }
         udp.renew_upstreams(&self.world, self.now);
         self.udp = Some(udp);
+    }
+
+    /// An operator may have shut frontends down: no flow of theirs begins any more, and their
+    /// listeners stay for the flows that are there.
+    pub(in crate::shard) fn leave_shut_listeners(&mut self) {
+        let listeners = self.udp.iter_mut().flat_map(|udp| &mut udp.listeners);
+        for listener in listeners.filter(|one| one.frontend.state() == FrontState::Shut) {
+            listener.leaves = true;
+        }
     }
 
     /// Closes the listeners that were taken away and have no flow any more.

@@ -20,6 +20,7 @@ use crate::config::plan::{UdpBack, UdpFront};
 use crate::flow::udp::{FlowId, FlowKey, Opening, PairAt, Reason, Rules};
 use crate::lb::{Backend, Outcome, Pick, PickRequest, Server, ServerCounter};
 use crate::ring::{Kernel, Payload};
+use crate::shard::listener_counters::ListenerCounter;
 use crate::shard::world::{FrontCounter, FrontState, Frontend, ProxyCounters};
 
 impl<K: Kernel> Shard<K> {
@@ -336,6 +337,7 @@ impl<K: Kernel> Shard<K> {
                 counters.add(self.id, counter as usize, 1);
             }
         }
+        listener.count(self.id, ListenerCounter::Connections, 1);
         backend.enter();
         self.count_on_server(&server);
         udp.listeners[usize::from(key.listener())].flows += 1;

@@ -9,6 +9,7 @@ use super::{Rest, Shard, Udp};
 use crate::base::ids::SessionKey;
 use crate::flow::udp::{After, FlowId, FlowKey, Reply};
 use crate::ring::{Arrival, Completion, Inbox, Kernel, Payload};
+use crate::shard::listener_counters::ListenerCounter;
 use crate::shard::world::FrontCounter;
 
 impl<K: Kernel> Shard<K> {
@@ -107,6 +108,8 @@ impl<K: Kernel> Shard<K> {
         let count = |counter: FrontCounter, n: u64| counters.add(self.id, counter as usize, n);
         count(FrontCounter::DatagramsIn, datagrams.into());
         count(FrontCounter::BytesIn, bytes);
+        listener.count(self.id, ListenerCounter::DatagramsIn, datagrams.into());
+        listener.count(self.id, ListenerCounter::BytesIn, bytes);
         let key = FlowKey::new(number, arrival.from, local, None);
         let segment = arrival.segment.unwrap_or(0).into();
         if listener.accepts_proxy {
@@ -277,7 +280,14 @@ impl<K: Kernel> Shard<K> {
         udp.batches
             .add(&mut flow.data.down, &route, class, payload, segment, &[]);
         // Every reply ends a row of errors, not only a flow's first: flows live long.
-        udp.upstreams.at(upstream).server.observed.succeeded();
+        let server = &udp.upstreams.at(upstream).server;
+        server.observed.succeeded();
+        // Of a flow that has had another server, or that its server began, there is no such time.
+        let is_first = !flow.is_confirmed() && !flow.data.moved && flow.requests().0 > 0;
+        if is_first {
+            let us = self.now.us_since(flow.started());
+            server.timings.first_byte_us.record(self.id, us);
+        }
         let bytes = payload.length.into();
         match udp.flows.on_reply(id, datagrams, bytes, self.now) {
             After::Stays | After::Spent => {}

@@ -10,6 +10,7 @@ use super::counts::DatagramCount;
 use super::{Shard, Udp};
 use crate::lb::ServerCounter;
 use crate::ring::{EACH_MAX, Errno, Fd, Kernel, Outgoing, Payload, Single};
+use crate::shard::listener_counters::ListenerCounter;
 use crate::shard::world::{FrontCounter, ProxyCounters};
 
 /// Why a datagram was not sent.
@@ -210,7 +211,10 @@ impl<K: Kernel> Shard<K> {
                 udp.counts.add(DatagramCount::ToClients, n);
                 let place = udp.upstreams.at(upstream);
                 let back = self.world.counters_of(&place.backend);
-                let front: &ProxyCounters = &udp.listeners[listener as usize].frontend.counters;
+                let listener = &udp.listeners[listener as usize];
+                listener.count(id, ListenerCounter::DatagramsOut, n);
+                listener.count(id, ListenerCounter::BytesOut, bytes);
+                let front: &ProxyCounters = &listener.frontend.counters;
                 for counters in [front, back] {
                     counters.add(id, FrontCounter::DatagramsOut as usize, n);
                     counters.add(id, FrontCounter::BytesOut as usize, bytes);
