@@ -15,7 +15,7 @@ pub(crate) fn texts() -> [(&'static str, String); 2] {
 }
 
 /// A file as tools write them: a frontend for each backend, every server with checks and options.
-fn generated() -> String {
+pub(crate) fn generated() -> String {
     let mut text = "global\n maxconn 20000\n\ndefaults\n mode tcp\n timeout connect 5s\n \
                     timeout client 60s\n timeout server 60s\n option tcplog\n"
         .to_owned();

@@ -4,7 +4,7 @@
 //! the control thread does whenever a server comes, goes or changes its weight. `wheel/STEP/TIMERS`
 //! are the timers of a shard, `flow/STEP/FLOWS` the flows of datagrams with their sockets,
 //! `key/PROTOCOL` finds the key in a datagram, `config/TEXT` is a configuration from its text to
-//! the plan.
+//! the plan, `scrape/WHAT` an answer that tells of a thousand servers.
 
 // Of what `criterion_group!` makes.
 #![allow(missing_docs)]
@@ -13,6 +13,7 @@ mod balancers;
 mod config;
 mod flows;
 mod keys;
+mod scrapes;
 mod timers;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -21,6 +22,7 @@ use std::hint::black_box;
 use balancers::{ALGORITHMS, Clients, SERVERS, backend};
 use flows::flows;
 use keys::keys;
+use scrapes::scrapes;
 use tidegate::control::resolve::SystemEnvironment;
 use tidegate::lb::{Outcome, Pick};
 use timers::timers;
@@ -75,6 +77,6 @@ criterion_group! {
     config = Criterion::default()
         .warm_up_time(std::time::Duration::from_millis(300))
         .measurement_time(std::time::Duration::from_secs(1));
-    targets = pick, publish, keys, timers, flows, parse
+    targets = pick, publish, keys, timers, flows, parse, scrapes
 }
 criterion_main!(benches);

@@ -392,7 +392,7 @@ fn events_are_kept_and_followed() {
     assert!(
         balancer
             .stats("show events buf0 -x")
-            .starts_with("Only '-w' and '-n'")
+            .starts_with("Only '-w', '-n' and '-0'")
     );
     let mut follower = Runtime::open(balancer.stats_path());
     follower.send("show events buf0 -w -n\n");
@@ -418,6 +418,17 @@ fn events_are_kept_and_followed() {
     drop((follower, second));
     let kept = balancer.stats("show events buf0");
     assert!(kept.contains("Server l/s1 is DOWN"), "{kept}");
+    // Messages for programs end with a NUL each.
+    let apart = balancer.stats("show events buf0 -0");
+    let messages: Vec<&str> = apart
+        .trim_end_matches('\n')
+        .split_terminator('\0')
+        .collect();
+    assert_eq!(
+        messages,
+        kept.trim_end_matches('\n').lines().collect::<Vec<_>>()
+    );
+    assert!(!messages.is_empty() && !apart.trim_end_matches('\n').contains('\n'));
     balancer.settle();
 }
 

@@ -8,13 +8,43 @@ use crate::config::plan::Level;
 #[rustfmt::skip]
 pub(super) const COMMANDS: &[Command] = &[
     Command { words: &["show", "events"], level: Level::User,
-        usage: "show events [<sink>] [-w] [-n]",
+        usage: "show events [<sink>] [-w] [-n] [-0]",
         help: "list what keeps messages, or the messages that one has kept",
         run: Run::Wait(show) },
 ];
 
 /// HAProxy's name for what is kept in memory.
 const SINK: &str = "buf0";
+
+/// What follows a sink.
+#[derive(Clone, Copy, Default)]
+struct Options {
+    /// `-w`: more is waited for.
+    waits: bool,
+    /// `-n`: what there is already is left out.
+    only_new: bool,
+    /// `-0`: a message ends with a NUL instead of a line feed.
+    ends_with_nul: bool,
+}
+
+impl Options {
+    /// Letters may stand together, as in `-wn`.
+    fn read(words: &[&str]) -> Option<Options> {
+        let mut options = Options::default();
+        for word in words {
+            let letters = word.strip_prefix('-').filter(|letters| !letters.is_empty());
+            for letter in letters?.chars() {
+                match letter {
+                    'w' => options.waits = true,
+                    'n' => options.only_new = true,
+                    '0' => options.ends_with_nul = true,
+                    _ => return None,
+                }
+            }
+        }
+        Some(options)
+    }
+}
 
 fn show<'c>(call: &'c mut Call<'_>) -> Waiting<'c> {
     Box::pin(async move {
@@ -31,22 +61,20 @@ fn show<'c>(call: &'c mut Call<'_>) -> Waiting<'c> {
         if *sink != SINK {
             return Ok(Answer::error("No such event sink"));
         }
-        let (mut waits, mut only_new) = (false, false);
-        for option in options {
-            match option.strip_prefix('-') {
-                Some("w") => waits = true,
-                Some("n") => only_new = true,
-                Some("wn" | "nw") => (waits, only_new) = (true, true),
-                _ => return Ok(Answer::error("Only '-w' and '-n' may follow a sink.")),
-            }
-        }
+        let Some(options) = Options::read(options) else {
+            let text = "Only '-w', '-n' and '-0' may follow a sink.";
+            return Ok(Answer::error(text));
+        };
         let shared = call.shared;
         let recent = &shared.messages.recent;
-        let mut from = if only_new { recent.next() } else { 0 };
+        let mut from = if options.only_new { recent.next() } else { 0 };
         loop {
-            let (text, next) = recent.since(from);
+            let (mut text, next) = recent.since(from);
             from = next;
-            if !waits {
+            if options.ends_with_nul {
+                text = text.replace('\n', "\0");
+            }
+            if !options.waits {
                 return Ok(Answer::Text(text));
             }
             call.write(&text).await?;
