@@ -31,6 +31,7 @@ mod listeners;
 mod listeners_on_interfaces;
 mod listeners_shared;
 mod log_formats;
+mod log_targets;
 mod logging;
 mod memory;
 mod metrics;

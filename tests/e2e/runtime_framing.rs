@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -231,6 +232,23 @@ fn messages_are_marked_as_the_socket_or_the_client_asks() {
         assert_eq!(client.prompted(line), answer, "{line}");
     }
     drop(client);
+    balancer.settle();
+}
+
+/// The file of a socket says who may use it.
+#[test]
+fn the_file_of_a_socket_has_its_mode_and_owner() {
+    let _turn = turn::shared();
+    if !nix::unistd::Uid::effective().is_root() {
+        eprintln!("NOT TESTED: giving a file to somebody needs root");
+        return;
+    }
+    let words = "mode 620 uid 65533 gid 65532 level user";
+    let (balancer, path, _dir) = with_socket(words);
+    let file = path.metadata().expect("the socket's file");
+    let owner = (file.uid(), file.gid(), file.mode() & 0o777);
+    assert_eq!(owner, (65533, 65532, 0o620));
+    assert_eq!(exchange(&path, "show cli level\n"), "user\n\n");
     balancer.settle();
 }
 

@@ -75,14 +75,16 @@ impl Drop for Pair {
 
 fn body(port: u16) -> String {
     format!(
-        "frontend fe\n    bind 127.0.0.1:{port}\n    maxconn 100\n    default_backend be\n\
+        "frontend fe\n    bind 127.0.0.1:{port} name here\n    option socket-stats\n    \
+         bind 127.0.0.1:{more} maxconn 7\n    maxconn 100\n    default_backend be\n\
          backend be\n    id 77\n    balance roundrobin\n    fullconn 50\n    \
          server s1 127.0.0.1:1 weight 10 maxconn 20 maxqueue 7\n    \
          server s2 127.0.0.1:2 id 9 backup\n    server s3 127.0.0.1:3 disabled\n\
          listen l\n    bind 127.0.0.1:{other}\n    balance source\n    fullconn 50\n    \
          server s1 localhost:80 check port 99 addr 127.0.0.2 inter 1h disabled\n    \
          server s2 127.0.0.1:3 agent-check agent-port 5 agent-inter 1h disabled\n",
-        other = free_port()
+        other = free_port(),
+        more = free_port()
     )
 }
 
