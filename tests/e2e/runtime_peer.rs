@@ -4,15 +4,18 @@
 //! Where haproxy is absent the test says so and passes, unless `TIDEGATE_REQUIRE_PROGRAMS=1`.
 
 use std::collections::BTreeMap;
+use std::net::Shutdown;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::programs::programs;
 use crate::support::balancer::{Setup, TempDir};
-use crate::support::port::free_port;
+use crate::support::client::{connect_port, echo, read_end, reset};
+use crate::support::port::{free_port, wait_listening};
 use crate::support::runtime::exchange;
-use crate::support::{Balancer, skip, turn, wait_for};
+use crate::support::stats::Stat;
+use crate::support::{Balancer, MockServer, eventually, skip, turn, wait_for};
 
 /// HAProxy and the balancer beside each other; no client comes to either.
 struct Pair {
@@ -262,6 +265,90 @@ fn the_state_of_servers_is_haproxys() {
     }
     let [theirs, ours] = pair.ask("show backend");
     assert_eq!(ours, theirs);
+    pair.balancer.settle();
+}
+
+/// The same clients at both: whole sessions, one that its client breaks off, one that is open, one
+/// that waits for a server, and one that is put out of service beside them.
+#[test]
+fn the_same_traffic_makes_the_same_table() {
+    let _turn = turn::shared();
+    let servers = [(); 3].map(|()| MockServer::echo());
+    let ports = [(); 2].map(|()| [(); 2].map(|()| free_port()));
+    let started = std::cell::Cell::new(0);
+    let pair = Pair::start(|_| {
+        let [whole, narrow] = ports[started.replace(1)];
+        format!(
+            "frontend fe\n    option socket-stats\n    bind 127.0.0.1:{whole} name one\n    \
+             maxconn 100\n    default_backend be\nbackend be\n    fullconn 50\n    \
+             balance roundrobin\n    server s1 {} weight 5\n    server s2 {} weight 5\n    \
+             server s3 127.0.0.1:1 backup\nlisten narrow\n    bind 127.0.0.1:{narrow}\n    \
+             maxconn 10\n    fullconn 50\n    balance roundrobin\n    server s1 {} maxconn 1\n",
+            servers[0].address(),
+            servers[1].address(),
+            servers[2].address()
+        )
+    });
+    let Some(pair) = pair else {
+        return;
+    };
+    let mut held = Vec::new();
+    for [whole, narrow] in ports {
+        assert!(wait_listening(whole, Duration::from_secs(20)));
+        for length in [10, 2_000, 300, 7] {
+            let client = connect_port(whole);
+            echo(&client, &vec![b'x'; length]);
+            client.shutdown(Shutdown::Write).unwrap();
+            read_end(&client);
+        }
+        let client = connect_port(whole);
+        echo(&client, b"not to its end");
+        reset(client);
+        held.extend([whole, narrow, narrow].map(connect_port));
+    }
+    let is_there = |text: &String| {
+        let stat = Stat::parse(text);
+        let number = |proxy, row, column| stat.number(proxy, row, column);
+        number("fe", "FRONTEND", "scur") == 1
+            && number("fe", "FRONTEND", "stot") == 6
+            && number("be", "BACKEND", "cli_abrt") == 1
+            && number("narrow", "BACKEND", "qcur") == 1
+            && number("narrow", "s1", "scur") == 1
+    };
+    eventually("all but three have ended", || {
+        pair.ask("show stat").iter().all(is_there)
+    });
+    for command in ["disable server be/s2", "set server be/s1 weight 3"] {
+        assert_eq!(pair.ask(command), ["\n", "\n"], "{command}");
+    }
+    // What depends on the moment; what HAProxy has of sessions in HTTP only.
+    let free = |column: &str| {
+        let times = ["time", "rate", "last", "_max"];
+        let others = ["smax", "addr", "downtime", "used_conn_cur", "need_conn_est"];
+        times.iter().any(|part| column.contains(part)) || others.contains(&column)
+    };
+    let [theirs, ours] = pair.ask("show stat");
+    let cells = |text: &str| -> Vec<Vec<String>> {
+        let line = |line: &str| line.split(',').map(str::to_owned).collect();
+        rows(text).into_iter().map(line).collect()
+    };
+    let (theirs, ours) = (cells(&theirs), cells(&ours));
+    let names: Vec<&str> = ours[0].iter().map(String::as_str).collect();
+    let mut compared = 0;
+    for (theirs, ours) in theirs[1..].iter().zip(&ours[1..]) {
+        for (at, name) in names[..100].iter().enumerate() {
+            let of = format!("{}/{} {name}: haproxy {:?}", ours[0], ours[1], theirs[at]);
+            if free(name) {
+                assert_eq!(ours[at].is_empty(), theirs[at].is_empty(), "{of}");
+            } else {
+                assert_eq!(ours[at], theirs[at], "{of}");
+                compared += usize::from(!ours[at].is_empty());
+            }
+        }
+    }
+    assert_eq!(theirs.len(), 1 + 2 + 4 + 3);
+    assert!(compared > 150, "{compared}");
+    drop(held);
     pair.balancer.settle();
 }
 
