@@ -108,6 +108,11 @@ const CHANGE: &[(&str, Said)] = &[
     ("set rate-limit sessions global 100000", Done),
     ("set rate-limit sessions global 0", Done),
     ("show info", Has(&["\nConnRateLimit: 0\n", "\nSessRateLimit: 0\n"])),
+    ("add server help", Has(&["weight"])),
+    ("add server x/new 127.0.0.1:4 weight 3", Is("New server registered.\n\n")),
+    ("show stat x 4 -1", Has(&["\nx,new,", ",MAINT,"])),
+    ("set server x/new addr 127.0.0.1 port 5", Has(&["port changed from '4' to '5'"])),
+    ("del server x/new", Is("Server deleted.\n\n")),
     ("set server k/c check-addr 127.0.0.9 port 19", Done),
     ("set server k/c check-port 20", Done),
     ("show servers state k", Has(&[" 20 127.0.0.9 "])),
@@ -138,7 +143,15 @@ const CHANGE: &[(&str, Said)] = &[
 ];
 
 /// The rest, which is about the connection itself or tested below.
-const ELSEWHERE: [&str; 5] = ["prompt", "operator", "user", "quit", "shutdown session"];
+const ELSEWHERE: [&str; 7] = [
+    "prompt",
+    "operator",
+    "user",
+    "quit",
+    "shutdown session",
+    "expert-mode",
+    "experimental-mode",
+];
 
 fn check(command: &str, said: Said, answer: &str) {
     match said {
