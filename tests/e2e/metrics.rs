@@ -423,7 +423,7 @@ fn the_page_has_every_metric_of_ours() {
     let datagrams = DatagramServer::echo();
     let balancer = many(metrics, &server)
         .body_more(format!(
-            "listen u\n    mode udp\n    bind 127.0.0.1:{port}\n    server s {}\n",
+            "listen u\n    mode udp\n    option socket-stats\n    bind 127.0.0.1:{port}\n    server s {}\n",
             datagrams.address()
         ))
         .start();
