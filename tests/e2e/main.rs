@@ -98,6 +98,7 @@ mod udp_load;
 mod udp_mappings;
 mod udp_numbers;
 mod udp_passive;
+mod udp_path_mtu;
 mod udp_paths;
 mod udp_programs;
 mod udp_proxy;

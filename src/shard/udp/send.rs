@@ -13,14 +13,15 @@ use crate::ring::{EACH_MAX, Errno, Fd, Kernel, Outgoing, Payload, Single};
 use crate::shard::listener_counters::ListenerCounter;
 use crate::shard::world::{FrontCounter, ProxyCounters};
 
-/// Why a datagram was not sent.
+/// Why a datagram was not sent. A socket is told once, by the next call, what the network has said
+/// of its earlier datagrams, and by the same numbers by which it refuses this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Fault {
     /// No room, or no memory.
     Full,
     /// What an earlier datagram of the socket has met.
     Earlier,
-    /// Too long for the path, or for any.
+    /// Too long for the path, or for any; or an earlier one was.
     TooLarge,
     /// Not several at once on this way.
     Segments,
@@ -49,6 +50,19 @@ impl Fault {
             _ => Fault::Unexpected(errno),
         }
     }
+
+    /// Whether it may be about an earlier datagram.
+    fn may_be_of_earlier(errno: Errno) -> bool {
+        matches!(Fault::of(errno, false), Fault::Earlier | Fault::TooLarge)
+    }
+}
+
+/// What has become of a message.
+#[derive(Debug)]
+struct Sent {
+    result: Result<(), Fault>,
+    /// The socket was told something, which is to be read.
+    told: bool,
 }
 
 impl<K: Kernel> Shard<K> {
@@ -90,8 +104,7 @@ impl<K: Kernel> Shard<K> {
             };
         }
         let fd = udp.batches.message(at).route.fd;
-        let sent = self.kernel.send_each(fd, &singles[..several]);
-        let sent = sent.unwrap_or(0);
+        let sent = self.kernel.send_each(fd, &singles[..several]).unwrap_or(0);
         if sent > 0 {
             udp.counts.one(DatagramCount::Sends);
         }
@@ -99,10 +112,15 @@ impl<K: Kernel> Shard<K> {
             let message = udp.batches.message(at);
             self.account_datagrams(udp, &message, 1, message.bytes);
         }
+        if sent < several {
+            // What has ended it may be of an earlier one, and then the next call finds nothing.
+            let towards = udp.batches.message(at + sent).route.towards;
+            self.hear_network(udp, towards);
+        }
         sent
     }
 
-    /// One call, and a second one where the first has met what an earlier datagram left behind.
+    /// Sends one message by one call, or two.
     fn send_message(&mut self, udp: &mut Udp, message: &Message) -> Result<(), Fault> {
         let mut slices = [IoSlice::new(&[]); SLICES_MAX];
         let kernel = &self.kernel;
@@ -116,27 +134,41 @@ impl<K: Kernel> Shard<K> {
             traffic_class: message.traffic_class,
             parts: &slices[..count],
         };
-        let fd = message.route.fd;
-        let sent = self.twice(fd, &outgoing);
-        if sent.is_ok() {
+        let Sent { result, told } = self.twice(message.route.fd, &outgoing);
+        if told {
+            self.hear_network(udp, message.route.towards);
+        }
+        if result.is_ok() {
             udp.counts.one(DatagramCount::Sends);
             if message.datagrams > 1 {
                 udp.counts.add(DatagramCount::Merged, message.datagrams);
             }
             self.account_datagrams(udp, message, message.datagrams, message.bytes);
         }
-        sent
+        result
     }
 
-    fn twice(&self, fd: Fd, outgoing: &Outgoing<'_>) -> Result<(), Fault> {
+    /// One call, and a second one where the first may have met what an earlier datagram left
+    /// behind: nothing else is lost for it.
+    fn twice(&self, fd: Fd, outgoing: &Outgoing<'_>) -> Sent {
+        let send = || self.kernel.send_datagrams(fd, outgoing);
+        let mut sent = send();
+        let told = matches!(sent, Err(errno) if Fault::may_be_of_earlier(errno));
+        if told {
+            sent = send();
+        }
         let segments = outgoing.segment.is_some();
-        let send = || {
-            let sent = self.kernel.send_datagrams(fd, outgoing);
-            sent.map_err(|errno| Fault::of(errno, segments))
-        };
-        match send() {
-            Err(Fault::Earlier) => send(),
-            other => other,
+        Sent {
+            result: sent.map_err(|errno| Fault::of(errno, segments)),
+            told,
+        }
+    }
+
+    /// Reads what the network has said of a socket's datagrams: it may name the server, and what
+    /// is left in the socket takes room that answers need. Listeners are told nothing.
+    fn hear_network(&mut self, udp: &mut Udp, towards: Towards) {
+        if let Towards::Server { socket, .. } = towards {
+            self.read_undelivered(udp, socket);
         }
     }
 
@@ -145,13 +177,14 @@ impl<K: Kernel> Shard<K> {
             udp.segments_refused(message);
             return self.send_singly(udp, message);
         }
-        self.lose(udp, message, message.datagrams, fault);
+        self.lose(udp, message.datagrams, fault);
     }
 
     /// Sends the datagrams of a message one by one: that way doesn't take them together.
     fn send_singly(&mut self, udp: &mut Udp, message: &Message) {
         let mut sent = (0, 0);
         let mut lost: Option<(Fault, u32)> = None;
+        let mut told = false;
         for payload in udp.batches.singles(message) {
             let parts = [IoSlice::new(self.kernel.payload(payload))];
             let outgoing = Outgoing {
@@ -161,21 +194,26 @@ impl<K: Kernel> Shard<K> {
                 traffic_class: message.traffic_class,
                 parts: &parts,
             };
-            match self.twice(message.route.fd, &outgoing) {
+            let one = self.twice(message.route.fd, &outgoing);
+            told |= one.told;
+            match one.result {
                 Ok(()) => sent = (sent.0 + 1, sent.1 + payload.length),
                 Err(fault) => lost = Some((fault, lost.map_or(1, |(_, before)| before + 1))),
             }
+        }
+        if told {
+            self.hear_network(udp, message.route.towards);
         }
         if sent.0 > 0 {
             udp.counts.add(DatagramCount::Sends, sent.0);
             self.account_datagrams(udp, message, sent.0, sent.1);
         }
         if let Some((fault, datagrams)) = lost {
-            self.lose(udp, message, datagrams, fault);
+            self.lose(udp, datagrams, fault);
         }
     }
 
-    fn lose(&mut self, udp: &mut Udp, message: &Message, datagrams: u32, fault: Fault) {
+    fn lose(&mut self, udp: &mut Udp, datagrams: u32, fault: Fault) {
         let count = match fault {
             Fault::Full => DatagramCount::Unsent,
             Fault::TooLarge => DatagramCount::TooLarge,
@@ -186,10 +224,6 @@ impl<K: Kernel> Shard<K> {
             }
         };
         udp.counts.add(count, datagrams);
-        if let (Fault::Earlier, Towards::Server { socket, .. }) = (fault, message.route.towards) {
-            // What the network has said of it may name the server.
-            self.read_undelivered(udp, socket);
-        }
     }
 
     /// Counts what has left.
