@@ -12,11 +12,11 @@ use tidegate::shard::{DatagramCount, FrontCounter, ProxyCounters};
 
 impl Simulation {
     fn count(&self, shard: usize, count: DatagramCount) -> u64 {
-        self.world.ports[shard].gauges.datagrams[count as usize].load(Relaxed)
+        self.works.world.ports[shard].gauges.datagrams[count as usize].load(Relaxed)
     }
 
     fn sum(&self, count: DatagramCount) -> u64 {
-        (0..self.shards.len())
+        (0..self.works.shards.len())
             .map(|shard| self.count(shard, count))
             .sum()
     }
@@ -42,20 +42,20 @@ impl Simulation {
         let dropped: u64 = dropped.into_iter().map(of).sum();
         assert_eq!(
             of(FromClients) + of(FromServers),
-            of(ToServers) + of(ToClients) + dropped,
+            of(ToServers) + of(ToClients) + dropped - seen.told_too_large,
             "what came has left or is counted as dropped"
         );
-        if self.shards[shard].is_stopping() {
+        if self.works.shards[shard].is_stopping() {
             assert_eq!(of(Flows), 0, "flows of a stopped shard");
         }
-        let limits = &self.world.limits;
+        let limits = &self.works.world.limits;
         let flows: u64 = self.sum(Flows);
-        let most = limits.max(self.world.flows_limit);
+        let most = limits.max(self.works.world.flows_limit);
         assert!(flows <= u64::from(most), "{flows} flows of {most}");
         let sockets = self.sum(Sockets);
-        let most = self.world.flow_sockets_max;
+        let most = self.works.world.flow_sockets_max;
         assert!(sockets <= u64::from(most), "{sockets} sockets of {most}");
-        for backend in self.world.backends.iter().flatten() {
+        for backend in self.works.world.backends.iter().flatten() {
             for server in &backend.servers {
                 let (active, most) = (server.active(), server.maxconn());
                 assert!(active <= most, "{active} flows of {most}");
@@ -68,18 +68,18 @@ impl Simulation {
         let [listeners, sockets] = self.receives(shard);
         let open = self.count(shard, DatagramCount::Sockets);
         assert_eq!(sockets as u64, open, "a socket that nobody looks at");
-        let all = self.world.plan.listeners.len();
-        let is_armed = self.told || listeners == all;
+        let all = self.works.world.plan.listeners.len();
+        let is_armed = self.works.told || listeners == all;
         assert!(is_armed, "{listeners} of {all} listeners are looked at");
     }
 
     /// When nothing happens any more.
     pub(super) fn check_quiet(&mut self) {
-        let listeners = self.world.plan.listeners.len();
+        let listeners = self.works.world.plan.listeners.len();
         let mut running = 0;
-        for index in 0..self.shards.len() {
+        for index in 0..self.works.shards.len() {
             let seen = self.watch.seen(index);
-            let shard = &mut self.shards[index];
+            let shard = &mut self.works.shards[index];
             if !shard.has_ended() {
                 running += 1;
                 for inbox in INBOXES {
@@ -87,7 +87,10 @@ impl Simulation {
                     let available = shard.kernel_mut().inbox_available(inbox);
                     assert_eq!(available, buffers, "buffers");
                 }
-                let operations = self.world.ports[index].gauges.operations.load(Relaxed);
+                let operations = self.works.world.ports[index]
+                    .gauges
+                    .operations
+                    .load(Relaxed);
                 assert_eq!(operations, listeners as u64 + 1, "operations");
             }
             let came = [DatagramCount::FromClients, DatagramCount::FromServers];
@@ -95,7 +98,7 @@ impl Simulation {
             assert_eq!(came, [seen.from_clients, seen.from_servers], "came");
             assert_eq!(self.receives(index)[1], 0, "receives");
         }
-        let network = self.network.borrow();
+        let network = self.works.network.borrow();
         assert_eq!(
             network.datagram_sockets(),
             [0, running * listeners],
@@ -108,49 +111,57 @@ impl Simulation {
     }
 
     fn check_counts(&self) {
-        for index in 0..self.shards.len() {
+        for index in 0..self.works.shards.len() {
             use DatagramCount::*;
             let held = [Flows, Sockets, Mappings].map(|count| self.count(index, count));
             assert_eq!(held, [0; 3], "flows, sockets, mappings");
-            let gauges = &self.world.ports[index].gauges;
+            let gauges = &self.works.world.ports[index].gauges;
             assert_eq!(gauges.errors_unexpected.load(Relaxed), 0, "errors");
         }
-        let limits = &self.world.limits;
-        assert_eq!(limits.current(self.world.flows_limit), 0, "flows limit");
-        assert_eq!(limits.current(self.world.process_limit), 0, "process limit");
-        for listener in &self.world.plan.listeners {
+        let limits = &self.works.world.limits;
+        assert_eq!(
+            limits.current(self.works.world.flows_limit),
+            0,
+            "flows limit"
+        );
+        assert_eq!(
+            limits.current(self.works.world.process_limit),
+            0,
+            "process limit"
+        );
+        for listener in &self.works.world.plan.listeners {
             let id = limits.find(LimitKey::Listener(listener.listener_id));
             let id = id.expect("every listener has one");
             assert_eq!(limits.current(id), 0, "listener limit");
             assert!(limits.peak(id) <= limits.max(id), "listener limit");
         }
-        for frontend in self.world.frontends.iter().flatten() {
+        for frontend in self.works.world.frontends.iter().flatten() {
             assert_eq!(limits.current(frontend.limit), 0, "frontend limit");
             let (peak, most) = (limits.peak(frontend.limit), limits.max(frontend.limit));
             assert!(peak <= most, "a frontend has had {peak} of {most}");
             assert_eq!(frontend.sources(), 0, "sources");
         }
-        for backend in self.world.backends.iter().flatten() {
+        for backend in self.works.world.backends.iter().flatten() {
             assert_eq!((backend.active(), backend.queued()), (0, 0), "a backend");
             let active = backend.servers.iter().map(|server| server.active());
             assert_eq!(active.sum::<u32>(), 0, "servers");
         }
-        assert_eq!(self.world.log_queue.dropped(), 0);
+        assert_eq!(self.works.world.log_queue.dropped(), 0);
         self.check_statistics();
     }
 
     /// Flows that have begun are those accounted for, with all their datagrams.
     fn check_statistics(&self) {
         let sum = |counters: &ProxyCounters, counter: FrontCounter| counters.sum(counter as usize);
-        let fronts = || self.world.frontends.iter().flatten();
+        let fronts = || self.works.world.frontends.iter().flatten();
         let backs = || {
-            let backends = self.world.backends.iter().flatten();
-            backends.map(|backend| self.world.counters_of(backend))
+            let backends = self.works.world.backends.iter().flatten();
+            backends.map(|backend| self.works.world.counters_of(backend))
         };
         let of_fronts = |c| fronts().map(|front| sum(&front.counters, c)).sum::<u64>();
         let of_backs = |c| backs().map(|counters| sum(counters, c)).sum::<u64>();
         let of_servers = |counter: ServerCounter| {
-            let backends = self.world.backends.iter().flatten();
+            let backends = self.works.world.backends.iter().flatten();
             let servers = backends.flat_map(|backend| &backend.servers);
             servers
                 .map(|server| server.counters.sum(counter as usize))
@@ -165,10 +176,7 @@ impl Simulation {
         assert_eq!(of_backs(FrontCounter::Sessions), begun, "flows");
         let moved = self.sum(DatagramCount::Moved);
         assert_eq!(of_servers(ServerCounter::Sessions), begun + moved, "flows");
-        let of_all = |of: fn(&Seen) -> u64| -> u64 {
-            let shards = 0..self.shards.len();
-            shards.map(|shard| of(&self.watch.seen(shard))).sum()
-        };
+        let of_all = |of: fn(&Seen) -> u64| -> u64 { self.seen().map(|seen| of(&seen)).sum() };
         let in_and_out = [
             (
                 of_servers(ServerCounter::DatagramsIn),
@@ -204,8 +212,8 @@ impl Simulation {
 
     /// Nobody makes room at a limit that doesn't count him.
     fn check_evicted(&self) {
-        let limits = &self.world.limits;
-        if limits.peak(self.world.flows_limit) >= limits.max(self.world.flows_limit) {
+        let limits = &self.works.world.limits;
+        if limits.peak(self.works.world.flows_limit) >= limits.max(self.works.world.flows_limit) {
             return;
         }
         for record in &self.records {
@@ -237,8 +245,8 @@ impl Simulation {
 
     /// After the shards have ended.
     pub(super) fn check_ended(&mut self) {
-        assert_eq!(self.network.borrow().datagram_sockets(), [0, 0]);
-        for port in &self.world.ports {
+        assert_eq!(self.works.network.borrow().datagram_sockets(), [0, 0]);
+        for port in &self.works.world.ports {
             assert_eq!(port.gauges.operations.load(Relaxed), 0, "operations");
         }
         self.check_counts();

@@ -5,33 +5,27 @@ mod peers;
 mod plan;
 mod watch;
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use crate::clockwork::{self, Clockwork, Simulated};
 use peers::{Action, Peers};
 use plan::Scenario;
-use tidegate::base::ids::ShardId;
 use tidegate::base::receive::ReceiveStep;
 use tidegate::base::spin::Spin;
-use tidegate::base::time::Moment;
 use tidegate::config::plan::Endpoint;
 use tidegate::flow::Who;
 use tidegate::lb::{Admin, Backend, Health, ServerCounter};
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted};
 use tidegate::ring::{Fd, Op};
-use tidegate::shard::{
-    Bounds, ControlPort, DatagramCount, LogQueue, Message, SessionRecord, Shard, ShardPort, World,
-};
-use watch::Watch;
+use tidegate::shard::{Bounds, DatagramCount, Message, SessionRecord, Shard};
+use watch::{Seen, Watch};
 
 /// Turns of all shards together, at most.
 const TURNS_MAX: u64 = 200_000;
-/// Virtual time a simulation may take.
-const TIME_MAX_MS: u64 = 3_600_000;
-/// Turns in a row that find nothing: a few happen when timers come late.
-const IDLE_TURNS_MAX: u32 = 50;
+/// Messages that may wait for a shard.
+const MESSAGES_MAX: usize = 256;
 /// A shard is held up for no longer, or answers would come when nobody waits for them any more.
 const HELD_UP_MAX_US: u64 = 10_000;
 
@@ -40,6 +34,8 @@ const HELD_UP_MAX_US: u64 = 10_000;
 pub(crate) struct Summary {
     turns: u64,
     flows: u64,
+    /// Datagrams of which a shard was told that a router had dropped them for their length.
+    told_too_large: u64,
     counts: Counts,
 }
 
@@ -52,6 +48,7 @@ impl Summary {
     pub(crate) fn add(&mut self, other: &Summary) {
         self.turns += other.turns;
         self.flows += other.flows;
+        self.told_too_large += other.told_too_large;
         for (sum, count) in self.counts.0.iter_mut().zip(other.counts.0) {
             *sum += count;
         }
@@ -64,6 +61,7 @@ impl Summary {
             Truncated,
             Unsent,
             TooLarge,
+            Undeliverable,
             Unknown,
             Refused,
             Refusals,
@@ -87,7 +85,15 @@ impl Summary {
             Merged,
             Empty,
         ];
-        let few = |count: &DatagramCount| self.counts.0[*count as usize] < seeds / 32;
+        let few = |count: &DatagramCount| {
+            let all = self.counts.0[*count as usize];
+            let least = match count {
+                // By a router, and by the balancer itself.
+                TooLarge => self.told_too_large.min(all - self.told_too_large),
+                _ => all,
+            };
+            least < seeds / 32
+        };
         let many = |count: &DatagramCount| self.counts.0[*count as usize] < 2 * seeds;
         seldom
             .into_iter()
@@ -100,48 +106,16 @@ impl Summary {
 /// A running simulation.
 struct Simulation {
     scenario: Scenario,
-    random: Random,
-    network: Rc<RefCell<Network>>,
-    world: Arc<World>,
-    shards: Vec<Shard<Scripted>>,
+    works: Clockwork,
     peers: Peers,
     watch: Watch,
     records: Vec<SessionRecord>,
-    turns: u64,
-    /// Turns without a completion since time last went on, by shard.
-    idle_turns: Vec<u32>,
-    /// Shards were told to drain or to stop.
-    told: bool,
-    traced: bool,
 }
 
 /// Runs a seed; `None` if anything is wrong, which has then been printed.
 pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
     let mut simulation = Simulation::new(seed, traced);
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
-    if result.is_ok() {
-        let mut counts = Counts::default();
-        for port in &simulation.world.ports {
-            for (sum, gauge) in counts.0.iter_mut().zip(&port.gauges.datagrams) {
-                *sum += gauge.load(Relaxed);
-            }
-        }
-        return Some(Summary {
-            turns: simulation.turns,
-            flows: simulation.records.len() as u64,
-            counts,
-        });
-    }
-    simulation.print_trace();
-    let scenario = &simulation.scenario;
-    eprintln!(
-        "seed {seed} fails; TIDEGATE_SIM_SEED={seed} repeats it\n{}{:?}\n{:?}\nshards {} clean {}",
-        scenario.text, scenario.settings, scenario.datagrams, scenario.shards, scenario.clean
-    );
-    for port in &simulation.world.ports {
-        eprintln!("{:?}", port.gauges.datagrams);
-    }
-    None
+    simulation.holds(seed).then(|| simulation.summary())
 }
 
 impl Simulation {
@@ -151,173 +125,66 @@ impl Simulation {
         let mut network = Network::new(random.number(), scenario.settings.clone());
         *network.datagrams() = scenario.datagrams.clone();
         network.watch_datagrams();
-        if traced {
-            network.trace = Some(Vec::new());
-        }
-        let ports: Vec<_> = (0..scenario.shards)
-            .map(|id| Arc::new(ShardPort::new(ShardId(id), 256).expect("an eventfd")))
-            .collect();
-        let world = Arc::new(World::new(
-            Arc::new(scenario.plan.clone()),
-            ports,
-            Arc::new(ControlPort::new(4096).expect("an eventfd")),
-            Arc::new(LogQueue::new(4096).expect("an eventfd")),
-            Bounds {
-                maxconn: 16,
-                memory_max: 1 << 20,
-                pipes_max: 0,
-            },
-            0,
-        ));
-        let network = Rc::new(RefCell::new(network));
-        let mut shards = Vec::new();
-        for id in 0..scenario.shards {
+        let bounds = Bounds {
+            maxconn: 16,
+            memory_max: 1 << 20,
+            pipes_max: 0,
+        };
+        let world = clockwork::world(&scenario.plan, scenario.shards, MESSAGES_MAX, bounds);
+        let mut works = Clockwork::new(random, network, world, TURNS_MAX, traced);
+        works.held_up_max_us = HELD_UP_MAX_US;
+        for _ in 0..scenario.shards {
             let step = ReceiveStep::Limit;
             let layouts = Scripted::layouts(step, 2);
-            let mut kernel =
-                Scripted::new(Rc::clone(&network), step, layouts, scenario.entries_max);
+            let network = Rc::clone(&works.network);
+            let mut kernel = Scripted::new(network, step, layouts, scenario.entries_max);
             kernel.limit_inboxes(scenario.inbox_buffers);
-            let mut shard = Shard::new(ShardId(id), Arc::clone(&world), kernel);
-            for listener in &world.plan.listeners {
+            let mut shard = Shard::new(works.next_shard(), Arc::clone(&works.world), kernel);
+            for listener in &works.world.plan.listeners {
                 let Endpoint::Datagram(address) = listener.endpoint else {
                     panic!("all listeners take datagrams");
                 };
-                let fd = network.borrow_mut().listen_for_datagrams(address);
+                let fd = works.network.borrow_mut().listen_for_datagrams(address);
                 shard.listen(listener.listener_id, Fd(fd));
             }
             if seed % 2 == 1 {
                 shard.spin_by(Spin::UpTo(50));
             }
-            shard.start();
-            shards.push(shard);
+            works.add_shard(shard);
         }
         Simulation {
-            idle_turns: vec![0; shards.len()],
+            scenario,
+            works,
             peers: Peers::default(),
             watch: Watch::default(),
-            scenario,
-            random,
-            network,
-            world,
-            shards,
             records: Vec::new(),
-            turns: 0,
-            told: false,
-            traced,
         }
     }
 
-    fn run(&mut self) {
-        self.begin();
-        self.until_quiet();
-        self.check_quiet();
-        {
-            let mut network = self.network.borrow_mut();
-            network.settings.cancel_max_us = 0;
-            network.settings.late = 0;
-        }
-        self.tell_all(|| Message::Drain);
-        self.until_quiet();
-        for shard in &mut self.shards {
-            assert!(shard.has_ended(), "a drained shard has not ended");
-            shard.retire();
-        }
-        self.check_ended();
-    }
-
-    /// Lets shards and network take turns until nothing is left to happen.
-    fn until_quiet(&mut self) {
-        loop {
-            let (now, next_at) = {
-                let network = self.network.borrow();
-                (network.now(), network.next_at().unwrap_or(Moment::NEVER))
-            };
-            assert!(now.ms_since(Moment(0)) < TIME_MAX_MS, "not quiet in time");
-            let can_run: Vec<usize> = (0..self.shards.len())
-                .filter(|index| self.can_run(*index, now))
-                .collect();
-            let due = next_at <= now;
-            if !can_run.is_empty() && (!due || self.random.chance(500)) {
-                // Seldom a shard is held up: time passes although it has something to do.
-                let soon = next_at.0 < now.0 + HELD_UP_MAX_US * 1_000;
-                if due || !soon || !self.random.chance(20) {
-                    let index = self.random.pick(&can_run);
-                    self.turn(index);
-                    continue;
-                }
-            }
-            let sleeps = self.shards.iter_mut().filter(|shard| !shard.has_ended());
-            let until = sleeps
-                .filter_map(|shard| shard.kernel_mut().sleeps_until())
-                .min()
-                .unwrap_or(Moment::NEVER);
-            if next_at == Moment::NEVER && until == Moment::NEVER {
-                return;
-            }
-            if until < next_at {
-                // A sleeper wakes at its time or a little later.
-                let late = self.random.below(2) * self.random.below(3_000_000);
-                self.network.borrow_mut().pass(Moment(until.0 + late));
-            } else {
-                let notice = self.network.borrow_mut().step();
-                self.handle(notice);
+    /// What it was, after its run.
+    fn summary(&self) -> Summary {
+        let mut counts = Counts::default();
+        for port in &self.works.world.ports {
+            for (sum, gauge) in counts.0.iter_mut().zip(&port.gauges.datagrams) {
+                *sum += gauge.load(Relaxed);
             }
         }
+        Summary {
+            turns: self.works.turns,
+            flows: self.records.len() as u64,
+            told_too_large: self.seen().map(|seen| seen.told_too_large).sum(),
+            counts,
+        }
     }
 
-    fn can_run(&mut self, index: usize, now: Moment) -> bool {
-        let shard = &mut self.shards[index];
-        if shard.has_ended() {
-            return false;
-        }
-        let kernel = shard.kernel_mut();
-        kernel.sleeps_until().is_none_or(|until| until <= now) || kernel.is_ready()
-    }
-
-    fn turn(&mut self, index: usize) {
-        self.turns += 1;
-        assert!(self.turns < TURNS_MAX, "too many turns");
-        let completions = |world: &World| world.ports[index].gauges.completions.load(Relaxed);
-        let before = completions(&self.world);
-        let begun = self.begun_on_unusable();
-        let result = self.shards[index].turn();
-        assert_eq!(
-            self.begun_on_unusable(),
-            begun,
-            "a flow begins on a server that is out of service"
-        );
-        let idle = result.is_ok() && completions(&self.world) == before;
-        let in_a_row = &mut self.idle_turns[index];
-        *in_a_row = if idle { *in_a_row + 1 } else { 0 };
-        assert!(*in_a_row < IDLE_TURNS_MAX, "a shard runs hot");
-        if self.traced {
-            let text = match &result {
-                Ok(()) => format!("shard {index} has run"),
-                Err(_) => format!("shard {index} sleeps"),
-            };
-            self.network.borrow_mut().note(|| text);
-            self.print_trace();
-        }
-        let passed = self.network.borrow_mut().take_passed();
-        self.watch.look(index, passed, &self.peers, &self.scenario);
-        {
-            let mut network = self.network.borrow_mut();
-            let passed = network.random.below(20_000);
-            let to = Moment(network.now().0 + passed);
-            network.pass(to);
-        }
-        match result {
-            Ok(()) => self.check_turn(index),
-            Err(_) => self.check_sleep(index),
-        }
-        while let Some(record) = self.world.log_queue.pop() {
-            self.records.push(record);
-        }
+    /// What has passed each shard so far.
+    fn seen(&self) -> impl Iterator<Item = Seen> {
+        (0..self.works.shards.len()).map(|shard| self.watch.seen(shard))
     }
 
     /// Flows begun so far on servers that get none at present.
     fn begun_on_unusable(&self) -> u64 {
-        let backends = self.world.backends.iter().flatten();
+        let backends = self.works.world.backends.iter().flatten();
         let servers = backends.flat_map(|backend| &backend.servers);
         servers
             .filter(|server| !server.in_service())
@@ -327,7 +194,7 @@ impl Simulation {
 
     /// Receives that a shard has in the kernel: at listeners, and at sockets towards servers.
     fn receives(&mut self, index: usize) -> [usize; 2] {
-        let tokens = self.shards[index].kernel_mut().outstanding();
+        let tokens = self.works.shards[index].kernel_mut().outstanding();
         let mut counts = [0; 2];
         for token in tokens {
             match token.op() {
@@ -339,67 +206,49 @@ impl Simulation {
         counts
     }
 
-    fn handle(&mut self, notice: Notice) {
-        match notice {
-            Notice::Timer(number) => {
-                let action = self.peers.actions[number as usize].clone();
-                self.act(action);
-            }
-            Notice::Datagrams => {
-                let arrived = self.network.borrow_mut().take_datagrams();
-                for datagram in arrived {
-                    self.arrive(datagram);
-                }
-            }
-            Notice::Nothing => {}
-            Notice::Activity(_) | Notice::Connected(_) => panic!("nobody has a connection"),
-        }
-        self.print_trace();
-    }
-
     fn act(&mut self, action: Action) {
         match action {
             Action::Send(client) => self.client_sends(client),
             Action::Answer(answer) => self.server_sends(answer),
             Action::Change => self.change_a_server(),
             Action::Restore => {
-                let world = Arc::clone(&self.world);
+                let world = Arc::clone(&self.works.world);
                 for backend in world.backends.iter().flatten() {
-                    for server in &backend.servers {
-                        server.set_admin(Admin::Ready);
-                        server.set_health(Health::Up);
-                    }
+                    clockwork::make_ready(backend);
                     self.publish(backend);
                 }
             }
             Action::There(address, is_there) => {
-                self.network.borrow_mut().datagram_peer(address, is_there);
+                self.works
+                    .network
+                    .borrow_mut()
+                    .datagram_peer(address, is_there);
             }
             Action::Drain => {
                 let handed_over = self.scenario.handed_over;
-                self.world.handed_over.store(handed_over, Relaxed);
-                self.tell_all(|| Message::Drain);
+                self.works.world.handed_over.store(handed_over, Relaxed);
+                self.works.tell_all(|| Message::Drain);
             }
-            Action::Stop => self.tell_all(|| Message::Stop),
+            Action::Stop => self.works.tell_all(|| Message::Stop),
         }
     }
 
     /// What an operator or a probe may do to a server.
     fn change_a_server(&mut self) {
-        let world = Arc::clone(&self.world);
+        let world = Arc::clone(&self.works.world);
         let backends: Vec<_> = world.backends.iter().flatten().collect();
-        let backend = backends[self.random.place(backends.len())];
-        let server = &backend.servers[self.random.place(backend.servers.len())];
-        match self.random.below(6) {
+        let backend = backends[self.works.random.place(backends.len())];
+        let server = &backend.servers[self.works.random.place(backend.servers.len())];
+        match self.works.random.below(6) {
             0 => server.set_admin(Admin::Drain),
             1 => server.set_admin(Admin::Maintenance),
             2 | 3 => server.set_health(Health::Down),
             4 => server.set_health(Health::Up),
             _ => server.set_admin(Admin::Ready),
         }
-        if self.random.chance(200) {
-            let who = self.random.pick(&[Who::Killed, Who::MarkedDown]);
-            for port in &self.world.ports {
+        if self.works.random.chance(200) {
+            let who = self.works.random.pick(&[Who::Killed, Who::MarkedDown]);
+            for port in &self.works.world.ports {
                 port.send(Message::EndSessions(server.id, who))
                     .expect("room");
             }
@@ -410,19 +259,71 @@ impl Simulation {
     fn publish(&mut self, backend: &Backend) {
         assert!(backend.publish().is_empty(), "nobody waits for a server");
     }
+}
 
-    fn tell_all(&mut self, message: impl Fn() -> Message) {
-        self.told = true;
-        for port in &self.world.ports {
-            port.send(message()).expect("room for a message");
+impl Simulated for Simulation {
+    fn works(&mut self) -> &mut Clockwork {
+        &mut self.works
+    }
+
+    fn run(&mut self) {
+        self.begin();
+        self.until_quiet();
+        self.check_quiet();
+        self.end_shards();
+        self.check_ended();
+    }
+
+    fn turn(&mut self, index: usize) {
+        let begun = self.begun_on_unusable();
+        let is_awake = self.works.turn(index);
+        assert_eq!(
+            self.begun_on_unusable(),
+            begun,
+            "a flow begins on a server that is out of service"
+        );
+        let (passed, told_too_large) = {
+            let mut network = self.works.network.borrow_mut();
+            (network.take_passed(), network.take_told_too_large())
+        };
+        self.watch.look(index, passed, &self.peers, &self.scenario);
+        self.watch.told_too_large(index, told_too_large);
+        if is_awake {
+            self.check_turn(index);
+        } else {
+            self.check_sleep(index);
+        }
+        while let Some(record) = self.works.world.log_queue.pop() {
+            self.records.push(record);
         }
     }
 
-    fn print_trace(&mut self) {
-        if let Some(trace) = &mut self.network.borrow_mut().trace {
-            for line in trace.drain(..) {
-                eprintln!("{line}");
+    fn handle(&mut self, notice: Notice) {
+        match notice {
+            Notice::Timer(number) => {
+                let action = self.peers.actions[number as usize].clone();
+                self.act(action);
             }
+            Notice::Datagrams => {
+                let arrived = self.works.network.borrow_mut().take_datagrams();
+                for datagram in arrived {
+                    self.arrive(datagram);
+                }
+            }
+            Notice::Nothing => {}
+            Notice::Activity(_) | Notice::Connected(_) => panic!("nobody has a connection"),
         }
+    }
+
+    fn state(&mut self) -> String {
+        let scenario = &self.scenario;
+        let mut text = format!(
+            "{}{:?}\n{:?}\nshards {} clean {}\n",
+            scenario.text, scenario.settings, scenario.datagrams, scenario.shards, scenario.clean
+        );
+        for port in &self.works.world.ports {
+            text += &format!("{:?}\n", port.gauges.datagrams);
+        }
+        text
     }
 }

@@ -140,7 +140,7 @@ impl Simulation {
     pub(super) fn begin(&mut self) {
         for proxy in self.scenario.proxies.clone() {
             for server in proxy.servers {
-                self.network.borrow_mut().datagram_peer(server, true);
+                self.works.network.borrow_mut().datagram_peer(server, true);
             }
         }
         for number in 0..self.scenario.clients + self.scenario.forged {
@@ -153,11 +153,11 @@ impl Simulation {
             self.at(us + 2_000_000, Action::Restore);
         }
         for us in self.scenario.ends_us.clone() {
-            let place = self.random.place(self.scenario.proxies.len());
+            let place = self.works.random.place(self.scenario.proxies.len());
             let servers = self.scenario.proxies[place].servers.clone();
-            let server = self.random.pick(&servers);
+            let server = self.works.random.pick(&servers);
             self.at(us, Action::There(server, false));
-            let later = us + self.random.below(8_000_000);
+            let later = us + self.works.random.below(8_000_000);
             self.at(later, Action::There(server, true));
         }
         if let Some(us) = self.scenario.drain_us {
@@ -171,32 +171,36 @@ impl Simulation {
     fn at(&mut self, us: u64, action: Action) {
         let number = u32::try_from(self.peers.actions.len()).expect("few");
         self.peers.actions.push(action);
-        self.network.borrow_mut().timer(us, number);
+        self.works.network.borrow_mut().timer(us, number);
     }
 
     fn add_client(&mut self, number: u32) {
         let forged = number >= self.scenario.clients;
-        let proxy = self.random.place(self.scenario.proxies.len());
+        let proxy = self.works.random.place(self.scenario.proxies.len());
         let bind = {
             let binds = &self.scenario.proxies[proxy].binds;
-            self.random.pick(binds)
+            self.works.random.pick(binds)
         };
         let low = u8::try_from(number).expect("few");
         // Some share an address.
-        let host = if self.random.chance(300) { 1 } else { low };
+        let host = if self.works.random.chance(300) {
+            1
+        } else {
+            low
+        };
         let v4 = |host: u8| IpAddr::from([192, 0, 2, host]);
         let v6 = |host: u8| IpAddr::from([0xfd00, 1, 0, 0, 0, 0, 0, host.into()]);
         let (own, local) = if !bind.ip().is_unspecified() {
             (v4(host), bind.ip())
-        } else if bind.is_ipv6() && self.random.chance(500) {
-            let to = self.random.pick(&[1, 2]);
+        } else if bind.is_ipv6() && self.works.random.chance(500) {
+            let to = self.works.random.pick(&[1, 2]);
             (v6(host), IpAddr::from([0xfd00, 2, 0, 0, 0, 0, 0, to]))
         } else {
-            let to = self.random.pick(&[1, 2]);
+            let to = self.works.random.pick(&[1, 2]);
             (v4(host), IpAddr::from([10, 0, 1, to]))
         };
         let address = SocketAddr::new(own, 1_000 + u16::from(low));
-        self.network.borrow_mut().datagram_peer(address, true);
+        self.works.network.borrow_mut().datagram_peer(address, true);
         self.peers.clients.push(Client {
             address,
             local: SocketAddr::new(local, bind.port()),
@@ -205,18 +209,18 @@ impl Simulation {
             left: if forged {
                 1
             } else {
-                self.random.between(1, 20)
+                self.works.random.between(1, 20)
             },
         });
-        let us = self.random.below(self.scenario.arrivals_us + 1);
+        let us = self.works.random.below(self.scenario.arrivals_us + 1);
         self.at(us, Action::Send(number as usize));
     }
 
     fn length(&mut self) -> usize {
-        match self.random.chance(self.scenario.empty) {
+        match self.works.random.chance(self.scenario.empty) {
             true => 0,
             false => {
-                let place = self.random.place(self.scenario.lengths.len());
+                let place = self.works.random.place(self.scenario.lengths.len());
                 self.scenario.lengths[place].max(NUMBER)
             }
         }
@@ -224,18 +228,18 @@ impl Simulation {
 
     /// A client sends some datagrams, goes, and perhaps comes again.
     pub(super) fn client_sends(&mut self, number: usize) {
-        let burst = match self.random.below(4) {
-            0 => self.random.between(1, 20),
-            _ => self.random.between(1, 3),
+        let burst = match self.works.random.below(4) {
+            0 => self.works.random.between(1, 20),
+            _ => self.works.random.between(1, 3),
         };
         let mut length = self.length();
         let mut class = self.peers.clients[number].class;
         for _ in 0..burst {
-            if self.random.chance(200) {
+            if self.works.random.chance(200) {
                 length = self.length();
             }
-            if self.random.chance(50) {
-                class = u8::try_from(self.random.below(256)).expect("a byte");
+            if self.works.random.chance(50) {
+                class = u8::try_from(self.works.random.below(256)).expect("a byte");
             }
             let client = &self.peers.clients[number];
             let (from, to, own) = (client.address, client.local, client.class);
@@ -247,7 +251,7 @@ impl Simulation {
                 length,
                 class: traffic_class,
             });
-            self.network.borrow_mut().send_datagram(Datagram {
+            self.works.network.borrow_mut().send_datagram(Datagram {
                 from,
                 to,
                 traffic_class,
@@ -258,11 +262,12 @@ impl Simulation {
         client.left -= 1;
         if client.left > 0 {
             let most = self
+                .works
                 .random
                 .pick(&[0, 1_000, 200_000, 500_000, 2_000_000, 10_000_000]);
-            let us = self.random.below(most + 1);
+            let us = self.works.random.below(most + 1);
             self.at(us, Action::Send(number));
-        } else if self.random.chance(300) {
+        } else if self.works.random.chance(300) {
             let address = client.address;
             self.at(2_000, Action::There(address, false));
         }
@@ -282,25 +287,25 @@ impl Simulation {
             self.scenario.leads_to(proxy, datagram.to),
             "a wrong place: {datagram:?}"
         );
-        let times = match self.random.below(8) {
+        let times = match self.works.random.below(8) {
             0 => 0,
             1 => 2,
             2 => 3,
             _ => 1,
         };
         for _ in 0..times {
-            let mut us = match self.random.below(4) {
-                0 => self.random.below(ANSWER_MAX_US),
-                1 => self.random.below(1_000),
+            let mut us = match self.works.random.below(4) {
+                0 => self.works.random.below(ANSWER_MAX_US),
+                1 => self.works.random.below(1_000),
                 _ => 0,
             };
             // It speaks first, as long as it may.
             let mapping_ms = self.scenario.proxies[proxy].mapping_ms;
-            if let Some(ms) = mapping_ms.filter(|_| self.random.chance(200)) {
-                us = self.random.below((ms - 1_000) * 1_000);
+            if let Some(ms) = mapping_ms.filter(|_| self.works.random.chance(200)) {
+                us = self.works.random.below((ms - 1_000) * 1_000);
             }
             let mut from = datagram.to;
-            if !self.scenario.clean && self.random.chance(30) {
+            if !self.scenario.clean && self.works.random.chance(30) {
                 from.set_port(54);
             }
             let length = self.length();
@@ -315,7 +320,7 @@ impl Simulation {
                 client: number,
                 length,
                 class,
-                count: self.random.pick(&[1, 1, 1, 2, 10]),
+                count: self.works.random.pick(&[1, 1, 1, 2, 10]),
             };
             match us {
                 0 => self.server_sends(answer),
@@ -333,7 +338,7 @@ impl Simulation {
                 length: answer.length,
                 class: answer.class,
             });
-            self.network.borrow_mut().send_datagram(Datagram {
+            self.works.network.borrow_mut().send_datagram(Datagram {
                 from: answer.from,
                 to: answer.to,
                 traffic_class: answer.class,

@@ -1,12 +1,10 @@
 //! What a seed stands for: a configuration, a network, clients, servers and what happens to them.
 
 use std::fmt::Write;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::net::SocketAddr;
 
+use crate::clockwork::{self, plan_of};
 use tidegate::config::plan::Plan;
-use tidegate::config::{self, Environment, Resolver};
 use tidegate::ring::scripted::{DatagramSettings, Random, Settings};
 
 /// Longest time that a server takes for an answer, microseconds. With what the network takes it
@@ -71,8 +69,6 @@ impl Scenario {
             3_000
         };
         let (text, proxies) = configuration(random, clean, sockets);
-        let plan = config::load_text("sim.cfg", &text, &Nothing).0;
-        let plan = plan.unwrap_or_else(|| panic!("not a configuration:\n{text}"));
         let mut datagrams = network(random, clean);
         if tight {
             datagrams.open_refused = random.pick(&[0, 0, 300]);
@@ -91,8 +87,8 @@ impl Scenario {
         let lengths = (0..sizes).map(|_| length(random)).collect();
         Scenario {
             datagrams,
+            plan: plan_of(&text),
             text,
-            plan,
             proxies,
             shards,
             entries_max: random.pick(&[8, 64, 2048]),
@@ -208,7 +204,7 @@ fn proxy(
         rule(100, "rate-limit sessions", 1, 20);
     }
     line(format!("balance {}", random.pick(&BALANCE)));
-    if !clean && random.chance(200) {
+    if !clean && random.chance(300) {
         line("udp-fragment off".to_owned());
     }
     if random.chance(250) {
@@ -255,16 +251,16 @@ const BALANCE: [&str; 6] = [
 ];
 
 fn network(random: &mut Random, clean: bool) -> DatagramSettings {
-    let mut odds = |often: u32, most: u64| {
-        let some = !clean && random.chance(often);
-        let value = u32::try_from(random.below(most + 1)).expect("small");
-        if some { value } else { 0 }
+    let mut odds = |often, most| match clean {
+        true => 0,
+        false => clockwork::odds(random, often, most),
     };
     let mut settings = DatagramSettings {
         lost: odds(400, 200),
         doubled: odds(400, 200),
         overtaken: odds(400, 300),
         full: odds(400, 200),
+        unreachable: odds(300, 300),
         truncated: odds(200, 50),
         ..DatagramSettings::default()
     };
@@ -275,6 +271,9 @@ fn network(random: &mut Random, clean: bool) -> DatagramSettings {
     };
     settings.refusals_told = random.pick(&[0, 500, 1_000]);
     settings.joined = random.pick(&[0, 500, 1_000]);
+    if !clean {
+        settings.path_max = random.pick(&[usize::MAX, 1_000]);
+    }
     settings.queue_max = if clean {
         1_024
     } else {
@@ -285,11 +284,7 @@ fn network(random: &mut Random, clean: bool) -> DatagramSettings {
 
 /// What all operations of the ring meet.
 fn streams(random: &mut Random, clean: bool) -> Settings {
-    let mut odds = |often: u32, most: u64| {
-        let some = random.chance(often);
-        let value = u32::try_from(random.below(most + 1)).expect("small");
-        if some { value } else { 0 }
-    };
+    let mut odds = |often, most| clockwork::odds(random, often, most);
     let (late, overflow) = (odds(700, 400), odds(400, 60));
     let tight = !clean && random.chance(100);
     Settings {
@@ -311,32 +306,5 @@ fn streams(random: &mut Random, clean: bool) -> Settings {
         pipe_refused: 0,
         splice_unfit: false,
         load_max: random.pick(&[300, 1_000]),
-    }
-}
-
-/// An environment without anything.
-struct Nothing;
-
-impl Resolver for Nothing {
-    fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, String> {
-        Err("no names here".to_owned())
-    }
-}
-
-impl Environment for Nothing {
-    fn variable(&self, _: &str) -> Option<String> {
-        None
-    }
-    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-    fn user_id(&self, _: &str) -> Option<u32> {
-        None
-    }
-    fn group_id(&self, _: &str) -> Option<u32> {
-        None
-    }
-    fn local_addresses(&self) -> &[IpAddr] {
-        &[]
     }
 }

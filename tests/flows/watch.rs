@@ -17,6 +17,8 @@ pub(crate) struct Seen {
     pub(crate) to_clients: u64,
     pub(crate) bytes_to_servers: u64,
     pub(crate) bytes_to_clients: u64,
+    /// Told to have been too large for their path, after they had left.
+    pub(crate) told_too_large: u64,
 }
 
 /// A socket of a pool, and a server.
@@ -42,6 +44,11 @@ impl Watch {
         self.seen.get(&shard).cloned().unwrap_or_default()
     }
 
+    /// A shard has been told of so many datagrams that the path was too narrow for them.
+    pub(crate) fn told_too_large(&mut self, shard: usize, datagrams: u64) {
+        self.seen.entry(shard).or_default().told_too_large += datagrams;
+    }
+
     /// Looks at what has passed a shard in a turn.
     pub(crate) fn look(
         &mut self,
@@ -50,6 +57,8 @@ impl Watch {
         peers: &Peers,
         scenario: &Scenario,
     ) {
+        // Refused as too large, though that was meant for another one.
+        let mut wronged = Vec::new();
         for Passed {
             listens,
             way,
@@ -57,6 +66,11 @@ impl Watch {
         } in passed
         {
             let which = peers.which(&datagram);
+            wronged.retain(|other| *other != which);
+            let fits = datagram.bytes.len() <= scenario.datagrams.unfragmented_max;
+            if way == Way::Out(Err(libc::EMSGSIZE)) && fits {
+                wronged.push(which);
+            }
             let seen = self.seen.entry(shard).or_default();
             let length = datagram.bytes.len() as u64;
             match (listens, way) {
@@ -91,6 +105,7 @@ impl Watch {
                 }
             }
         }
+        assert!(wronged.is_empty(), "not tried again: {wronged:?}");
     }
 
     fn request_leaves(

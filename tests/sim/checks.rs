@@ -15,25 +15,28 @@ use tidegate::shard::{FrontCounter, Gauges, ProxyCounters, SessionRecord};
 impl Simulation {
     /// After every turn.
     pub(super) fn check_turn(&mut self) {
-        let shards = self.shards.iter_mut();
+        let shards = self.works.shards.iter_mut();
         let unseen: usize = shards
             .map(|shard| shard.kernel_mut().accepted_unseen())
             .sum();
-        let gauges = self.world.ports.iter().map(|port| &port.gauges);
+        let gauges = self.works.world.ports.iter().map(|port| &port.gauges);
         let held: u64 = gauges
             .map(|gauges| gauges.private_taken_bytes.load(Relaxed))
             .sum();
-        let most = self.world.memory_max + self.late_max();
+        let most = self.works.world.memory_max + self.late_max();
         assert!(held <= most, "{held} private bytes of {most}");
-        let pipes = self.network.borrow().pipes_open();
+        let pipes = self.works.network.borrow().pipes_open();
         let most = self.scenario.pipes_max as usize;
         assert!(pipes <= most, "{pipes} pipes of {most}");
-        let made = self.world.pipes_made.load(Relaxed) as usize;
+        let made = self.works.world.pipes_made.load(Relaxed) as usize;
         assert_eq!(pipes, made, "pipes are counted");
-        let reserved = self.world.memory_reserved.load(Relaxed);
-        assert!(reserved <= self.world.memory_max, "{reserved} reserved");
-        let network = self.network.borrow();
-        for backend in self.world.backends.iter().flatten() {
+        let reserved = self.works.world.memory_reserved.load(Relaxed);
+        assert!(
+            reserved <= self.works.world.memory_max,
+            "{reserved} reserved"
+        );
+        let network = self.works.network.borrow();
+        for backend in self.works.world.backends.iter().flatten() {
             for server in &backend.servers {
                 let Target::Fixed(Address::Ip(address)) = server.plan.address else {
                     panic!("all servers have addresses");
@@ -47,7 +50,7 @@ impl Simulation {
             }
         }
         // Those parked are held back, not let in.
-        let gauges = self.world.ports.iter().map(|port| &port.gauges);
+        let gauges = self.works.world.ports.iter().map(|port| &port.gauges);
         let parked: u64 = gauges.map(|gauges| gauges.parked.load(Relaxed)).sum();
         let open = network.connections(self.scenario.listeners[0])[0] as u64;
         let most = u64::from(self.scenario.maxconn);
@@ -102,7 +105,7 @@ impl Simulation {
                 continue;
             };
             let client = self.counterpart(server).expect("a server has a client");
-            let network = self.network.borrow();
+            let network = self.works.network.borrow();
             let [own, to] = network.addresses(client.socket.expect("started"));
             let said = client.header.as_ref().and_then(|header| header.says);
             if let Some(id) = announcement.check([said.unwrap_or(own), to]) {
@@ -113,7 +116,7 @@ impl Simulation {
     }
 
     fn counterpart(&self, peer: &Peer) -> Option<&Peer> {
-        let other = self.network.borrow().counterpart(peer.socket?)?;
+        let other = self.works.network.borrow().counterpart(peer.socket?)?;
         self.by_socket.get(&other).map(|index| &self.peers[*index])
     }
 
@@ -121,6 +124,7 @@ impl Simulation {
     fn check_refused(&self, client: &Peer) {
         assert!(client.received == 0, "bytes from nowhere");
         let [address, _] = self
+            .works
             .network
             .borrow()
             .addresses(client.socket.expect("started"));
@@ -157,13 +161,13 @@ impl Simulation {
 
     /// The account of a client's session: under the address that its header says.
     fn record_of(&self, client: &Peer) -> Option<&SessionRecord> {
-        let [own, _] = self.network.borrow().addresses(client.socket?);
+        let [own, _] = self.works.network.borrow().addresses(client.socket?);
         let said = client.header.as_ref().and_then(|header| header.says);
         self.records.get(&said.unwrap_or(own))
     }
 
     fn check_pair(&self, client: &Peer, server: &Peer) {
-        let network = self.network.borrow();
+        let network = self.works.network.borrow();
         let ends = |peer: &Peer| peer.socket.expect("started");
         let record = self.record_of(client);
         let record = record.unwrap_or_else(|| panic!("no account of {client:?}"));
@@ -230,15 +234,16 @@ impl Simulation {
     /// What the shards hold at rest.
     pub(super) fn check_quiet(&mut self) {
         let running = self
+            .works
             .shards
             .iter()
             .filter(|shard| !shard.has_ended())
             .count();
         let listeners = running * self.scenario.listeners.len();
-        assert_eq!(self.network.borrow().descriptors(), [0, listeners]);
-        for (index, shard) in self.shards.iter_mut().enumerate() {
+        assert_eq!(self.works.network.borrow().descriptors(), [0, listeners]);
+        for (index, shard) in self.works.shards.iter_mut().enumerate() {
             assert_eq!(shard.sessions_count(), 0, "sessions");
-            let gauges = &self.world.ports[index].gauges;
+            let gauges = &self.works.world.ports[index].gauges;
             let get = |gauge: &std::sync::atomic::AtomicU64| gauge.load(Relaxed);
             assert_eq!(get(&gauges.sessions), 0, "sessions");
             assert_eq!(get(&gauges.private_bytes), 0, "private bytes");
@@ -263,7 +268,7 @@ impl Simulation {
             assert_eq!(get(&gauges.errors_unexpected), 0, "errors");
         }
         let sum = |of: fn(&Gauges) -> &std::sync::atomic::AtomicU64| -> u64 {
-            let ports = self.world.ports.iter();
+            let ports = self.works.world.ports.iter();
             ports.map(|port| of(&port.gauges).load(Relaxed)).sum()
         };
         assert_eq!(
@@ -279,18 +284,18 @@ impl Simulation {
     fn check_statistics(&self) {
         let sum = |counters: &ProxyCounters, counter: FrontCounter| counters.sum(counter as usize);
         let (mut begun, mut active) = (0, 0);
-        for frontend in self.world.frontends.iter().flatten() {
+        for frontend in self.works.world.frontends.iter().flatten() {
             begun += sum(&frontend.counters, FrontCounter::Sessions);
             active |= sum(&frontend.counters, FrontCounter::Active);
         }
-        for backend in self.world.backends.iter().flatten() {
-            active |= sum(self.world.counters_of(backend), FrontCounter::Active);
+        for backend in self.works.world.backends.iter().flatten() {
+            active |= sum(self.works.world.counters_of(backend), FrontCounter::Active);
         }
         assert_eq!(active, 0, "sessions are counted that are over");
         let is_refused = |record: &&SessionRecord| record.refused.is_some();
         let refused = self.records.values().filter(is_refused).count() as u64;
         assert_eq!(begun, self.records.len() as u64 - refused, "sessions");
-        let gauges = self.world.ports.iter().map(|port| &port.gauges);
+        let gauges = self.works.world.ports.iter().map(|port| &port.gauges);
         let counted = gauges.map(|gauges| {
             gauges.proxy_headers_malformed.load(Relaxed)
                 + gauges.proxy_headers_timed_out.load(Relaxed)
@@ -304,40 +309,50 @@ impl Simulation {
     }
 
     fn check_counts(&self) {
-        for backend in self.world.backends.iter().flatten() {
+        for backend in self.works.world.backends.iter().flatten() {
             assert_eq!((backend.active(), backend.queued()), (0, 0), "a backend");
         }
-        let limits = &self.world.limits;
-        assert_eq!(limits.current(self.world.process_limit), 0, "process limit");
-        for frontend in self.world.frontends.iter().flatten() {
+        let limits = &self.works.world.limits;
+        assert_eq!(
+            limits.current(self.works.world.process_limit),
+            0,
+            "process limit"
+        );
+        for frontend in self.works.world.frontends.iter().flatten() {
             assert_eq!(limits.current(frontend.limit), 0, "frontend limit");
         }
-        for listener in &self.world.plan.listeners {
+        for listener in &self.works.world.plan.listeners {
             let key = tidegate::base::limits::LimitKey::Listener(listener.listener_id);
             let id = limits.find(key).expect("every listener has one");
             assert_eq!(limits.current(id), 0, "listener limit");
             // Each frontend has one listener.
-            let frontend = &self.world.frontends[usize::from(listener.proxy_id.0)];
+            let frontend = &self.works.world.frontends[usize::from(listener.proxy_id.0)];
             let peak = limits.peak(frontend.as_ref().expect("a frontend").limit);
-            let most = limits.max(id).min(limits.max(self.world.process_limit));
+            let most = limits
+                .max(id)
+                .min(limits.max(self.works.world.process_limit));
             assert!(peak <= most, "a frontend has had {peak} of {most}");
         }
-        let servers = self.world.backends.iter().flatten();
+        let servers = self.works.world.backends.iter().flatten();
         let ranges = servers.flat_map(|backend| &backend.servers);
         let ranges = ranges.filter_map(|server| server.source_ports());
-        let chosen = self.world.destinations.iter().map(|to| to.held());
+        let chosen = self.works.world.destinations.iter().map(|to| to.held());
         let held: u64 = chosen.chain(ranges.map(|ports| ports.held())).sum();
         assert_eq!(held, 0, "ports");
-        assert_eq!(self.world.log_queue.dropped(), 0);
+        assert_eq!(self.works.world.log_queue.dropped(), 0);
         self.check_statistics();
     }
 
     /// After the shards have ended.
     pub(super) fn check_ended(&mut self) {
-        assert_eq!(self.network.borrow().pipes_open(), 0, "pipes");
-        assert_eq!(self.network.borrow().descriptors(), [0, 0]);
-        assert_eq!(self.world.memory_reserved.load(Relaxed), 0, "reserved");
-        for port in &self.world.ports {
+        assert_eq!(self.works.network.borrow().pipes_open(), 0, "pipes");
+        assert_eq!(self.works.network.borrow().descriptors(), [0, 0]);
+        assert_eq!(
+            self.works.world.memory_reserved.load(Relaxed),
+            0,
+            "reserved"
+        );
+        for port in &self.works.world.ports {
             assert_eq!(port.gauges.operations.load(Relaxed), 0, "operations");
         }
         self.check_counts();

@@ -6,46 +6,37 @@ mod header;
 mod peer;
 mod plan;
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::clockwork::{self, Clockwork, Simulated};
 use announcement::Announcement;
 use header::Header;
 use peer::{Peer, Script};
 use plan::Scenario;
 use tidegate::base::address::Address;
-use tidegate::base::ids::{ListenerId, ShardId};
+use tidegate::base::ids::ListenerId;
 use tidegate::base::receive::ReceiveStep;
 use tidegate::base::spin::Spin;
-use tidegate::base::time::Moment;
 use tidegate::config::plan::{Endpoint, Target};
 use tidegate::flow::transform::Transform;
 use tidegate::flow::{Direction, Who};
 use tidegate::lb::{Admin, Backend, Grant, Health, ServerCounter, TICK_MS};
 use tidegate::ring::Fd;
 use tidegate::ring::scripted::{Network, Notice, Random, Scripted, SocketId};
-use tidegate::shard::{
-    Bounds, ControlPort, FrontCounter, Gauges, LogQueue, Message, SessionRecord, Shard, ShardPort,
-    World,
-};
+use tidegate::shard::{Bounds, FrontCounter, Gauges, Message, SessionRecord, Shard};
 
 /// Turns of all shards together, at most.
 const TURNS_MAX: u64 = 400_000;
-/// Virtual time a simulation may take: every wait of a peer or a session is shorter than ten
-/// minutes.
-const TIME_MAX_MS: u64 = 3_600_000;
 /// Timers of the simulation's own.
 const TIMER_DRAIN: u32 = u32::MAX;
 const TIMER_STOP: u32 = u32::MAX - 1;
 const TIMER_ADMIN: u32 = u32::MAX - 2;
 const TIMER_READY: u32 = u32::MAX - 3;
 const TIMER_RAMP: u32 = u32::MAX - 4;
-/// Turns in a row that find and move nothing: a few happen when buffers or timers come late.
-const IDLE_TURNS_MAX: u32 = 50;
 
 /// What a run was, for statistics.
 #[derive(Default, Debug)]
@@ -99,25 +90,16 @@ impl Summary {
 /// A running simulation.
 pub(crate) struct Simulation {
     scenario: Scenario,
-    random: Random,
-    network: Rc<RefCell<Network>>,
-    world: Arc<World>,
-    shards: Vec<Shard<Scripted>>,
+    works: Clockwork,
     peers: Vec<Peer>,
     by_socket: BTreeMap<SocketId, usize>,
     records: BTreeMap<SocketAddr, SessionRecord>,
-    turns: u64,
-    /// Turns without a completion since time last went on, by shard.
-    idle_turns: Vec<u32>,
-    /// A shard was told to drain or to stop.
-    told: bool,
     /// A server is on its way, and the timer runs that takes it further.
     ramps: bool,
     /// Directions are frozen and thawed now and then.
     refreezes: bool,
     /// Directions change their engine now and then, whatever the policy says.
     switches: bool,
-    traced: bool,
 }
 
 /// A transform that changes nothing: all bytes take its way through private memory.
@@ -139,92 +121,35 @@ pub(crate) fn step(seed: u64) -> ReceiveStep {
     steps[usize::try_from(seed / 8 % steps.len() as u64).expect("a small number")]
 }
 
-/// Runs a seed; false if anything is wrong, which has then been printed.
+/// Runs a seed; `None` if anything is wrong, which has then been printed.
 pub(crate) fn run(seed: u64, traced: bool) -> Option<Summary> {
     let mut simulation = Simulation::new(seed, traced);
-    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| simulation.run()));
-    match result {
-        Ok(()) => {
-            let peers = &simulation.peers;
-            let records = simulation.records.values();
-            let (refused, sessions): (Vec<_>, Vec<_>) =
-                records.partition(|record| record.refused.is_some());
-            let complete = sessions.iter().filter(|r| r.termination == *b"--");
-            let gauges = simulation.world.ports.iter().map(|port| &port.gauges);
-            let handed_over = gauges.map(|gauges| gauges.handed_over.load(Relaxed));
-            let proxied = sessions.iter().filter(|r| header::is_made_up(r.client));
-            let gauges = |gauge: fn(&Gauges) -> &AtomicU64| {
-                let ports = simulation.world.ports.iter();
-                ports.map(|port| gauge(&port.gauges).load(Relaxed)).sum()
-            };
-            let mut proxies = simulation.world.plan.proxies.iter();
-            let asked = simulation.switches || proxies.any(|proxy| proxy.splice.any());
-            let promotions = gauges(|gauges| &gauges.splice_promotions);
-            Some(Summary {
-                seeds: 1,
-                adaptive: if asked { 0 } else { promotions },
-                spliced: gauges(|gauges| &gauges.spliced_bytes),
-                promotions,
-                demotions: gauges(|gauges| &gauges.splice_demotions),
-                unpiped: gauges(|gauges| &gauges.pipes_refused),
-                unfit: gauges(|gauges| &gauges.splice_unfit),
-                ported: gauges(|gauges| &gauges.sources_chosen),
-                portless: gauges(|gauges| &gauges.sources_exhausted),
-                turns: simulation.turns,
-                bytes: peers.iter().map(|peer| peer.received).sum(),
-                sessions: sessions.len() as u64,
-                complete: complete.count() as u64,
-                proxied: proxied.count() as u64,
-                refused: refused.len() as u64,
-                handed_over: handed_over.sum(),
-            })
-        }
-        Err(_) => {
-            simulation.print_trace();
-            let state = simulation.state();
-            eprintln!("seed {seed} fails; TIDEGATE_SIM_SEED={seed} repeats it\n{state}");
-            None
-        }
-    }
+    simulation.holds(seed).then(|| simulation.summary())
 }
 
 impl Simulation {
     fn new(seed: u64, traced: bool) -> Simulation {
         let mut random = Random::new(seed);
         let scenario = Scenario::new(&mut random, step(seed), seed % 8 == 3);
-        let mut network = Network::new(random.number(), scenario.settings.clone());
-        if traced {
-            network.trace = Some(Vec::new());
-        }
-        let capacity = scenario.maxconn as usize + 16;
-        let ports: Vec<_> = (0..scenario.shards)
-            .map(|id| Arc::new(ShardPort::new(ShardId(id), capacity).expect("an eventfd")))
-            .collect();
-        let log_queue = Arc::new(LogQueue::new(4096).expect("an eventfd"));
-        let control = Arc::new(ControlPort::new(4096).expect("an eventfd"));
-        let world = Arc::new(World::new(
-            Arc::new(scenario.plan.clone()),
-            ports,
-            control,
-            log_queue,
-            Bounds {
-                maxconn: scenario.maxconn,
-                memory_max: scenario.memory_max,
-                pipes_max: scenario.pipes_max,
-            },
-            0,
-        ));
-        let network = Rc::new(RefCell::new(network));
-        let mut shards = Vec::new();
-        for id in 0..scenario.shards {
+        let network = Network::new(random.number(), scenario.settings.clone());
+        let bounds = Bounds {
+            maxconn: scenario.maxconn,
+            memory_max: scenario.memory_max,
+            pipes_max: scenario.pipes_max,
+        };
+        let messages_max = scenario.maxconn as usize + 16;
+        let world = clockwork::world(&scenario.plan, scenario.shards, messages_max, bounds);
+        let mut works = Clockwork::new(random, network, world, TURNS_MAX, traced);
+        for _ in 0..scenario.shards {
             let (step, layouts) = (scenario.step, scenario.layouts);
-            let kernel = Scripted::new(Rc::clone(&network), step, layouts, scenario.entries_max);
-            let mut shard = Shard::new(ShardId(id), Arc::clone(&world), kernel);
-            for listener in &world.plan.listeners {
+            let network = Rc::clone(&works.network);
+            let kernel = Scripted::new(network, step, layouts, scenario.entries_max);
+            let mut shard = Shard::new(works.next_shard(), Arc::clone(&works.world), kernel);
+            for listener in &works.world.plan.listeners {
                 let Endpoint::Address(Address::Ip(address)) = &listener.endpoint else {
                     panic!("all listeners are addresses");
                 };
-                let fd = network.borrow_mut().listen(*address);
+                let fd = works.network.borrow_mut().listen(*address);
                 let ListenerId(number) = listener.listener_id;
                 shard.listen(ListenerId(number), Fd(fd));
             }
@@ -235,43 +160,61 @@ impl Simulation {
             if seed % 2 == 1 {
                 shard.spin_by(Spin::UpTo(50));
             }
-            shard.start();
-            shards.push(shard);
+            works.add_shard(shard);
         }
         Simulation {
-            idle_turns: vec![0; shards.len()],
             scenario,
-            random,
-            network,
-            world,
-            shards,
+            works,
             peers: Vec::new(),
             by_socket: BTreeMap::new(),
             records: BTreeMap::new(),
-            turns: 0,
-            told: false,
             ramps: false,
             refreezes: seed % 4 == 1,
             switches: seed % 3 == 1 && seed % 8 != 3,
-            traced,
         }
     }
 
-    fn run(&mut self) {
-        self.send_clients();
-        self.until_quiet();
-        self.check_peers();
-        self.check_quiet();
-        self.end_shards();
-        self.check_ended();
+    /// What it was, after its run.
+    fn summary(&self) -> Summary {
+        let peers = &self.peers;
+        let records = self.records.values();
+        let (refused, sessions): (Vec<_>, Vec<_>) =
+            records.partition(|record| record.refused.is_some());
+        let complete = sessions.iter().filter(|r| r.termination == *b"--");
+        let ports = || self.works.world.ports.iter();
+        let gauges = |gauge: fn(&Gauges) -> &AtomicU64| {
+            ports().map(|port| gauge(&port.gauges).load(Relaxed)).sum()
+        };
+        let proxied = sessions.iter().filter(|r| header::is_made_up(r.client));
+        let mut proxies = self.works.world.plan.proxies.iter();
+        let asked = self.switches || proxies.any(|proxy| proxy.splice.any());
+        let promotions = gauges(|gauges| &gauges.splice_promotions);
+        Summary {
+            seeds: 1,
+            adaptive: if asked { 0 } else { promotions },
+            spliced: gauges(|gauges| &gauges.spliced_bytes),
+            promotions,
+            demotions: gauges(|gauges| &gauges.splice_demotions),
+            unpiped: gauges(|gauges| &gauges.pipes_refused),
+            unfit: gauges(|gauges| &gauges.splice_unfit),
+            ported: gauges(|gauges| &gauges.sources_chosen),
+            portless: gauges(|gauges| &gauges.sources_exhausted),
+            turns: self.works.turns,
+            bytes: peers.iter().map(|peer| peer.received).sum(),
+            sessions: sessions.len() as u64,
+            complete: complete.count() as u64,
+            proxied: proxied.count() as u64,
+            refused: refused.len() as u64,
+            handed_over: gauges(|gauges| &gauges.handed_over),
+        }
     }
 
     fn send_clients(&mut self) {
-        let mut network = self.network.borrow_mut();
+        let mut network = self.works.network.borrow_mut();
         for number in 0..self.scenario.clients {
-            let script = Script::new(&mut self.random, self.scenario.bytes_max, true);
+            let script = Script::new(&mut self.works.random, self.scenario.bytes_max, true);
             self.peers.push(Peer::new(number, true, script));
-            let at = self.random.below(self.scenario.arrivals_us + 1);
+            let at = self.works.random.below(self.scenario.arrivals_us + 1);
             network.timer(at, number);
         }
         for us in &self.scenario.admin_us {
@@ -288,134 +231,16 @@ impl Simulation {
         }
     }
 
-    /// Lets shards and network take turns until nothing is left to happen.
-    fn until_quiet(&mut self) {
-        loop {
-            let (now, next_at) = {
-                let network = self.network.borrow();
-                (network.now(), network.next_at().unwrap_or(Moment::NEVER))
-            };
-            assert!(now.ms_since(Moment(0)) < TIME_MAX_MS, "not quiet in time");
-            let can_run: Vec<usize> = (0..self.shards.len())
-                .filter(|index| self.can_run(*index, now))
-                .collect();
-            let due = next_at <= now;
-            if !can_run.is_empty() && (!due || self.random.chance(500)) {
-                // Seldom a shard is held up: time passes although it has something to do.
-                if due || !self.random.chance(20) || next_at == Moment::NEVER {
-                    let index = self.random.pick(&can_run);
-                    self.turn(index);
-                    continue;
-                }
-            }
-            let sleeps = self.shards.iter_mut().filter(|shard| !shard.has_ended());
-            let until = sleeps
-                .filter_map(|shard| shard.kernel_mut().sleeps_until())
-                .min()
-                .unwrap_or(Moment::NEVER);
-            if next_at == Moment::NEVER && until == Moment::NEVER {
-                return;
-            }
-            if until < next_at {
-                // A sleeper wakes at its time or a little later.
-                let late = self.random.below(2) * self.random.below(3_000_000);
-                self.network.borrow_mut().pass(Moment(until.0 + late));
-            } else {
-                let notice = self.network.borrow_mut().step();
-                self.handle(notice);
-            }
-        }
-    }
-
-    fn can_run(&mut self, index: usize, now: Moment) -> bool {
-        let shard = &mut self.shards[index];
-        if shard.has_ended() {
-            return false;
-        }
-        let kernel = shard.kernel_mut();
-        kernel.sleeps_until().is_none_or(|until| until <= now) || kernel.is_ready()
-    }
-
-    fn turn(&mut self, index: usize) {
-        self.turns += 1;
-        assert!(self.turns < TURNS_MAX, "too many turns");
-        let gauges = &self.world.ports[index].gauges;
-        let progress = || gauges.completions.load(Relaxed) + gauges.spliced_bytes.load(Relaxed);
-        let before = progress();
-        if self.refreezes && self.random.below(8) == 0 {
-            let direction = Direction::BOTH[usize::from(self.random.below(2) == 1)];
-            let nth = usize::try_from(self.random.below(4)).expect("a small number");
-            self.shards[index].refreeze(nth, direction);
-        }
-        if self.switches && self.random.below(8) == 0 {
-            let direction = Direction::BOTH[usize::from(self.random.below(2) == 1)];
-            let nth = usize::try_from(self.random.below(4)).expect("a small number");
-            self.shards[index].switch_engine(nth, direction);
-        }
-        let accepted = self.accepted();
-        let gauges = &self.world.ports[index].gauges;
-        let parked = gauges.parked.load(Relaxed);
-        let stopping = self.shards[index].is_stopping();
-        let connects = self.connects_to_unusable();
-        let result = self.shards[index].turn();
-        let now = self.accepted();
-        let new = now.iter().zip(&accepted).map(|(now, before)| now - before);
-        // Each frontend has one listener.
-        let new = new.max().unwrap_or(0);
-        assert!(!stopping || new == 0, "a stopped shard lets somebody in");
-        assert_eq!(
-            self.connects_to_unusable(),
-            connects,
-            "a connect to a server that is out of service"
-        );
-        // A drain takes whoever waits.
-        if !self.told
-            && let Some(most) = self.world.plan.global.maxaccept
-        {
-            let most = u64::from(most) + parked;
-            assert!(
-                new <= most,
-                "{new} connections accepted in a turn, {most} allowed"
-            );
-        }
-        let idle = result.is_ok() && progress() == before;
-        let in_a_row = &mut self.idle_turns[index];
-        *in_a_row = if idle { *in_a_row + 1 } else { 0 };
-        assert!(*in_a_row < IDLE_TURNS_MAX, "a shard runs hot");
-        if self.traced {
-            let text = match &result {
-                Ok(()) => format!("shard {index} has run"),
-                Err(_) => format!("shard {index} sleeps"),
-            };
-            self.network.borrow_mut().note(|| text);
-            self.print_trace();
-        }
-        {
-            let mut network = self.network.borrow_mut();
-            let passed = network.random.below(20_000);
-            let to = Moment(network.now().0 + passed);
-            network.pass(to);
-        }
-        if result.is_ok() {
-            self.check_turn();
-        }
-        while let Some(record) = self.world.log_queue.pop() {
-            let client = record.client.expect("an address");
-            let before = self.records.insert(client, record);
-            assert!(before.is_none(), "a session is accounted for twice");
-        }
-    }
-
     /// Connections let in so far, by frontend.
     fn accepted(&self) -> Vec<u64> {
-        let fronts = self.world.frontends.iter().flatten();
+        let fronts = self.works.world.frontends.iter().flatten();
         let accepted = FrontCounter::Connections as usize;
         fronts.map(|front| front.counters.sum(accepted)).collect()
     }
 
     /// Connects begun so far to servers that get none at present.
     fn connects_to_unusable(&self) -> u64 {
-        let backends = self.world.backends.iter().flatten();
+        let backends = self.works.world.backends.iter().flatten();
         let servers = backends.flat_map(|backend| &backend.servers);
         servers
             .filter(|server| !server.usable())
@@ -423,64 +248,10 @@ impl Simulation {
             .sum()
     }
 
-    fn handle(&mut self, notice: Notice) {
-        let network = Rc::clone(&self.network);
-        match notice {
-            Notice::Nothing | Notice::Datagrams => {}
-            Notice::Timer(TIMER_DRAIN) => self.tell_all(|| Message::Drain),
-            Notice::Timer(TIMER_STOP) => self.tell_all(|| Message::Stop),
-            Notice::Timer(TIMER_ADMIN) => self.change_a_server(),
-            Notice::Timer(TIMER_READY) => {
-                let world = Arc::clone(&self.world);
-                for backend in world.backends.iter().flatten() {
-                    for server in &backend.servers {
-                        server.set_admin(Admin::Ready);
-                        server.set_health(Health::Up);
-                    }
-                    self.publish(backend);
-                }
-            }
-            Notice::Timer(TIMER_RAMP) => self.ramp(),
-            Notice::Timer(number) => {
-                let index = number as usize;
-                if self.peers[index].socket.is_none() {
-                    let listener = self.random.pick(&self.scenario.listeners);
-                    let socket = network.borrow_mut().connect_client(listener);
-                    self.by_socket.insert(socket, index);
-                    let [client, _] = network.borrow().addresses(socket);
-                    if self.scenario.expects_header(client, listener) {
-                        let most = self.scenario.settings.queue[0];
-                        let ends = [client, listener];
-                        let header = Header::new(&mut self.random, ends, most);
-                        self.peers[index].send_before(header);
-                    }
-                    self.peers[index].start(&mut network.borrow_mut(), socket);
-                } else {
-                    self.peers[index].run(&mut network.borrow_mut());
-                }
-            }
-            Notice::Activity(socket) => {
-                if let Some(index) = self.by_socket.get(&socket) {
-                    self.peers[*index].run(&mut network.borrow_mut());
-                }
-            }
-            Notice::Connected(socket) => {
-                let script = Script::new(&mut self.random, self.scenario.bytes_max, false);
-                let number = u32::try_from(self.peers.len()).expect("few");
-                let mut peer = Peer::new(number, false, script);
-                peer.announcement = self.announcement_at(socket);
-                peer.start(&mut network.borrow_mut(), socket);
-                self.by_socket.insert(socket, self.peers.len());
-                self.peers.push(peer);
-            }
-        }
-        self.print_trace();
-    }
-
     /// The header that the server of a new connection expects.
     fn announcement_at(&self, socket: SocketId) -> Option<Announcement> {
-        let [address, _] = self.network.borrow().addresses(socket);
-        let mut servers = self.world.backends.iter().flatten();
+        let [address, _] = self.works.network.borrow().addresses(socket);
+        let mut servers = self.works.world.backends.iter().flatten();
         let server = servers.find_map(|backend| {
             let target = Target::Fixed(Address::Ip(address));
             let mut servers = backend.servers.iter();
@@ -492,26 +263,26 @@ impl Simulation {
 
     /// What an operator or a probe may do to a server.
     fn change_a_server(&mut self) {
-        let world = Arc::clone(&self.world);
+        let world = Arc::clone(&self.works.world);
         let backends: Vec<_> = world.backends.iter().flatten().collect();
-        let backend = backends[self.random.place(backends.len())];
-        let server = &backend.servers[self.random.place(backend.servers.len())];
-        match self.random.below(6) {
+        let backend = backends[self.works.random.place(backends.len())];
+        let server = &backend.servers[self.works.random.place(backend.servers.len())];
+        match self.works.random.below(6) {
             0 => server.set_admin(Admin::Drain),
             1 => server.set_admin(Admin::Maintenance),
             2 => server.set_health(Health::Down),
             3 => server.set_health(Health::Up),
             _ => server.set_admin(Admin::Ready),
         }
-        if self.random.chance(400) {
-            for port in &self.world.ports {
+        if self.works.random.chance(400) {
+            for port in &self.works.world.ports {
                 port.send(Message::EndSessions(server.id, Who::Killed))
                     .expect("room");
             }
         }
         self.publish(backend);
         // Sometimes another change follows before anybody has heard of this one.
-        if self.random.chance(300) {
+        if self.works.random.chance(300) {
             self.change_a_server();
         }
     }
@@ -525,58 +296,140 @@ impl Simulation {
 
     /// What the control thread does for servers on their way; it may be late.
     fn ramp(&mut self) {
-        let now = self.network.borrow().now();
+        let now = self.works.network.borrow().now();
         self.ramps = false;
-        let world = Arc::clone(&self.world);
+        let world = Arc::clone(&self.works.world);
         for backend in world.backends.iter().flatten() {
             let ramped = backend.ramp(now);
             self.ramps |= ramped.goes_on;
             self.send(ramped.grants);
         }
         if self.ramps {
-            let late_us = self.random.below(2) * self.random.below(200_000);
+            let late_us = self.works.random.below(2) * self.works.random.below(200_000);
             let us = TICK_MS * 1_000 + late_us;
-            self.network.borrow_mut().timer(us, TIMER_RAMP);
+            self.works.network.borrow_mut().timer(us, TIMER_RAMP);
         }
     }
 
     fn send(&self, grants: Vec<Grant>) {
         for grant in grants {
-            let port = &self.world.ports[usize::from(grant.waiter.shard.0)];
+            let port = &self.works.world.ports[usize::from(grant.waiter.shard.0)];
             port.send(Message::Grant(grant)).expect("room");
         }
     }
+}
 
-    fn tell_all(&mut self, message: impl Fn() -> Message) {
-        self.told = true;
-        for port in &self.world.ports {
-            port.send(message()).expect("room for a message");
-        }
+impl Simulated for Simulation {
+    fn works(&mut self) -> &mut Clockwork {
+        &mut self.works
     }
 
-    fn end_shards(&mut self) {
-        self.network.borrow_mut().settings.cancel_max_us = 0;
-        self.network.borrow_mut().settings.late = 0;
-        self.tell_all(|| Message::Drain);
+    fn run(&mut self) {
+        self.send_clients();
         self.until_quiet();
-        for shard in &mut self.shards {
-            assert!(shard.has_ended(), "a drained shard has not ended");
-            shard.retire();
+        self.check_peers();
+        self.check_quiet();
+        self.end_shards();
+        self.check_ended();
+    }
+
+    fn turn(&mut self, index: usize) {
+        if self.refreezes && self.works.random.below(8) == 0 {
+            let direction = Direction::BOTH[usize::from(self.works.random.below(2) == 1)];
+            let nth = usize::try_from(self.works.random.below(4)).expect("a small number");
+            self.works.shards[index].refreeze(nth, direction);
+        }
+        if self.switches && self.works.random.below(8) == 0 {
+            let direction = Direction::BOTH[usize::from(self.works.random.below(2) == 1)];
+            let nth = usize::try_from(self.works.random.below(4)).expect("a small number");
+            self.works.shards[index].switch_engine(nth, direction);
+        }
+        let accepted = self.accepted();
+        let gauges = &self.works.world.ports[index].gauges;
+        let parked = gauges.parked.load(Relaxed);
+        let stopping = self.works.shards[index].is_stopping();
+        let connects = self.connects_to_unusable();
+        let is_awake = self.works.turn(index);
+        let now = self.accepted();
+        let new = now.iter().zip(&accepted).map(|(now, before)| now - before);
+        // Each frontend has one listener.
+        let new = new.max().unwrap_or(0);
+        assert!(!stopping || new == 0, "a stopped shard lets somebody in");
+        assert_eq!(
+            self.connects_to_unusable(),
+            connects,
+            "a connect to a server that is out of service"
+        );
+        // A drain takes whoever waits.
+        if !self.works.told
+            && let Some(most) = self.works.world.plan.global.maxaccept
+        {
+            let most = u64::from(most) + parked;
+            assert!(
+                new <= most,
+                "{new} connections accepted in a turn, {most} allowed"
+            );
+        }
+        if is_awake {
+            self.check_turn();
+        }
+        while let Some(record) = self.works.world.log_queue.pop() {
+            let client = record.client.expect("an address");
+            let before = self.records.insert(client, record);
+            assert!(before.is_none(), "a session is accounted for twice");
         }
     }
 
-    fn print_trace(&mut self) {
-        if !self.traced {
-            return;
-        }
-        if let Some(trace) = &mut self.network.borrow_mut().trace {
-            for line in trace.drain(..) {
-                eprintln!("{line}");
+    fn handle(&mut self, notice: Notice) {
+        let network = Rc::clone(&self.works.network);
+        match notice {
+            Notice::Nothing | Notice::Datagrams => {}
+            Notice::Timer(TIMER_DRAIN) => self.works.tell_all(|| Message::Drain),
+            Notice::Timer(TIMER_STOP) => self.works.tell_all(|| Message::Stop),
+            Notice::Timer(TIMER_ADMIN) => self.change_a_server(),
+            Notice::Timer(TIMER_READY) => {
+                let world = Arc::clone(&self.works.world);
+                for backend in world.backends.iter().flatten() {
+                    clockwork::make_ready(backend);
+                    self.publish(backend);
+                }
+            }
+            Notice::Timer(TIMER_RAMP) => self.ramp(),
+            Notice::Timer(number) => {
+                let index = number as usize;
+                if self.peers[index].socket.is_none() {
+                    let listener = self.works.random.pick(&self.scenario.listeners);
+                    let socket = network.borrow_mut().connect_client(listener);
+                    self.by_socket.insert(socket, index);
+                    let [client, _] = network.borrow().addresses(socket);
+                    if self.scenario.expects_header(client, listener) {
+                        let most = self.scenario.settings.queue[0];
+                        let ends = [client, listener];
+                        let header = Header::new(&mut self.works.random, ends, most);
+                        self.peers[index].send_before(header);
+                    }
+                    self.peers[index].start(&mut network.borrow_mut(), socket);
+                } else {
+                    self.peers[index].run(&mut network.borrow_mut());
+                }
+            }
+            Notice::Activity(socket) => {
+                if let Some(index) = self.by_socket.get(&socket) {
+                    self.peers[*index].run(&mut network.borrow_mut());
+                }
+            }
+            Notice::Connected(socket) => {
+                let script = Script::new(&mut self.works.random, self.scenario.bytes_max, false);
+                let number = u32::try_from(self.peers.len()).expect("few");
+                let mut peer = Peer::new(number, false, script);
+                peer.announcement = self.announcement_at(socket);
+                peer.start(&mut network.borrow_mut(), socket);
+                self.by_socket.insert(socket, self.peers.len());
+                self.peers.push(peer);
             }
         }
     }
 
-    /// What is where, for a failed run.
     fn state(&mut self) -> String {
         let mut text = format!(
             "{}{:?} {:?} SQ {} shards {} memory {} {:?}\n",
@@ -591,10 +444,10 @@ impl Simulation {
         for peer in self.peers.iter().filter(|peer| !peer.done) {
             text += &format!("open: {peer:?}\n");
         }
-        for port in &self.world.ports {
+        for port in &self.works.world.ports {
             text += &format!("{:?}\n", port.gauges);
         }
-        for shard in &mut self.shards {
+        for shard in &mut self.works.shards {
             let kernel = shard.kernel_mut();
             let sleeps = kernel.sleeps_until();
             let names: Vec<_> = kernel
@@ -603,7 +456,7 @@ impl Simulation {
                 .collect();
             text += &format!("sleeps until {sleeps:?}, outstanding {names:?}\n");
         }
-        let reserved = self.world.memory_reserved.load(Relaxed);
-        text + &format!("reserved {reserved}, turns {}\n", self.turns)
+        let reserved = self.works.world.memory_reserved.load(Relaxed);
+        text + &format!("reserved {reserved}, turns {}\n", self.works.turns)
     }
 }

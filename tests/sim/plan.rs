@@ -2,13 +2,11 @@
 //! shards.
 
 use std::fmt::Write;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 
+use crate::clockwork::{self, plan_of};
 use tidegate::base::receive::ReceiveStep;
 use tidegate::config::plan::Plan;
-use tidegate::config::{self, Environment, Resolver};
 use tidegate::ring::BufferLayout;
 use tidegate::ring::scripted::{Random, Scripted, Settings};
 
@@ -54,8 +52,6 @@ impl Scenario {
         let returns = random.chance(200);
         let (text, listeners, proxied) =
             configuration(random, maxconn, connects_fail, times_out, returns, !busy);
-        let plan = config::load_text("sim.cfg", &text, &Nothing).0;
-        let plan = plan.unwrap_or_else(|| panic!("not a configuration:\n{text}"));
         let layouts = match busy {
             true => Scripted::layouts(step, 8),
             false => rings(random, step),
@@ -83,8 +79,8 @@ impl Scenario {
         let ends_us = random.below(3_000_000);
         Scenario {
             settings,
+            plan: plan_of(&text),
             text,
-            plan,
             step,
             layouts,
             entries_max,
@@ -333,11 +329,7 @@ fn rings(random: &mut Random, step: ReceiveStep) -> [BufferLayout; 2] {
 }
 
 fn network(random: &mut Random, connects_fail: bool) -> Settings {
-    let mut odds = |often: u32, most: u32| {
-        let some = random.chance(often);
-        let value = u32::try_from(random.below(u64::from(most) + 1)).expect("small");
-        if some { value } else { 0 }
-    };
+    let mut odds = |often, most| clockwork::odds(random, often, most);
     let [send_short, late, overflow] = [odds(500, 100), odds(700, 400), odds(400, 60)];
     let [spurious, accept_error, connect_immediate] =
         [odds(400, 30), odds(300, 100), odds(300, 1000)];
@@ -369,32 +361,5 @@ fn network(random: &mut Random, connects_fail: bool) -> Settings {
         pipe_refused,
         splice_unfit: random.chance(150),
         load_max: random.pick(&[300, 1_000, 1_000]),
-    }
-}
-
-/// An environment without anything.
-struct Nothing;
-
-impl Resolver for Nothing {
-    fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, String> {
-        Err("no names here".to_owned())
-    }
-}
-
-impl Environment for Nothing {
-    fn variable(&self, _: &str) -> Option<String> {
-        None
-    }
-    fn read(&self, _: &Path) -> io::Result<Vec<u8>> {
-        Err(io::ErrorKind::NotFound.into())
-    }
-    fn user_id(&self, _: &str) -> Option<u32> {
-        None
-    }
-    fn group_id(&self, _: &str) -> Option<u32> {
-        None
-    }
-    fn local_addresses(&self) -> &[IpAddr] {
-        &[]
     }
 }

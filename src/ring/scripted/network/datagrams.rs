@@ -31,6 +31,8 @@ pub struct DatagramSettings {
     pub overtaken: u32,
     /// Sends for which there is no room.
     pub full: u32,
+    /// Sends that find no way to their destination.
+    pub unreachable: u32,
     /// Sends of several that the path can't cut.
     pub segments_refused: u32,
     /// Sockets that can't be opened.
@@ -43,8 +45,11 @@ pub struct DatagramSettings {
     pub truncated: u32,
     /// Datagrams that wait in a socket; more are dropped.
     pub queue_max: usize,
-    /// Bytes of the largest datagram that passes without being fragmented.
+    /// Bytes of the largest datagram that leaves without being fragmented.
     pub unfragmented_max: usize,
+    /// The same for the routers behind: what is larger and mayn't be fragmented is dropped there,
+    /// and the sender told as of refusals.
+    pub path_max: usize,
 }
 
 impl Default for DatagramSettings {
@@ -55,6 +60,7 @@ impl Default for DatagramSettings {
             doubled: 0,
             overtaken: 0,
             full: 0,
+            unreachable: 0,
             segments_refused: 0,
             open_refused: 0,
             refusals_told: 1_000,
@@ -62,6 +68,7 @@ impl Default for DatagramSettings {
             truncated: 0,
             queue_max: 1_024,
             unfragmented_max: 1_472,
+            path_max: usize::MAX,
         }
     }
 }
@@ -137,6 +144,8 @@ pub(super) struct Datagrams {
     arrived: Vec<Datagram>,
     /// What has passed sockets of shards, if somebody wants to know.
     passed: Option<Vec<Passed>>,
+    /// Datagrams of which a shard has read that they were too large for their path.
+    told_too_large: u64,
     /// On the way, by number.
     travelling: BTreeMap<u64, Datagram>,
     sent: u64,
@@ -237,6 +246,12 @@ impl Network {
             .unwrap_or_default()
     }
 
+    /// Of how many datagrams shards have read since the last call that they were too large for
+    /// their path: they had left before.
+    pub fn take_told_too_large(&mut self) -> u64 {
+        std::mem::take(&mut self.datagrams.told_too_large)
+    }
+
     fn note_passed(&mut self, listens: bool, way: Way, datagram: &Datagram) {
         if let Some(passed) = &mut self.datagrams.passed {
             let datagram = datagram.clone();
@@ -316,10 +331,7 @@ impl Network {
             }
             return Notice::Nothing;
         }
-        let told = self.datagrams.settings.refusals_told;
-        if self.random.chance(told) {
-            self.refuse(&datagram);
-        }
+        self.tell_sender(&datagram, libc::ECONNREFUSED, UndeliveredReason::Refused);
         Notice::Nothing
     }
 
@@ -355,16 +367,19 @@ impl Network {
         group.get(usize::try_from(place).ok()?).copied()
     }
 
-    /// Tells the sender's socket that nobody is there; listeners don't ask for it.
-    fn refuse(&mut self, datagram: &Datagram) {
+    /// Tells the sender's socket what has become of a datagram, if it is told; listeners don't ask
+    /// for it.
+    fn tell_sender(&mut self, datagram: &Datagram, error: i32, reason: UndeliveredReason) {
+        let told = self.datagrams.settings.refusals_told;
+        if !self.random.chance(told) {
+            return;
+        }
         let mut sockets = self.datagrams.sockets.iter_mut();
         let sender = sockets.find(|socket| !socket.listens && socket.is_at(datagram.from));
         if let Some(socket) = sender {
-            socket.error = libc::ECONNREFUSED;
-            socket.undelivered.push_back(Undelivered {
-                to: datagram.to,
-                reason: UndeliveredReason::Refused,
-            });
+            let to = datagram.to;
+            socket.error = error;
+            socket.undelivered.push_back(Undelivered { to, reason });
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::{Datagram, LENGTH_MAX, Network, PORT_FIRST, SEGMENTS_MAX, Socket, Target, Way};
 use crate::base::source::Foreign;
-use crate::ring::datagram::{DatagramOptions, Outgoing, Undelivered};
+use crate::ring::datagram::{DatagramOptions, Outgoing, Undelivered, UndeliveredReason};
 
 impl Network {
     /// A shard sends.
@@ -16,6 +16,8 @@ impl Network {
     ) -> Result<(), i32> {
         let settings = self.datagrams.settings.clone();
         let full = self.random.chance(settings.full);
+        let unreachable = self.random.chance(settings.unreachable);
+        let no_way = self.random.pick(&[libc::ENETUNREACH, libc::EHOSTUNREACH]);
         let cut = !self.random.chance(settings.segments_refused);
         let uncut = self.random.pick(&[libc::EINVAL, libc::EIO, libc::EMSGSIZE]);
         let room = self.random.pick(&[libc::EAGAIN, libc::ENOBUFS]);
@@ -33,7 +35,7 @@ impl Network {
             .flat_map(|part| part.to_vec())
             .collect();
         let traffic_class = outgoing.traffic_class;
-        let listens = socket.listens;
+        let (listens, fragment) = (socket.listens, socket.fragment);
         let pieces: Vec<Datagram> = match outgoing.segment {
             Some(0) => panic!("datagrams of no length sent together"),
             Some(size) => bytes.chunks(size.into()).map(<[u8]>::to_vec).collect(),
@@ -52,18 +54,27 @@ impl Network {
         let result = match outgoing.segment {
             _ if error != 0 => Err(error),
             _ if full => Err(room),
+            _ if unreachable => Err(no_way),
             Some(_) if !cut => Err(uncut),
             Some(size) if pieces.len() > SEGMENTS_MAX || usize::from(size) > unfragmented_max => {
                 Err(libc::EINVAL)
             }
-            None if !socket.fragment && bytes.len() > unfragmented_max => Err(libc::EMSGSIZE),
+            None if !fragment && bytes.len() > unfragmented_max => Err(libc::EMSGSIZE),
             _ if bytes.len() > LENGTH_MAX => Err(libc::EMSGSIZE),
             _ => Ok(()),
         };
         for piece in pieces {
             self.note_passed(listens, Way::Out(result), &piece);
-            if result.is_ok() {
+            let length = piece.bytes.len();
+            if result.is_err() {
+                continue;
+            }
+            if fragment || length <= settings.path_max {
                 self.send_on_its_way(piece);
+            } else {
+                let room = u32::try_from(settings.path_max).expect("bytes of a datagram");
+                let reason = UndeliveredReason::TooLarge(room);
+                self.tell_sender(&piece, libc::EMSGSIZE, reason);
             }
         }
         result
@@ -144,7 +155,11 @@ impl Network {
     }
 
     pub(in crate::ring::scripted) fn next_undelivered(&mut self, fd: i32) -> Option<Undelivered> {
-        self.datagram_socket(fd).undelivered.pop_front()
+        let next = self.datagram_socket(fd).undelivered.pop_front()?;
+        if matches!(next.reason, UndeliveredReason::TooLarge(_)) {
+            self.datagrams.told_too_large += 1;
+        }
+        Some(next)
     }
 
     pub(in crate::ring::scripted) fn datagrams_dropped(&mut self, fd: i32) -> u32 {
