@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use crate::ctl_top::top;
 use crate::spread::{count_sequential, named};
 use crate::support::client::{connect_port, echo};
-use crate::support::control::{ctl, program};
+use crate::support::control::ctl;
 use crate::support::port::free_port;
-use crate::support::terminal::{self, Terminal};
+use crate::support::terminal;
 use crate::support::{Balancer, MockServer, skip, turn, wait_for};
 
 #[test]
@@ -87,18 +88,7 @@ fn a_key_in_top_drains_a_server() {
     let (_servers, lines) = named(&["", ""]);
     let port = free_port();
     let balancer = Balancer::start(format!("listen web\n    bind 127.0.0.1:{port}\n{lines}"));
-    let socket = balancer.stats_path().to_str().unwrap();
-    let words = [
-        "ctl",
-        "--timeout",
-        "30s",
-        "--socket",
-        socket,
-        "top",
-        "--interval",
-        "100ms",
-    ];
-    let mut terminal = Terminal::start(&program(), &words, 24, 80);
+    let mut terminal = top(balancer.stats_path(), 24, 80);
     let row = |lines: &[String], text: &str| lines.iter().any(|line| line.starts_with(text));
     terminal.wait("the servers", |lines| {
         row(lines, "  s1             no check")

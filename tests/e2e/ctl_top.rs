@@ -12,7 +12,8 @@ use crate::support::{Balancer, turn};
 
 const WIDE: u16 = 120;
 
-fn top(socket: &std::path::Path, rows: u16, columns: u16) -> Terminal {
+/// `ctl top` on a socket, in a terminal of such a size.
+pub(crate) fn top(socket: &std::path::Path, rows: u16, columns: u16) -> Terminal {
     let socket = socket.to_str().unwrap();
     let words = [
         "ctl",

@@ -3,151 +3,36 @@
 //!
 //! Where hatop is absent the test says so and passes, unless `TIDEGATE_REQUIRE_PROGRAMS=1`.
 
-use std::fs::File;
-use std::io::{Read, Write};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::time::Duration;
-
-use nix::pty::{Winsize, openpty};
-
 use crate::programs::programs;
 use crate::spread::{count_sequential, named};
 use crate::support::port::free_port;
-use crate::support::{Balancer, Stopwatch, terminal, turn, wait_for};
-
-/// Longest wait for something on the screen.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::terminal::{self, Terminal};
+use crate::support::{Balancer, turn};
 
 /// Starts of hatop until one is served in time: it gives up on a command after a second, which
 /// a busy machine may take.
 const STARTS: u32 = 20;
 
-/// hatop in a terminal of its own.
-struct Terminal {
-    hatop: Child,
-    keys: File,
-    pieces: Receiver<Vec<u8>>,
-    /// What was written, control sequences apart.
-    seen: String,
-}
-
-impl Terminal {
-    fn start(program: &Path, socket: &Path) -> Terminal {
-        let size = Winsize {
-            ws_row: 40,
-            ws_col: 140,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let pair = openpty(&size, None).expect("a pseudo terminal");
-        let side = || Stdio::from(pair.slave.try_clone().expect("a descriptor"));
-        let hatop = Command::new(program)
-            .arg("-s")
-            .arg(socket)
-            .env("TERM", "xterm")
-            .env("LANG", "C.UTF-8")
-            .stdin(side())
-            .stdout(side())
-            .stderr(side())
-            .spawn()
-            .expect("start hatop");
-        drop(pair.slave);
-        let keys = File::from(pair.master);
-        let mut screen = keys.try_clone().expect("a descriptor");
-        let (sender, pieces) = channel();
-        // It ends with the last descriptor of the other side.
-        std::thread::spawn(move || {
-            let mut piece = [0; 4096];
-            while let Ok(count) = screen.read(&mut piece) {
-                if count == 0 || sender.send(piece[..count].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Terminal {
-            hatop,
-            keys,
-            pieces,
-            seen: String::new(),
-        }
+/// What hatop is asked here, in order; false if it ended on its way.
+fn walk(hatop: &mut Terminal) -> bool {
+    // The status of all, the head with what `show info` says.
+    if !hatop.shows(&["Version:", "fe", "s1", "s2", "BACKEND", "STATUS", "MAINT"]) {
+        return false;
     }
-
-    /// Waits until all of these were written since the last key; false if hatop has ended.
-    fn shows(&mut self, texts: &[&str]) -> bool {
-        let watch = Stopwatch::start();
-        while !texts.iter().all(|text| self.seen.contains(text)) {
-            let left = PATIENCE.saturating_sub(watch.elapsed());
-            match self.pieces.recv_timeout(left) {
-                Ok(piece) => self.seen.push_str(&plain(&piece)),
-                Err(RecvTimeoutError::Disconnected) => return false,
-                Err(RecvTimeoutError::Timeout) => panic!("no {texts:?} in {:?}", self.seen),
-            }
-        }
-        true
-    }
-
-    fn press(&mut self, keys: &str) {
-        self.seen.clear();
-        // If it has ended, that is seen where its screen is waited for.
-        let _ = self.keys.write_all(keys.as_bytes());
-    }
-
-    /// What hatop is asked here, in order; false if it ended on its way.
-    fn walk(&mut self) -> bool {
-        // The status of all, the head with what `show info` says.
-        if !self.shows(&["Version:", "fe", "s1", "s2", "BACKEND", "STATUS", "MAINT"]) {
-            return false;
-        }
-        self.press("2");
-        if !self.shows(&["RATE", "LBTOT"]) {
-            return false;
-        }
-        self.press("5");
-        if !self.shows(&["haproxy command line"]) {
-            return false;
-        }
-        self.press("show cli level\r");
-        if !self.shows(&["admin"]) {
-            return false;
-        }
+    for (keys, shown) in [
+        ("2", &["RATE", "LBTOT"][..]),
+        ("5", &["haproxy command line"]),
+        ("show cli level\r", &["admin"]),
         // Escape and a number leave the command line.
-        self.press("\u{1b}4");
-        if !self.shows(&["ECONN"]) {
+        ("\u{1b}4", &["ECONN"]),
+    ] {
+        hatop.press(keys);
+        if !hatop.shows(shown) {
             return false;
         }
-        self.press("q");
-        let ended = wait_for(PATIENCE, || self.hatop.try_wait().expect("wait for hatop"));
-        ended.is_some_and(|status| status.success())
     }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = self.hatop.kill();
-        let _ = self.hatop.wait();
-    }
-}
-
-/// What was written without control sequences, each of which may have moved the cursor.
-fn plain(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
-    let mut plain = String::new();
-    let mut letters = text.chars().peekable();
-    while let Some(letter) = letters.next() {
-        if letter != '\u{1b}' {
-            plain.push(letter);
-            continue;
-        }
-        // `ESC [ ... letter`, or `ESC ( letter` and the like.
-        if letters.next() == Some('[') {
-            while letters.next_if(|l| !l.is_ascii_alphabetic()).is_some() {}
-        }
-        letters.next();
-        plain.push(' ');
-    }
-    plain
+    hatop.press("q");
+    hatop.wait_exit().success()
 }
 
 #[test]
@@ -166,18 +51,17 @@ fn hatop_shows_the_servers_and_takes_commands() {
          backend be\n    balance roundrobin\n{lines}"
     ));
     count_sequential(port, 5);
-    let mut told = Vec::new();
+    let socket = balancer.stats_path().to_str().unwrap();
     let done = (0..STARTS).any(|_| {
-        let mut terminal = Terminal::start(&program, balancer.stats_path());
-        let done = terminal.walk();
+        let mut hatop = Terminal::start(&program, &["-s", socket], 40, 140);
+        let done = walk(&mut hatop);
         if !done {
-            let reason = std::mem::take(&mut terminal.seen);
-            assert!(reason.contains("timed out"), "hatop has ended: {reason:?}");
-            told.push(reason);
+            let why = |lines: &[String]| lines.iter().any(|line| line.contains("timed out"));
+            hatop.wait("hatop has ended", why);
         }
         done
     });
-    assert!(done, "{told:?}");
+    assert!(done, "hatop was never served in time");
     drop(servers);
     balancer.settle();
 }

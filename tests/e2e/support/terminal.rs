@@ -61,6 +61,7 @@ impl Terminal {
             .arg(program)
             .args(arguments)
             .env("TERM", "xterm-256color")
+            .env("LANG", "C.UTF-8")
             .stdin(end())
             .stdout(end())
             .stderr(end())
@@ -108,6 +109,17 @@ impl Terminal {
             Some(self.lines()).filter(|lines| is_right(lines))
         });
         right.unwrap_or_else(|| panic!("{what}:\n{}", self.lines().join("\n")))
+    }
+
+    /// Waits until all of these stand on the screen; false if the program has ended without.
+    pub(crate) fn shows(&mut self, texts: &[&str]) -> bool {
+        let seen = wait_for(PATIENCE, || {
+            let has_ended = self.child.try_wait().expect("wait").is_some();
+            let screen = self.lines().join("\n");
+            let is_shown = texts.iter().all(|text| screen.contains(text));
+            (is_shown || has_ended).then_some(is_shown)
+        });
+        seen.unwrap_or_else(|| panic!("no {texts:?} in:\n{}", self.lines().join("\n")))
     }
 
     /// Makes it another size.
