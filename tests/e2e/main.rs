@@ -90,6 +90,7 @@ mod transparent;
 mod udp;
 mod udp_balance;
 mod udp_checks;
+mod udp_ends;
 mod udp_flows;
 mod udp_keys;
 mod udp_lengths;

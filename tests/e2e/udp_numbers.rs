@@ -1,9 +1,15 @@
 //! What the runtime socket says of datagrams: flows where sessions are, datagrams behind HAProxy's
 //! columns, buffers and drops of listeners.
 
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
 use nix::sys::signal::Signal;
 
-use crate::support::balancer::Setup;
+use crate::support::balancer::{Setup, TempDir, program};
 use crate::support::datagram::{DatagramClient, DatagramServer};
 use crate::support::port::free_port;
 use crate::support::{MockServer, eventually, skip, turn};
@@ -115,4 +121,51 @@ fn what_a_listener_can_not_hold_is_dropped_and_shown() {
     });
     assert_eq!(number("accept_dropped"), Some(0));
     balancer.settle();
+}
+
+/// Without the right to go past the system's bound: what to set is said, and it serves.
+#[test]
+fn a_receive_buffer_that_can_not_be_had_is_warned_of() {
+    const NOBODY: u32 = 65_534;
+    let _turn = turn::shared();
+    if skip("it has no UDP") {
+        return;
+    }
+    let bound = std::fs::read_to_string("/proc/sys/net/core/rmem_max").expect("a bound");
+    let bound: u64 = bound.trim().parse().expect("a number");
+    let dir = TempDir::new();
+    let port = free_port();
+    let config = format!(
+        "global\n    tune.udp.rcvbuf {}\nlisten u\n    mode udp\n    bind 127.0.0.1:{port}\n    \
+         server s 127.0.0.1:9\n",
+        bound + 1
+    );
+    let config = dir.write("a.cfg", &config);
+    let mut command = Command::new(program());
+    command.arg("-f").arg(config).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    if nix::unistd::geteuid().is_root() {
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => return eprintln!("left out: {} as nobody: {error}", program().display()),
+    };
+    let stderr = BufReader::new(child.stderr.take().expect("its messages"));
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        let lines = stderr.lines().map_while(Result::ok);
+        lines.for_each(|line| drop(tell.send(line)));
+    });
+    let patience = Duration::from_secs(30);
+    let mut lines = std::iter::from_fn(|| told.recv_timeout(patience).ok());
+    let warning = lines.find(|line| line.contains("Proxy 'u'"));
+    let still_runs = child.try_wait().expect("wait").is_none();
+    child.kill().expect("end it");
+    child.wait().expect("wait");
+    let warning = warning.expect("a warning");
+    let wanted = format!("is {bound} bytes, not {}", bound + 1);
+    let remedy = format!("sysctl -w net.core.rmem_max={}", bound + 1);
+    assert!(still_runs && warning.contains(&wanted), "{warning}");
+    assert!(warning.contains(&remedy), "{warning}");
 }

@@ -1,7 +1,7 @@
 //! PROXY headers of datagrams between two balancers, one behind the other: the second one knows
 //! whose datagrams they are, as long as both keep to one rule.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::support::datagram::{DatagramClient, DatagramServer};
@@ -193,4 +193,35 @@ fn what_has_no_header_or_a_wrong_one_is_dropped_and_counted() {
         syslog.wait_line(from);
     }
     assert_eq!(syslog.count(" idle"), 2);
+}
+
+/// What a server gets of a client of IPv6 before its datagrams.
+#[test]
+fn a_client_of_ipv6_is_named_as_such() {
+    let _turn = turn::shared();
+    if skip("it has no UDP") {
+        return;
+    }
+    let (server, port) = (
+        DatagramServer::start(|_| vec![b"yes".to_vec()]),
+        free_port(),
+    );
+    let target = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port);
+    let balancer = Balancer::start(format!(
+        "listen u\n    mode udp\n    bind {target}\n    udp-proxy-header every\n    \
+         timeout udp 2s\n    server s {} send-proxy-v2\n",
+        server.address()
+    ));
+    let client = DatagramClient::new(target, 1);
+    for number in 0..3u8 {
+        client.send(&[number; 9]);
+        assert_eq!(client.receive(), b"yes");
+        let mut body = [Ipv6Addr::LOCALHOST.octets(); 2].concat();
+        body.extend(client.address().port().to_be_bytes());
+        body.extend(port.to_be_bytes());
+        let header = proxy_header::raw(0x21, 0x22, &body);
+        let arrival = server.arrivals().pop().expect("a datagram");
+        assert_eq!(arrival.bytes, [&header[..], &[number; 9]].concat());
+    }
+    balancer.settle();
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use crate::support::balancer::Setup;
 use crate::support::datagram::{DatagramClient, DatagramServer};
 use crate::support::port::free_port;
-use crate::support::{Balancer, eventually, skip, turn};
+use crate::support::{Balancer, eventually, skip, sys, turn};
 
 const SHARDS: u32 = 6;
 const CLIENTS: u32 = 60;
@@ -104,4 +104,72 @@ fn a_listener_may_have_fewer_sockets_than_there_are_shards() {
     let each = balancer.activity().of_each_shard("flows");
     assert!(each.iter().all(|flows| *flows > 0), "{each:?}");
     balancer.settle();
+}
+
+/// Behind IPv4 options and extension headers of IPv6 the port is not where it usually lies. The
+/// address alone decides then: the datagrams of a flow still come to one shard, and so do all flows
+/// of an address, wherever those without come to.
+#[test]
+fn flows_behind_options_stay_in_their_shard() {
+    let _turn = turn::shared();
+    if skip("it has no UDP") {
+        return;
+    }
+    // Three times "no operation" and the end; a destination option that fills its header.
+    let none_of_v4 = [1, 1, 1, 0];
+    let none_of_v6 = [0, 0, 1, 4, 0, 0, 0, 0];
+    for (own, level, name, option) in [
+        (
+            "127.0.0.1",
+            libc::IPPROTO_IP,
+            libc::IP_OPTIONS,
+            &none_of_v4[..],
+        ),
+        ("::1", libc::IPPROTO_IPV6, libc::IPV6_DSTOPTS, &none_of_v6),
+    ] {
+        let own: IpAddr = own.parse().unwrap();
+        let (server, target) = (
+            DatagramServer::counting_echo(),
+            SocketAddr::new(own, free_port()),
+        );
+        let balancer = Setup::new(format!(
+            "listen u\n    mode udp\n    bind {target}\n    timeout udp 1h\n    server s {}\n",
+            server.address()
+        ))
+        .shards(4)
+        .start();
+        let clients: Vec<_> = (0..40)
+            .map(|flow| DatagramClient::new(target, flow))
+            .collect();
+        let mut options_set = true;
+        for client in &clients {
+            if let Err(error) = sys::set_option(client.socket(), level, name, option) {
+                eprintln!("left out for {own}, where options need a right: {error}");
+                options_set = false;
+                break;
+            }
+        }
+        if !options_set {
+            continue;
+        }
+        for number in 0..3 {
+            clients
+                .iter()
+                .for_each(|client| client.exchange(number, 80));
+        }
+        let each = balancer.activity().of_each_shard("flows");
+        let shards_used = each.iter().filter(|flows| **flows > 0).count();
+        assert_eq!((shards_used, each.iter().sum()), (1, 40), "{own}: {each:?}");
+        // Others of the same address are where their ports lead them.
+        let others: Vec<_> = (0..40)
+            .map(|flow| DatagramClient::new(target, flow))
+            .collect();
+        others.iter().for_each(|client| client.exchange(1, 80));
+        let each = balancer.activity().of_each_shard("flows");
+        assert_eq!(each.iter().sum::<u64>(), 80);
+        assert!(
+            each.iter().filter(|flows| **flows > 0).count() > 1,
+            "{own}: {each:?}"
+        );
+    }
 }

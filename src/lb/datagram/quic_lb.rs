@@ -1,11 +1,12 @@
-//! Servers that connection IDs name (`quic-lb`): draft-ietf-quic-load-balancers, section 4.1, the
-//! plaintext algorithm.
+//! Servers that connection IDs name (`quic-lb`): draft-ietf-quic-load-balancers-21, configurations
+//! without a key.
 //!
 //! A server writes its ID at the same place into each connection ID that it gives out, so a client
 //! stays with it wherever its packets come from. What a client made up itself names nobody: the
 //! first packets of a connection are balanced, also where their bytes happen to be some server's.
 //! The draft would send these there; but then clients could choose their server, and whoever drains
-//! a server would still see it get connections.
+//! a server would still see it get connections. A packet that names nobody goes with its flow, which
+//! is the draft's table by address and port, and begins one as `balance` says.
 
 use std::collections::HashMap;
 
@@ -14,7 +15,8 @@ use crate::config::plan::{Back, QuicLb};
 
 /// The three bits of the first byte that say which configuration a connection ID is of.
 const CONFIGURATION_SHIFT: u32 = 5;
-/// The configuration of a server without one: its connection IDs name nobody.
+/// The configuration of a server without one: its connection IDs name nobody. All others are the
+/// one that `quic-lb` describes, so servers may rotate through them while they keep its layout.
 const NO_CONFIGURATION: u8 = 0b111;
 
 /// A server's ID with zeros behind it; all of a backend are of one length.
@@ -95,9 +97,9 @@ mod tests {
         server.map(|server| server.id.0)
     }
 
-    /// Plaintext vectors of draft-ietf-quic-load-balancers-05: connection IDs and the servers' IDs
-    /// in them. Later drafts have the same layout and longer nonces.
-    const VECTORS: [(&str, &str); 25] = [
+    /// Vectors of the draft's revision 05: connection IDs and the servers' IDs in them. The layout is
+    /// that of revision 21, which has one of its own that is whole (the last here).
+    const VECTORS: [(&str, &str); 26] = [
         ("01be", "be"),
         ("0221b7", "21"),
         ("03cadfd8", "ca"),
@@ -123,6 +125,7 @@ mod tests {
         ("07bbf338ddbf37f4", "bbf338ddbf"),
         ("08fbbca64c26756840", "fbbca64c26"),
         ("09e7737c495b93894e34", "e7737c495b"),
+        ("07c4605e4504cc4f", "c4605e"),
     ];
 
     #[test]

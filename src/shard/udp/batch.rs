@@ -66,8 +66,16 @@ impl Route {
 
 /// The message that a flow has added to last in one direction. One of an earlier turn may be a
 /// message of somebody else by now, which its route tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Open(u16);
+
+impl Default for Open {
+    /// None: the first message of a turn may be that of a flow which had the same place before, and
+    /// others may stand behind it.
+    fn default() -> Open {
+        Open(u16::MAX)
+    }
+}
 
 /// One call's worth of datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -38,6 +38,21 @@ pub(crate) fn option(socket: RawFd, level: i32, name: i32) -> io::Result<i32> {
     Ok(value)
 }
 
+/// Sets a socket option to these bytes.
+pub(crate) fn set_option(
+    socket: &impl AsRawFd,
+    level: i32,
+    name: i32,
+    value: &[u8],
+) -> io::Result<()> {
+    let length = value.len() as libc::socklen_t;
+    let (fd, pointer) = (socket.as_raw_fd(), value.as_ptr().cast());
+    // SAFETY: the kernel reads `length` bytes of `value`, which lives until the call returns.
+    let result = unsafe { libc::setsockopt(fd, level, name, pointer, length) };
+    checked(libc::c_long::from(result))?;
+    Ok(())
+}
+
 /// Segments with data that a connection has received (tcpi_data_segs_in).
 pub(crate) fn data_segments_received(stream: &std::net::TcpStream) -> io::Result<u32> {
     tcp_info(stream, 152)
