@@ -34,8 +34,11 @@ struct Routed {
 }
 
 impl Routed {
-    /// The networks and their routes; `None` where routers can't be made.
+    /// The networks and their routes; `None` where the test is left out, which has been said.
     fn new() -> Option<Routed> {
+        if skip("it has no UDP") || !may_have_networks() {
+            return None;
+        }
         let routed = Routed {
             client: Network::new(),
             balancer: Network::new(),
@@ -155,9 +158,6 @@ fn until_learned(ask: impl Fn(u32) -> DatagramClient, length: usize) {
 #[test]
 fn what_a_router_refuses_on_the_way_to_a_server_is_counted_and_costs_nothing_else() {
     let _turn = turn::shared();
-    if skip("it has no UDP") || !may_have_networks() {
-        return;
-    }
     let Some(routed) = Routed::new() else {
         return;
     };
@@ -206,9 +206,6 @@ fn what_a_router_refuses_on_the_way_to_a_server_is_counted_and_costs_nothing_els
 #[test]
 fn what_is_too_long_for_the_path_to_a_server_arrives_in_fragments_by_default() {
     let _turn = turn::shared();
-    if skip("it has no UDP") || !may_have_networks() {
-        return;
-    }
     let Some(routed) = Routed::new() else {
         return;
     };
@@ -243,15 +240,12 @@ fn what_is_too_long_for_the_path_to_a_server_arrives_in_fragments_by_default() {
 #[test]
 fn what_is_too_long_for_the_path_to_a_client_is_lost_alone_or_arrives_in_fragments() {
     let _turn = turn::shared();
-    if skip("it has no UDP") || !may_have_networks() {
-        return;
-    }
     let Some(routed) = Routed::new() else {
         return;
     };
     routed.narrow_at_client();
-    for family in 0..2 {
-        let ip: IpAddr = SERVER[family].parse().unwrap();
+    for (family, ip) in SERVER.into_iter().enumerate() {
+        let ip: IpAddr = ip.parse().unwrap();
         // A long answer, and a short one behind it.
         let server = routed
             .server
@@ -290,9 +284,6 @@ fn what_is_too_long_for_the_path_to_a_client_is_lost_alone_or_arrives_in_fragmen
 #[test]
 fn whatever_the_interface_refuses_answers_have_room() {
     let _turn = turn::shared();
-    if skip("it has no UDP") || !may_have_networks() {
-        return;
-    }
     let Some(routed) = Routed::new() else {
         return;
     };

@@ -5,8 +5,8 @@
 //! stays with it wherever its packets come from. What a client made up itself names nobody: the
 //! first packets of a connection are balanced, also where their bytes happen to be some server's.
 //! The draft would send these there; but then clients could choose their server, and whoever drains
-//! a server would still see it get connections. A packet that names nobody goes with its flow, which
-//! is the draft's table by address and port, and begins one as `balance` says.
+//! a server would still see it get connections. What names nobody goes with its flow, which is the
+//! draft's table by address and port, or begins one as `balance` says.
 
 use std::collections::HashMap;
 
@@ -97,8 +97,8 @@ mod tests {
         server.map(|server| server.id.0)
     }
 
-    /// Vectors of the draft's revision 05: connection IDs and the servers' IDs in them. The layout is
-    /// that of revision 21, which has one of its own that is whole (the last here).
+    /// Vectors of revision 05 of the draft: connection IDs and the servers' IDs in them. The layout
+    /// is that of revision 21, which has one of its own that is whole (the last here).
     const VECTORS: [(&str, &str); 26] = [
         ("01be", "be"),
         ("0221b7", "21"),
