@@ -320,7 +320,7 @@ fn a_soft_stop_waits_for_flows_and_a_hard_one_does_not() {
             new.expect_silence(Duration::from_millis(50));
             old.exchange(3, 64);
         }
-        let status = balancer.wait_exit(Duration::from_secs(5));
+        let status = balancer.wait_exit(Duration::from_secs(20));
         assert!(status.success(), "{status}");
     }
 }

@@ -388,7 +388,7 @@ fn a_client_of_quic_that_changes_its_address_stays_on_its_server() {
     if skip("it has no UDP") {
         return;
     }
-    let lines = ["balance roundrobin", "quic-lb 1,2", "timeout udp 2s"];
+    let lines = ["balance roundrobin", "quic-lb 1,2", "timeout udp 6s"];
     let farm = Farm::start(4, &lines, &QUIC_SERVERS);
     // Three connections, each of which is at a new address, and maybe another shard, every time.
     for round in 0..16u8 {

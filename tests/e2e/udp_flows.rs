@@ -44,12 +44,12 @@ fn an_idle_flow_ends_and_the_next_datagram_begins_another() {
         return;
     }
     let (server, port) = (DatagramServer::echo(), free_port());
-    let balancer = listen(port, &["timeout udp 500ms"], &[&server]);
+    let balancer = listen(port, &["timeout udp 3s"], &[&server]);
     let client = &clients(port, 1)[0];
-    client.exchange(1, 64);
     let begun = Stopwatch::start();
+    client.exchange(1, 64);
     eventually("the flow ends", || count(&balancer, "flows") == 0);
-    begun.assert_within(300, 2_000, "idle time");
+    begun.assert_within(2_800, 30_000, "idle time");
     client.exchange(2, 64);
     balancer.settle();
     assert_eq!(balancer.stat().number("u", "FRONTEND", "stot"), 2);
@@ -219,7 +219,7 @@ fn the_line_of_a_flow_says_how_it_went() {
     }
     let (server, syslog, port) = (DatagramServer::echo(), Syslog::start(), free_port());
     let log = format!("log {} local0", syslog.address());
-    let lines = [log.as_str(), "option udplog", "timeout udp 300ms"];
+    let lines = [log.as_str(), "option udplog", "timeout udp 3s"];
     let balancer = listen(port, &lines, &[&server]);
     let client = &clients(port, 1)[0];
     client.exchange(1, 100);
@@ -265,7 +265,7 @@ fn a_server_may_speak_first_to_a_client_it_knows() {
         return;
     }
     let (server, port) = (DatagramServer::echo(), free_port());
-    let lines = ["option udp-bidirectional", "timeout udp 300ms"];
+    let lines = ["option udp-bidirectional", "timeout udp 3s"];
     let balancer = listen(port, &lines, &[&server]);
     let client = &clients(port, 1)[0];
     client.exchange(1, 64);
@@ -328,7 +328,7 @@ fn a_header_names_the_client_of_a_flow() {
     let (server, syslog, port) = (DatagramServer::echo(), Syslog::start(), free_port());
     let balancer = Balancer::start(format!(
         "listen u\n    mode udp\n    balance source\n    bind 127.0.0.1:{port} accept-proxy\n    \
-         timeout udp 300ms\n    log {} local0\n    option udplog\n    server s {}\n",
+         timeout udp 3s\n    log {} local0\n    option udplog\n    server s {}\n",
         syslog.address(),
         server.address()
     ));

@@ -23,7 +23,7 @@ fn flows_are_where_sessions_are() {
     let servers = [DatagramServer::echo(), DatagramServer::echo()];
     let (port, of_streams, stream) = (free_port(), free_port(), MockServer::hold());
     let balancer = Setup::new(format!(
-        "frontend f\n    mode udp\n    bind 127.0.0.1:{port}\n    timeout udp 2s\n    \
+        "frontend f\n    mode udp\n    bind 127.0.0.1:{port}\n    timeout udp 5s\n    \
          maxconn 50\n    default_backend b\n\
          backend b\n    mode udp\n    balance roundrobin\n    \
          server s0 {}\n    server s1 {}\n\

@@ -135,7 +135,7 @@ fn one_listener_of_both_families_answers_each_as_it_was_asked() {
     }
     let (server, syslog, port) = (DatagramServer::echo(), Syslog::start(), free_port());
     let balancer = Balancer::start(format!(
-        "listen u\n    mode udp\n    bind [::]:{port} v4v6\n    timeout udp 500ms\n    \
+        "listen u\n    mode udp\n    bind [::]:{port} v4v6\n    timeout udp 4s\n    \
          balance source\n    udp-source-flows 2\n    option udplog\n    log {} local0\n    \
          server s {}\n",
         syslog.address(),
@@ -279,7 +279,7 @@ fn answers_over_the_mtu_are_the_frontends_matter() {
     for (fragment, arrives) in [("on", true), ("off", false)] {
         let port = free_port();
         let balancer = row.start_balancer(Setup::new(format!(
-            "frontend u\n    mode udp\n    bind {}\n    timeout udp 500ms\n    \
+            "frontend u\n    mode udp\n    bind {}\n    timeout udp 3s\n    \
              udp-fragment {fragment}\n    default_backend b\n\
              backend b\n    mode udp\n    server s {}\n",
             at(FRONT[0], port),
@@ -358,20 +358,24 @@ fn a_server_speaks_to_the_clients_address_as_long_as_the_flow_is_there() {
     }
     let row = Row::new();
     row.takes_all_of(&["back"]);
-    let mapping = "    option udp-bidirectional\n    timeout udp-mapping 2s\n";
+    let mapping = "    option udp-bidirectional\n    timeout udp-mapping 8s\n";
     for (lines, is_heard) in [("", false), (mapping, true)] {
         let (server, port) = (echo_in(&row, SERVER[0]), free_port());
         let balancer = row.start_balancer(Setup::new(format!(
-            "listen u\n    mode udp\n    bind {}\n    timeout udp 300ms\n{lines}    \
+            "listen u\n    mode udp\n    bind {}\n    timeout udp 2s\n{lines}    \
              source 0.0.0.0 usesrc client\n    server s {}\n",
             at(FRONT[0], port),
             server.address()
         )));
         let client = client_in(&row, CLIENT[0], at(FRONT[0], port), 1);
         client.exchange(1, 64);
-        // More than the idle time.
-        client.expect_silence(Duration::from_millis(800));
-        assert_eq!(count(&balancer, "flows"), u64::from(is_heard));
+        if is_heard {
+            // More than the idle time.
+            client.expect_silence(Duration::from_secs(3));
+            assert_eq!(count(&balancer, "flows"), 1);
+        } else {
+            eventually("it ends", || count(&balancer, "flows") == 0);
+        }
         server.speak(client.address(), b"are you there?");
         if is_heard {
             assert_eq!(client.receive(), b"are you there?");

@@ -99,7 +99,7 @@ fn a_flow_that_begins_again_in_front_goes_on_behind() {
     if skip("it has no UDP") {
         return;
     }
-    let chain = Chain::start("first", ["timeout udp 300ms", "timeout udp 3s"]);
+    let chain = Chain::start("first", ["timeout udp 2s", "timeout udp 10s"]);
     let client = chain.client(Ipv4Addr::LOCALHOST, 1);
     for number in 0..3 {
         client.exchange(number, 64);
@@ -116,7 +116,7 @@ fn a_datagram_of_a_flow_that_is_forgotten_behind_is_dropped() {
     if skip("it has no UDP") {
         return;
     }
-    let chain = Chain::start("first", ["timeout udp 2s", "timeout udp 300ms"]);
+    let chain = Chain::start("first", ["timeout udp 12s", "timeout udp 2s"]);
     let client = chain.client(Ipv4Addr::LOCALHOST, 1);
     client.exchange(1, 64);
     chain.behind.settle();
@@ -131,7 +131,7 @@ fn a_datagram_of_a_flow_that_is_forgotten_behind_is_dropped() {
     client.exchange(3, 64);
     chain.front.settle();
     // With a header before every datagram that can't happen.
-    let chain = Chain::start("every", ["timeout udp 2s", "timeout udp 300ms"]);
+    let chain = Chain::start("every", ["timeout udp 12s", "timeout udp 2s"]);
     let client = chain.client(Ipv4Addr::LOCALHOST, 1);
     client.exchange(1, 64);
     chain.behind.settle();
@@ -148,7 +148,7 @@ fn what_has_no_header_or_a_wrong_one_is_dropped_and_counted() {
     let (server, syslog, port) = (DatagramServer::echo(), Syslog::start(), free_port());
     let balancer = Balancer::start(format!(
         "listen u\n    mode udp\n    bind 127.0.0.1:{port} accept-proxy\n    \
-         udp-proxy-header every\n    timeout udp 500ms\n    option udplog\n    log {} local0\n    \
+         udp-proxy-header every\n    timeout udp 4s\n    option udplog\n    log {} local0\n    \
          server s {}\n",
         syslog.address(),
         server.address()

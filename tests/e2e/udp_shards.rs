@@ -50,9 +50,9 @@ fn flows_stay_in_their_shard_at_every_listener() {
         let [one, two, three, wildcard] = ports;
         let mut setup = Setup::new(format!(
             "frontend a\n    mode udp\n    bind 127.0.0.1:{one}\n    bind udp@[::1]:{two}\n    \
-             timeout udp 2s\n    default_backend b\n\
+             timeout udp 6s\n    default_backend b\n\
              frontend c\n    mode udp\n    bind 127.0.0.1:{three}\n    bind udp@*:{wildcard}\n    \
-             timeout udp 2s\n    default_backend b\n\
+             timeout udp 6s\n    default_backend b\n\
              backend b\n    mode udp\n    server s {}\n",
             server.address()
         ))
@@ -89,7 +89,7 @@ fn a_listener_may_have_fewer_sockets_than_there_are_shards() {
     let (server, all, two) = (DatagramServer::counting_echo(), free_port(), free_port());
     let balancer = Setup::new(format!(
         "listen u\n    mode udp\n    bind 127.0.0.1:{all}\n    bind 127.0.0.1:{two} shards 2\n    \
-         timeout udp 2s\n    server s {}\n",
+         timeout udp 6s\n    server s {}\n",
         server.address()
     ))
     .shards(4)
