@@ -1,15 +1,12 @@
 //! The checks of protocols against the programs that speak them: well while they run, down with the
 //! reason once they are stopped. Where a program is absent the test says so, see `programs`.
 
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use nix::unistd::{Uid, User, chown};
+use nix::unistd::Uid;
 
-use crate::programs::{Service, are_required, must, programs};
+use crate::programs::{Service, are_required, given_to, must, programs, start_postgres};
 use crate::support::balancer::TempDir;
 use crate::support::port::free_port;
 use crate::support::{Balancer, eventually, turn};
@@ -52,15 +49,6 @@ fn well_then_gone(checks: &[Check<'_>], services: Vec<Service>) {
         assert!(found(name).2.starts_with("Connection refused"), "{name}");
     }
     balancer.settle();
-}
-
-/// A directory that a user of the system may use, where the tests run as root.
-fn given_to(path: &Path, user: &str) {
-    if Uid::effective().is_root() {
-        let user = User::from_name(user).unwrap();
-        let user = user.expect("the program's user");
-        chown(path, Some(user.uid), Some(user.gid)).unwrap();
-    }
 }
 
 #[test]
@@ -189,57 +177,12 @@ fn nginx_is_checked_by_http_and_by_a_hello_of_tls() {
 #[test]
 fn postgresql_is_checked() {
     let _turn = turn::shared();
-    let Some([initdb, postgres, setpriv]) = programs(["initdb", "postgres", "setpriv"]) else {
-        return;
-    };
     let (dir, port) = (TempDir::new(), free_port());
-    let data = dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    given_to(&data, "postgres");
-    std::fs::set_permissions(&data, Permissions::from_mode(0o700)).unwrap();
-    // It refuses to run as root.
-    let as_postgres = |program: &Path| {
-        let mut command = Command::new(program);
-        if Uid::effective().is_root() {
-            command = Command::new(&setpriv);
-            let who = [
-                "--reuid=postgres",
-                "--regid=postgres",
-                "--clear-groups",
-                "--",
-            ];
-            command.args(who).arg(program);
-        }
-        command.current_dir("/");
-        command
-    };
-    let mut command = as_postgres(&initdb);
-    command.args([
-        "-A",
-        "trust",
-        "-U",
-        "postgres",
-        "--no-sync",
-        "--locale=C",
-        "-E",
-        "UTF8",
-    ]);
-    must(command.arg("-D").arg(&data));
     // One user is let in, one is asked for a password, and nobody else is anybody.
     let rules = "host all postgres 127.0.0.1/32 trust\nhost all asked 127.0.0.1/32 scram-sha-256\n";
-    std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
-    let mut command = as_postgres(&postgres);
-    command.arg("-D").arg(&data).arg("-k").arg(&data);
-    command.args(["-p", &port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
-    command.args([
-        "-c",
-        "fsync=off",
-        "-c",
-        "shared_buffers=16MB",
-        "-c",
-        "max_connections=20",
-    ]);
-    let service = Service::start(&mut command, port, Signal::SIGINT);
+    let Some(service) = start_postgres(&dir, port, "postgres", Some(rules)) else {
+        return;
+    };
     let checks = [
         (
             "postgres",

@@ -219,77 +219,70 @@ fn redis_benchmark_runs() {
     balancer.settle();
 }
 
+/// A directory that a user of the system may use, where the tests run as root.
+pub(crate) fn given_to(path: &Path, user: &str) {
+    if Uid::effective().is_root() {
+        let user = User::from_name(user).unwrap();
+        let user = user.expect("the program's user");
+        chown(path, Some(user.uid), Some(user.gid)).unwrap();
+    }
+}
+
+/// PostgreSQL with such a superuser on a port; `rules` say who is let in, without any it is
+/// everybody. `None` where it is absent.
+pub(crate) fn start_postgres(
+    dir: &TempDir,
+    port: u16,
+    user: &str,
+    rules: Option<&str>,
+) -> Option<Service> {
+    let [initdb, postgres, setpriv] = programs(["initdb", "postgres", "setpriv"])?;
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    // It refuses to run as root, and wants its directory to itself.
+    given_to(&data, "postgres");
+    std::fs::set_permissions(&data, Permissions::from_mode(0o700)).unwrap();
+    let as_postgres = |program: &Path| {
+        let mut command = Command::new(program);
+        if Uid::effective().is_root() {
+            // Executes in its own place, so that the child is the server itself.
+            command = Command::new(&setpriv);
+            let who = ["--reuid=postgres", "--regid=postgres", "--clear-groups"];
+            command.args(who).arg("--").arg(program);
+        }
+        command.current_dir("/");
+        command
+    };
+    let mut command = as_postgres(&initdb);
+    command.args(["-A", "trust", "-U", user, "--no-sync", "--locale=C"]);
+    must(command.args(["-E", "UTF8", "-D"]).arg(&data));
+    if let Some(rules) = rules {
+        std::fs::write(data.join("pg_hba.conf"), rules).unwrap();
+    }
+    let mut command = as_postgres(&postgres);
+    command.arg("-D").arg(&data).arg("-k").arg(&data);
+    command.args(["-p", &port.to_string()]);
+    for setting in [
+        "listen_addresses=127.0.0.1",
+        "fsync=off",
+        "shared_buffers=16MB",
+        "max_connections=20",
+    ] {
+        command.args(["-c", setting]);
+    }
+    Some(Service::start(&mut command, port, Signal::SIGINT))
+}
+
 #[test]
 fn pgbench_runs() {
     let _turn = turn::shared();
-    let names = ["initdb", "postgres", "pgbench", "setpriv"];
-    let Some([initdb, postgres, pgbench, setpriv]) = programs(names) else {
+    let Some([pgbench]) = programs(["pgbench"]) else {
         return;
     };
     let (dir, server_port) = (TempDir::new(), free_port());
-    let data = dir.path().join("data");
-    std::fs::create_dir(&data).unwrap();
-    // The server refuses to run as root, and wants its directory to itself.
-    let root = Uid::effective().is_root();
-    if root {
-        let user = User::from_name("postgres").unwrap().expect("user postgres");
-        chown(&data, Some(user.uid), Some(user.gid)).unwrap();
-    }
-    std::fs::set_permissions(&data, Permissions::from_mode(0o700)).unwrap();
-    let as_postgres = |program: &Path| {
-        if !root {
-            return Command::new(program);
-        }
-        // Executes in its own place, so that the child is the server itself.
-        let mut command = Command::new(&setpriv);
-        command.args([
-            "--reuid=postgres",
-            "--regid=postgres",
-            "--clear-groups",
-            "--",
-        ]);
-        command.arg(program);
-        command
+    let Some(_service) = start_postgres(&dir, server_port, "bench", None) else {
+        return;
     };
-    let options = [
-        "-A",
-        "trust",
-        "-U",
-        "bench",
-        "--no-sync",
-        "--locale=C",
-        "-E",
-        "UTF8",
-    ];
-    must(
-        as_postgres(&initdb)
-            .current_dir("/")
-            .args(options)
-            .arg("-D")
-            .arg(&data),
-    );
-    let mut command = as_postgres(&postgres);
-    command
-        .current_dir("/")
-        .arg("-D")
-        .arg(&data)
-        .arg("-k")
-        .arg(&data);
-    command.args([
-        "-p",
-        &server_port.to_string(),
-        "-c",
-        "listen_addresses=127.0.0.1",
-    ]);
-    command.args([
-        "-c",
-        "fsync=off",
-        "-c",
-        "shared_buffers=16MB",
-        "-c",
-        "max_connections=20",
-    ]);
-    let _service = Service::start(&mut command, server_port, Signal::SIGINT);
     let (balancer, port) = before(server_port);
     let through = |extra: &[&str]| {
         must(

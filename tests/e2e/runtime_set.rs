@@ -1,6 +1,5 @@
 //! Commands of the runtime socket that change servers, with clients around them.
 
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use crate::spread::{count_sequential, named, sorted};
 use crate::support::balancer::{Setup, TempDir};
 use crate::support::client::{self, connect_port};
 use crate::support::port::free_port;
-use crate::support::{Balancer, MockServer, Syslog, eventually, is_tidegate, skip, turn};
+use crate::support::{Balancer, MockServer, Syslog, eventually, is_tidegate, runtime, skip, turn};
 
 /// Longer than a test.
 const NEVER: &str = "inter 600s";
@@ -35,15 +34,7 @@ fn two_echoing(settings: &str) -> (Balancer, [MockServer; 2], u16) {
 
 /// The answer of another socket than the one of the tests.
 pub(crate) fn ask_at(path: &Path, command: &str) -> String {
-    use std::io::{Read, Write};
-    let mut socket = UnixStream::connect(path).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(30)))
-        .unwrap();
-    socket.write_all(format!("{command}\n").as_bytes()).unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    answer
+    runtime::exchange(path, format!("{command}\n"))
 }
 
 #[test]

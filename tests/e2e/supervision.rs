@@ -9,10 +9,11 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::runtime_set::ask_at;
 use crate::support::balancer::{Setup, TempDir, program, run};
 use crate::support::client::{self, connect_port};
 use crate::support::port::{free_port, listeners_on};
-use crate::support::{Balancer, MockServer, eventually, skip, turn};
+use crate::support::{MockServer, eventually, skip, turn};
 
 fn echo_setup() -> (Setup, MockServer, u16) {
     let (server, port) = (MockServer::echo(), free_port());
@@ -160,20 +161,6 @@ fn a_closed_standard_input_does_not_matter() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// An answer of the socket that stands for the master's.
-fn ask_master(balancer: &Balancer, path: &std::path::Path, command: &str) -> String {
-    use std::io::{Read, Write};
-    let mut socket = std::os::unix::net::UnixStream::connect(path)
-        .unwrap_or_else(|e| panic!("{e}\n{}", balancer.stderr()));
-    socket
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
-    socket.write_all(format!("{command}\n").as_bytes()).unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    answer
-}
-
 #[test]
 fn the_masters_socket_lists_the_process_and_passes_commands_on() {
     let _turn = turn::shared();
@@ -187,14 +174,14 @@ fn the_masters_socket_lists_the_process_and_passes_commands_on() {
     if skip("2.6 keeps the connection open") {
         return;
     }
-    let table = ask_master(&balancer, &path, "show proc");
+    let table = ask_at(&path, "show proc");
     let pid = balancer.pid().to_string();
     let master = table.lines().find(|line| line.contains("master"));
     assert!(master.is_some_and(|line| line.starts_with(&pid)), "{table}");
     assert!(table.contains("worker"), "{table}");
-    let info = ask_master(&balancer, &path, "@1 show info");
+    let info = ask_at(&path, "@1 show info");
     assert!(info.contains("\nPid: "), "{info}");
-    let info = ask_master(&balancer, &path, "@master show info;@1 show version");
+    let info = ask_at(&path, "@master show info;@1 show version");
     assert!(info.contains("\nPid: "), "{info}");
     balancer.signal(Signal::SIGTERM);
     balancer.wait_exit(Duration::from_secs(5));

@@ -3,16 +3,7 @@
 //! Readers of the table go by position, so that none is ever left out, moved or put between.
 
 use super::typed::Kind::{S32, Text, U32, U64};
-use super::typed::{Field, Kind};
-
-const fn column(name: &'static str, tags: &'static str, kind: Kind, words: &'static str) -> Field {
-    Field {
-        name,
-        tags,
-        kind,
-        words,
-    }
-}
+use super::typed::{Field, field as column};
 
 /// All columns. A `-` ends HAProxy's static ones; behind it HAProxy has those of its modules, as
 /// they were built in, and readers that know their columns by position have stopped before.

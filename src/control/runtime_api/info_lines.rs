@@ -1,16 +1,7 @@
 //! The lines of `show info`: HAProxy's in their order with what they mean, and ours behind them.
 
 use super::typed::Kind::{Text, U32, U64};
-use super::typed::{Field, Kind};
-
-const fn line(name: &'static str, tags: &'static str, kind: Kind, words: &'static str) -> Field {
-    Field {
-        name,
-        tags,
-        kind,
-        words,
-    }
-}
+use super::typed::{Field, field as line};
 
 /// All lines.
 #[rustfmt::skip]

@@ -17,6 +17,21 @@ pub(super) struct Field {
     pub(super) words: &'static str,
 }
 
+/// A row of a table of them.
+pub(super) const fn field(
+    name: &'static str,
+    tags: &'static str,
+    kind: Kind,
+    words: &'static str,
+) -> Field {
+    Field {
+        name,
+        tags,
+        kind,
+        words,
+    }
+}
+
 /// The type of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
