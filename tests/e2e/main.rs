@@ -91,6 +91,7 @@ mod udp;
 mod udp_balance;
 mod udp_checks;
 mod udp_ends;
+mod udp_families;
 mod udp_flows;
 mod udp_keys;
 mod udp_lengths;

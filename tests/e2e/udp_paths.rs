@@ -1,5 +1,5 @@
 //! The ways of datagrams: lengths over the path's MTU and pieces, ECN and DSCP, addresses of
-//! wildcards of both families, servers that see the client's own address.
+//! wildcards, servers that see the client's own address.
 //!
 //! What needs devices of its own is done in networks of its own, by the recipe of
 //! `docs/transparent.md`.
@@ -18,7 +18,7 @@ use crate::support::balancer::Setup;
 use crate::support::datagram::{DatagramClient, DatagramServer, PATIENCE};
 use crate::support::networks::may_have_networks;
 use crate::support::port::free_port;
-use crate::support::{Balancer, Syslog, eventually, skip, turn};
+use crate::support::{Balancer, eventually, skip, turn};
 use crate::transparent::{BACK, CLIENT, FRONT, Row, SERVER};
 
 fn count(balancer: &Balancer, name: &str) -> u64 {
@@ -125,47 +125,6 @@ fn ecn_and_dscp_are_carried_both_ways() {
         }
         balancer.settle();
     }
-}
-
-#[test]
-fn one_listener_of_both_families_answers_each_as_it_was_asked() {
-    let _turn = turn::shared();
-    if skip("it has no UDP") {
-        return;
-    }
-    let (server, syslog, port) = (DatagramServer::echo(), Syslog::start(), free_port());
-    let balancer = Balancer::start(format!(
-        "listen u\n    mode udp\n    bind [::]:{port} v4v6\n    timeout udp 4s\n    \
-         balance source\n    udp-source-flows 2\n    option udplog\n    log {} local0\n    \
-         server s {}\n",
-        syslog.address(),
-        server.address()
-    ));
-    let any: [IpAddr; 2] = ["127.0.0.1", "::1"].map(|ip| ip.parse().unwrap());
-    let targets: [(&str, usize); 3] = [("127.0.0.2", 0), ("127.0.0.3", 0), ("::1", 1)];
-    let clients: Vec<_> = (0..)
-        .zip(targets)
-        .map(|(flow, (target, own))| {
-            let target = SocketAddr::new(target.parse().unwrap(), port);
-            DatagramClient::from(SocketAddr::new(any[own], 0), target, flow)
-        })
-        .collect();
-    for client in &clients {
-        client.exchange(1, 64);
-        client.exchange(2, 1_400);
-    }
-    assert_eq!(count(&balancer, "flows"), 3);
-    // Both flows of IPv4 are one address's, written as such.
-    let target = SocketAddr::new(any[0], port);
-    DatagramClient::new(target, 9).send_payload(1, 64);
-    eventually("it is refused", || {
-        count(&balancer, "flows_refused_source") == 1
-    });
-    for client in &clients {
-        let own = client.address();
-        syslog.wait_line(&format!(" {}:{} [", own.ip(), own.port()));
-    }
-    balancer.settle();
 }
 
 /// What an echo needs in networks of a row: a client in the first, a server in the last.
