@@ -68,7 +68,7 @@ fn privatus_moves_the_clients_of_a_node_that_dies_and_no_others() {
     // Half a minute is too long to wait for a check, and a minute for the end of the flows.
     let sooner = |text: String| {
         let sooner = text.replace("inter 10s", "inter 200ms");
-        sooner.replace("timeout udp 60s", "timeout udp 3s")
+        sooner.replace("timeout udp 60s", "timeout udp 8s")
     };
     let privatus = Scenario::start_changed("privatus-udp.cfg", &addresses, sooner);
     let (backend, dead) = ("privatus_dht_backend", "app2");
