@@ -53,8 +53,8 @@ fn one_listener_of_both_families_answers_each_as_it_was_asked() {
     balancer.settle();
 }
 
-/// A client of IPv4 is one address, whether a listener of IPv4 or one of both families hears it; its
-/// server may be of the other family.
+/// A client of IPv4 is one address, whether a listener of IPv4 or one of both families hears it;
+/// its server may be of the other family.
 #[test]
 fn an_address_has_its_server_by_every_listener() {
     let _turn = turn::shared();
