@@ -105,7 +105,7 @@ fn every_datagram_is_balanced_anew_where_a_flow_takes_one() {
         return;
     }
     let (one, two) = (DatagramServer::echo(), DatagramServer::echo());
-    for (requests, least) in [(1, 5), (2, 2)] {
+    for (requests, flows) in [(1, 20), (2, 10), (0, 1)] {
         let port = free_port();
         let line = format!("udp-requests {requests}");
         let balancer = setup(port, &[&line], &[&one, &two]).shards(1).start();
@@ -120,11 +120,13 @@ fn every_datagram_is_balanced_anew_where_a_flow_takes_one() {
         got.sort();
         got.dedup();
         assert_eq!(got.len(), 10);
-        let halves = (one.received() - before.0, two.received() - before.1);
-        assert_eq!(halves, (10, 10), "{requests} requests");
-        assert!(count(&balancer, "flows") >= least);
+        let parts = [one.received() - before.0, two.received() - before.1];
+        assert_eq!(parts.iter().sum::<u64>(), 20);
+        // 0 is no bound: one flow has them all.
+        let halves = if requests == 0 { [0, 20] } else { [10, 10] };
+        assert_eq!(parts.iter().min(), halves.iter().min(), "{requests} requests");
+        assert!(count(&balancer, "flows") >= (flows / 4).max(1));
         balancer.settle();
-        let flows = 20 / requests;
         assert_eq!(balancer.stat().number("u", "FRONTEND", "stot"), flows);
     }
 }

@@ -163,7 +163,7 @@ pub(super) static PROXY: &[Keyword] = &[
         .default("5m").datagrams(),
     works("option udplog", Front, 0, "", "Logs each flow at its end.", udp::option)
         .default("off").datagrams(),
-    works("udp-requests", Front, 1, "<number>", "Datagrams of a client after which its next one begins another flow, which may go to another server; 1 = each is balanced anew.", udp::count)
+    works("udp-requests", Front, 1, "<number>", "Datagrams of a client after which its next one begins another flow, which may go to another server; 1 = each is balanced anew, 0 = any number.", udp::count)
         .default("any number").datagrams(),
     works("udp-responses", Front, 1, "<number>", "Answers that each datagram of a client is due; with the last one of them its flow ends. 0 = it ends with its first datagram, and no answer is passed on.", udp::count)
         .default("any number").datagrams(),

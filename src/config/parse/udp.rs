@@ -19,12 +19,11 @@ const RECEIVE_BUFFER_MAX: u64 = (i32::MAX / 2) as u64;
 /// `udp-requests`, `udp-responses`, `udp-source-flows`.
 pub(in crate::config) fn count(parser: &mut Parser<'_>, call: &Call<'_>) -> Outcome {
     let name = call.keyword.name;
-    let least = u32::from(name == "udp-requests");
     let value = units::integer(call.arg(0), i32::MAX as u64);
     let value = value.and_then(|value| u32::try_from(value).ok());
-    let Some(value) = value.filter(|value| *value >= least) else {
+    let Some(value) = value else {
         let (most, got) = (i32::MAX, call.arg(0));
-        let text = format!("'{name}' expects a number from {least} to {most} (got '{got}').");
+        let text = format!("'{name}' expects a number from 0 to {most} (got '{got}').");
         return Err(call.complain(0, text));
     };
     let udp = &mut parser.current.settings.udp;

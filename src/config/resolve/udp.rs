@@ -25,7 +25,7 @@ impl Builder<'_, '_> {
             unconfirmed_ms: timeouts
                 .udp_unconfirmed
                 .unwrap_or(UdpFront::UNCONFIRMED_DEFAULT_MS),
-            requests_max: udp.requests_max,
+            requests_max: udp.requests_max.filter(|most| *most > 0),
             responses_max: udp.responses_max,
             source_flows_max: udp.source_flows_max,
             log: udp.log,
