@@ -279,7 +279,8 @@ fn global_parts(before: &Global, after: &Global) -> Vec<String> {
         spread_checks_percent: "spread-checks", max_spread_checks_ms: "max-spread-checks",
         rcvbuf_client: "tune.rcvbuf.client", sndbuf_client: "tune.sndbuf.client",
         rcvbuf_server: "tune.rcvbuf.server", sndbuf_server: "tune.sndbuf.server",
-        udp_rcvbuf: "tune.udp.rcvbuf", splice: "nosplice", idle_timer_ms: "tune.idletimer", hash_seed: "hash seed");
+        udp_rcvbuf: "tune.udp.rcvbuf", splice: "nosplice", idle_timer_ms: "tune.idletimer",
+        hash_seed: "hash seed");
     parts.extend(different!(before.process, after.process,
         node: "node", description: "description"));
     parts

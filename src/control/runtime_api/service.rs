@@ -1,7 +1,8 @@
 //! Who accepts from the runtime sockets, as they come and go.
 //!
-//! Clients of all sockets have one bound; above it one of each socket is accepted and waits, and the
-//! others in the socket's queue. A socket that is given up is emptied first: who has come is served.
+//! Clients of all sockets have one bound; above it one of each socket is accepted and waits, and
+//! the others in the socket's queue. A socket that is given up is emptied first: who has come is
+//! served.
 
 use std::io;
 use std::sync::{Arc, Mutex};
