@@ -30,7 +30,7 @@ use crate::config::plan::{Plan, ProxyKind};
 use crate::control::listeners::Registry;
 use crate::control::log::LogThread;
 use crate::control::messages::{Console, Severity};
-use crate::control::reload::{Loader, Origin};
+use crate::control::reload::{Loader, Origin, Room};
 use crate::control::runtime_api::ApiSockets;
 use crate::control::{self, Facts, Shared};
 use crate::limits;
@@ -131,7 +131,7 @@ pub fn run_owned(
 struct Running {
     shared: Arc<Shared>,
     registry: SharedRegistry,
-    api_files: ApiSockets,
+    api: Arc<Mutex<ApiSockets>>,
     log: LogThread,
     events: Receiver<Event>,
     /// The other end, for a handle.
@@ -179,15 +179,20 @@ impl Running {
         if plan.global.busy_polling && alone.contains(&false) {
             console.warning("busy-polling : there are threads that share a CPU and never sleep.");
         }
-        let origin = Origin {
-            loader: settings.loader,
-            asked: plan.global.clone(),
-            has_datagrams: plan.has_datagrams(),
-            maxconn_is_fixed: settings.maxconn.is_some(),
-        };
+        let asked = plan.global.clone();
         let maxconn = settings.maxconn.or(plan.global.maxconn);
         plan.global.memory_limit = settings.memory_limit.or(plan.global.memory_limit);
         let (budget, memory) = bounds(&mut plan, shards, maxconn, cgroup, console)?;
+        let descriptors_max = budget.descriptors_max;
+        let origin = Origin {
+            loader: settings.loader,
+            asked,
+            has_datagrams: plan.has_datagrams(),
+            maxconn_is_fixed: settings.maxconn.is_some(),
+            room: Room::new(move |plan, maxconn, pipes| {
+                budget::fits(plan, shards, maxconn, pipes, descriptors_max).map(drop)
+            }),
+        };
         system::return_freed_memory();
 
         let signals = system::block_signals().map_err(text("block signals"))?;
@@ -203,7 +208,7 @@ impl Running {
         for warning in registry.warnings() {
             console.warning(warning);
         }
-        let mut api = ApiSockets::bind(&plan, replacing).map_err(|errors| errors.join("\n"))?;
+        let api = ApiSockets::bind(&plan, replacing).map_err(|errors| errors.join("\n"))?;
         let pidfile = settings.pidfile.as_ref().or(plan.global.pidfile.as_ref());
         let mut pidfile = pidfile.map(|path| PidFile::open(path)).transpose()?;
         let mut take_over = settings.take_over.unwrap_or_default();
@@ -249,7 +254,8 @@ impl Running {
         shared.startup.note(console.kept(), took_ms);
         // Last, so that whoever can reach the runtime socket sees a process that is complete.
         let registry = Arc::new(Mutex::new(registry));
-        control.serve(api.take(), &registry, origin);
+        let api = Arc::new(Mutex::new(api));
+        control.serve(&api, &registry, origin);
         let ready = format!("READY=1\nMAINPID={}\nSTATUS=Ready.", std::process::id());
         system::notify_service(&ready);
         if settings.worker {
@@ -266,7 +272,7 @@ impl Running {
         Ok(Running {
             shared,
             registry,
-            api_files: api,
+            api,
             log,
             events,
             sender,
@@ -390,7 +396,9 @@ impl Running {
 
     fn end(mut self) -> u8 {
         self.release_sockets();
-        self.api_files.unlink();
+        let mut api = self.api.lock().unwrap_or_else(PoisonError::into_inner);
+        api.unlink();
+        drop(api);
         drop(self.pidfile.take());
         self.log.stop();
         self.exit_code

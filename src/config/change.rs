@@ -4,7 +4,7 @@
 //! what is different in it is a list of [`Change`]s, one for each object, which is also what is
 //! said of it. [`settle`] first takes back what a running process can't change.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -120,18 +120,15 @@ macro_rules! settle {
 pub fn settle(asked: &Global, before: &Plan, after: &mut Plan) -> Vec<Change> {
     let mut kept = Vec::new();
     settle_global(asked, &before.global, &mut after.global, &mut kept);
-    settle_pages(before, after, &mut kept);
     let known = by_listener(before);
     for listener in &mut after.listeners {
         if let Some(before) = known.get(&listener.listener_id) {
             let mut settled = (**listener).clone();
             let parts = different!(before, settled,
                 threads: "thread", sockets: "shards", transparent: "transparent",
-                v6only: "v6only", unix_mode: "mode", unix_uid: "user", unix_gid: "group");
+                v6only: "v6only");
             (settled.threads, settled.sockets) = (before.threads, before.sockets);
             (settled.transparent, settled.v6only) = (before.transparent, before.v6only);
-            settled.unix_mode = before.unix_mode;
-            (settled.unix_uid, settled.unix_gid) = (before.unix_uid, before.unix_gid);
             if !parts.is_empty() {
                 let why = "its sockets are bound that way";
                 let what = What::Kept(parts, why);
@@ -167,44 +164,6 @@ pub fn settle(asked: &Global, before: &Plan, after: &mut Plan) -> Vec<Change> {
     kept
 }
 
-/// Frontends in `mode http` stay what they are, all of them: one that has another mode now too.
-fn settle_pages(before: &Plan, after: &mut Plan, kept: &mut Vec<Change>) {
-    let has_pages = |proxy: &Proxy| proxy.front.as_ref().is_some_and(|f| f.pages.is_some());
-    let of = |plan: &Plan| {
-        let proxies = plan.proxies.iter().filter(|proxy| has_pages(proxy));
-        let proxies: Vec<Arc<Proxy>> = proxies.cloned().collect();
-        let ids: HashSet<ProxyId> = proxies.iter().map(|proxy| proxy.proxy_id).collect();
-        let listeners = plan.listeners.iter();
-        let listeners = listeners.filter(|listener| ids.contains(&listener.proxy_id));
-        let listeners: Vec<Arc<Listener>> = listeners.cloned().collect();
-        (proxies, listeners, ids)
-    };
-    let (proxies, listeners, held) = of(before);
-    let (wanted, wanted_listeners, asked) = of(after);
-    let is_same = |(one, other): (&Arc<Proxy>, &Arc<Proxy>)| {
-        let iid = one.iid;
-        one.is_same(&Proxy {
-            iid,
-            ..(**other).clone()
-        })
-    };
-    let same = proxies.len() == wanted.len()
-        && proxies.iter().zip(&wanted).all(is_same)
-        && listeners.len() == wanted_listeners.len()
-        && (listeners.iter().zip(&wanted_listeners)).all(|(one, other)| one.is_same(other));
-    if same {
-        return;
-    }
-    let others = |id: ProxyId| !held.contains(&id) && !asked.contains(&id);
-    after.proxies.retain(|proxy| others(proxy.proxy_id));
-    after.listeners.retain(|one| others(one.proxy_id));
-    after.proxies.extend(proxies);
-    after.listeners.extend(listeners);
-    let parts = vec!["frontends in mode http".to_owned()];
-    let why = "their thread has its sockets from the start";
-    kept.push(Change::of_process(What::Kept(parts, why)));
-}
-
 fn settle_global(asked: &Global, before: &Global, after: &mut Global, kept: &mut Vec<Change>) {
     settle!(asked, before, after, kept, "threads and their rings are made at the start",
         nbthread: "nbthread", thread_hard_limit: "thread-hard-limit", cpu_maps: "cpu-map",
@@ -217,11 +176,6 @@ fn settle_global(asked: &Global, before: &Global, after: &mut Global, kept: &mut
         udp_sockets_max: "tune.udp.sockets");
     settle!(asked, before, after, kept, "it is in use by connections there are",
         source_ports: "tune.source-ports");
-    settle!(asked, before, after, kept, "checks that run keep their rhythm",
-        spread_checks_percent: "spread-checks");
-    settle!(asked, before, after, kept, "sockets are opened at the start",
-        udp_rcvbuf: "tune.udp.rcvbuf", stats_sockets: "stats socket",
-        stats_maxconn: "stats maxconn");
     settle!(asked, before, after, kept, "the process has become what it is",
         pidfile: "pidfile", daemon: "daemon");
     let (mut process, node) = (before.process.clone(), after.process.node.clone());
@@ -320,10 +274,13 @@ fn global_parts(before: &Global, after: &Global) -> Vec<String> {
         maxconn: "maxconn", connection_rate: "maxconnrate", session_rate: "maxsessrate",
         maxaccept: "tune.maxaccept", multi_queue: "tune.listener.multi-queue", logs: "log",
         log_tag: "log-tag", log_host: "log-send-hostname",
-        hard_stop_after_ms: "hard-stop-after", stats_timeout_ms: "stats timeout",
+        hard_stop_after_ms: "hard-stop-after", stats_sockets: "stats socket",
+        stats_timeout_ms: "stats timeout", stats_maxconn: "stats maxconn",
+        spread_checks_percent: "spread-checks", max_spread_checks_ms: "max-spread-checks",
         rcvbuf_client: "tune.rcvbuf.client", sndbuf_client: "tune.sndbuf.client",
         rcvbuf_server: "tune.rcvbuf.server", sndbuf_server: "tune.sndbuf.server",
-        splice: "nosplice", idle_timer_ms: "tune.idletimer", hash_seed: "hash seed");
+        udp_rcvbuf: "tune.udp.rcvbuf", splice: "nosplice", idle_timer_ms: "tune.idletimer",
+        hash_seed: "hash seed");
     parts.extend(different!(before.process, after.process,
         node: "node", description: "description"));
     parts
@@ -370,7 +327,8 @@ fn front_parts(before: &Front, after: &Front) -> Vec<String> {
         lines: "log-format", dontlognull: "option dontlognull",
         dontlog_normal: "option dontlog-normal",
         log_separate_errors: "option log-separate-errors", nolinger: "option nolinger",
-        independent_streams: "option independent-streams", udp: "udp settings")
+        independent_streams: "option independent-streams", udp: "udp settings",
+        pages: "pages")
 }
 
 fn back_parts(before: &Back, after: &Back) -> Vec<String> {
@@ -452,5 +410,6 @@ fn listener_parts(before: &Listener, after: &Listener) -> Vec<String> {
     different!(before, after, name: "name", has_stats: "option socket-stats", fast_open: "tfo", mss: "mss", congestion: "cc",
         delayed_ack: "quickack", nice: "nice", backlog: "backlog", maxconn: "maxconn",
         accept_proxy: "accept-proxy", defer_accept: "defer-accept",
-        tcp_user_timeout_ms: "tcp-ut")
+        tcp_user_timeout_ms: "tcp-ut", unix_mode: "mode", unix_uid: "user",
+        unix_gid: "group")
 }

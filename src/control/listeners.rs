@@ -9,12 +9,12 @@
 //! differently.)
 
 mod datagram;
+mod files;
 
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::address::Address;
@@ -26,6 +26,10 @@ use crate::shard::ShardListener;
 use crate::sys::AcceptQueue;
 use crate::sys::datagram::DatagramListenOptions;
 use crate::sys::socket::{self, ListenError, ListenOptions};
+use files::{SocketFile, access_of};
+
+/// Why a reload takes no `fd@`.
+pub(super) const INHERITED_AT_START: &str = "inherited descriptors are taken at the start";
 
 /// What makes a listening socket the same across reloads and upgrades.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -101,8 +105,10 @@ pub struct Registry {
     entries: Vec<Entry>,
     /// The place of a running process is taken: what it listens on is no obstacle.
     replacing: bool,
-    socket_files: Vec<(PathBuf, (u64, u64))>,
+    socket_files: Vec<SocketFile>,
     warnings: Vec<String>,
+    /// The process has started: numbers of descriptors that it was given may be anything's.
+    has_started: bool,
 }
 
 impl Registry {
@@ -148,6 +154,7 @@ impl Registry {
         let added: Vec<_> = added.filter(is_new).collect();
         let (sockets, files) = (self.entries.len(), self.socket_files.len());
         self.warnings.clear();
+        self.has_started = true;
         let mut errors = Vec::new();
         for listener in &added {
             let bound = self
@@ -159,9 +166,9 @@ impl Registry {
             return Ok(added.iter().map(|listener| listener.listener_id).collect());
         }
         self.entries.truncate(sockets);
-        for (path, file) in self.socket_files.split_off(files) {
-            socket::unlink_unix(&path, file);
-        }
+        self.socket_files
+            .drain(files..)
+            .for_each(|file| file.unlink());
         Err(errors)
     }
 
@@ -170,22 +177,6 @@ impl Registry {
         self.entries
             .retain(|entry| !added.contains(&entry.listener_id));
         self.drop_files();
-    }
-
-    /// Removes the socket files that no listener has any more.
-    fn drop_files(&mut self) {
-        let entries = &self.entries;
-        self.socket_files.retain(|(path, file)| {
-            let is_here = |entry: &Entry| match &entry.key.endpoint {
-                Endpoint::Address(Address::Unix(own)) => own == path,
-                _ => false,
-            };
-            let stays = entries.iter().any(is_here);
-            if !stays {
-                socket::unlink_unix(path, *file);
-            }
-            stays
-        });
     }
 
     /// Duplicates of the sockets of an address that a listener has no more, for the one that has it
@@ -233,7 +224,8 @@ impl Registry {
         self.entries
             .retain(|entry| planned.contains_key(&entry.listener_id));
         self.drop_files();
-        let mut refused = Vec::new();
+        let mut refused = self.follow_files(plan);
+        self.follow_datagrams(plan, &planned);
         for entry in &mut self.entries {
             let listener = planned[&entry.listener_id];
             let (Options::Stream(before), Endpoint::Address(Address::Ip(_))) =
@@ -320,16 +312,20 @@ impl Registry {
                 }
             }
             Endpoint::Address(Address::Unix(path)) => {
-                let (mode, uid, gid) = (listener.unix_mode, listener.unix_uid, listener.unix_gid);
+                let access = access_of(listener);
                 let own = key_of(listener, &options, 0).name();
                 if let Some(at) = adopted.iter().position(|(found, _)| *found == own) {
                     add(self, 0, adopted.swap_remove(at).1);
                     return Ok(());
                 }
                 let replacing = self.replacing;
-                let bound = socket::listen_unix(path, options.backlog, mode, uid, gid, replacing)
+                let bound = socket::listen_unix(path, options.backlog, access, replacing)
                     .map_err(|error| failed(error.into()))?;
-                self.socket_files.push((path.clone(), bound.file));
+                self.socket_files.push(SocketFile {
+                    path: path.clone(),
+                    file: bound.file,
+                    access,
+                });
                 add(self, 0, bound.socket);
             }
             Endpoint::Address(Address::Abstract(name)) => {
@@ -355,6 +351,8 @@ impl Registry {
                     Ok(adopted.swap_remove(at).1)
                 } else if adopted_before {
                     Err(io::Error::from_raw_os_error(nix::libc::EADDRINUSE))
+                } else if self.has_started {
+                    Err(io::Error::other(INHERITED_AT_START))
                 } else {
                     socket::adopt_listener(*number)
                 };
@@ -420,9 +418,11 @@ impl Registry {
             .collect()
     }
 
-    /// Duplicates of the sockets that no shard accepts from: those of frontends in `mode http`.
-    pub fn for_pages(&self) -> io::Result<Vec<PageListener>> {
-        let entries = self.entries.iter().filter(|entry| entry.shards.is_empty());
+    /// Duplicates of the sockets that no shard accepts from, of those listeners that are `wanted`:
+    /// of frontends in `mode http`.
+    pub fn for_pages(&self, wanted: impl Fn(ListenerId) -> bool) -> io::Result<Vec<PageListener>> {
+        let entries = self.entries.iter();
+        let entries = entries.filter(|one| one.shards.is_empty() && wanted(one.listener_id));
         let listener = |entry: &Entry| {
             let socket = entry.socket.try_clone()?;
             let listener_id = entry.listener_id;
@@ -476,9 +476,9 @@ impl Registry {
                 continue;
             };
             let files = &mut self.socket_files;
-            for (path, file) in files.extract_if(.., |(known, _)| known == path) {
-                socket::unlink_unix(&path, file);
-            }
+            files
+                .extract_if(.., |file| file.path == *path)
+                .for_each(|file| file.unlink());
         }
     }
 
@@ -486,9 +486,7 @@ impl Registry {
     /// so that no new client finds them.
     pub fn release(&mut self) {
         self.entries.clear();
-        for (path, file) in self.socket_files.drain(..) {
-            socket::unlink_unix(&path, file);
-        }
+        self.socket_files.drain(..).for_each(|file| file.unlink());
     }
 }
 

@@ -41,7 +41,6 @@ use tokio::sync::watch;
 
 use crate::base::ids::ServerId;
 use crate::base::time::Moment;
-use crate::config::diagnostics::Severity;
 use crate::health::Verdicts;
 use crate::limits;
 use crate::ring::Caps;
@@ -58,7 +57,7 @@ use messages::StartupLog;
 use passive::{Passive, Told};
 use pressure::Pressure;
 use reload::{Origin, Reloader};
-use runtime_api::BoundSocket;
+use runtime_api::ApiSockets;
 use stats::Rates;
 
 /// Time from one reading of the counters to the next.
@@ -232,8 +231,14 @@ impl Shared {
     }
 }
 
-/// What the runtime API needs: its sockets, and the listening sockets that a successor may ask for.
-type Api = (Vec<BoundSocket>, Arc<Mutex<Registry>>, Origin);
+/// What the control thread serves and changes once the process runs.
+#[derive(Debug)]
+struct Api {
+    sockets: Arc<Mutex<ApiSockets>>,
+    /// The listening sockets, which a successor may ask for.
+    registry: Arc<Mutex<Registry>>,
+    origin: Origin,
+}
 
 /// The control thread, before its runtime sockets are served.
 #[derive(Debug)]
@@ -242,18 +247,27 @@ pub struct Control {
 }
 
 impl Control {
-    /// Serves the runtime sockets from now on. `registry` holds the listening sockets that a
-    /// successor may ask for.
-    pub fn serve(self, api: Vec<BoundSocket>, registry: &Arc<Mutex<Registry>>, origin: Origin) {
+    /// Serves the runtime sockets and the pages from now on, and follows reloads. `registry` holds
+    /// the listening sockets that a successor may ask for.
+    pub fn serve(
+        self,
+        sockets: &Arc<Mutex<ApiSockets>>,
+        registry: &Arc<Mutex<Registry>>,
+        origin: Origin,
+    ) {
         // The control thread waits for it as long as the process runs.
-        let _ = self.api.send((api, Arc::clone(registry), origin));
+        let _ = self.api.send(Api {
+            sockets: Arc::clone(sockets),
+            registry: Arc::clone(registry),
+            origin,
+        });
     }
 }
 
 /// Gives servers the state that files say they had, starts the control and the probe thread and
 /// returns when both have their runtimes: the first checks are under way.
 pub fn start(shared: &Arc<Shared>) -> io::Result<Control> {
-    saved::begin(shared);
+    saved::begin(shared, |_| true);
     let (changes, findings) = tokio::sync::mpsc::channel(limits::CHANGES_MAX);
     let (api, api_comes) = tokio::sync::oneshot::channel();
     let world = shared.world();
@@ -294,11 +308,9 @@ async fn run(
             }
             api = &mut api_comes, if !serving => {
                 serving = true;
-                if let Ok((api, registry, origin)) = api {
-                    reloader.serve(origin, &registry);
-                    let _ = shared.registry.set(Arc::clone(&registry));
-                    runtime_api::serve(&shared, api, &registry);
-                    serve_pages(&shared, &registry);
+                if let Ok(api) = api {
+                    let _ = shared.registry.set(Arc::clone(&api.registry));
+                    reloader.serve(&shared, api);
                 }
             }
             () = told.wait() => {
@@ -322,14 +334,6 @@ async fn run(
                 shared.world().unix_ms_at_zero.store(clock::unix_ms_at_zero(), Relaxed);
             }
         }
-    }
-}
-
-/// Serves the frontends in `mode http`; without threads for it, it is said that they are not.
-fn serve_pages(shared: &Arc<Shared>, registry: &Arc<Mutex<Registry>>) {
-    if let Err(error) = pages::serve(shared, registry) {
-        let text = format!("Cannot serve the frontends in 'mode http': {error}");
-        shared.messages.console(Severity::Alert, &text);
     }
 }
 

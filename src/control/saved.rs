@@ -21,11 +21,15 @@ const STATUSES: [&str; 16] = [
 ];
 const STATUS_FIRST: u8 = 5;
 
-/// Gives the plan's servers the state that files say they had.
-pub(super) fn begin(shared: &Shared) {
+/// Gives the plan's servers the state that files say they had; those that have come before keep
+/// the state they have.
+pub(super) fn begin(shared: &Shared, is_new: impl Fn(&Server) -> bool) {
     let world = shared.world();
     let states = &world.plan.saved;
-    let of = |state: &SavedState| world.server(state.proxy_id, state.index);
+    let of = |state: &SavedState| {
+        let server = world.server(state.proxy_id, state.index);
+        server.filter(|(_, server)| is_new(server))
+    };
     batch::together(shared, || {
         for state in states {
             if let Some((backend, server)) = of(state) {

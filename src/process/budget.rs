@@ -6,6 +6,7 @@
 use super::pipes::Wanted;
 use crate::config::plan::{Global, LogSink, Plan};
 use crate::config::threads::THREADS_MAX;
+use crate::control::reload::Short;
 use crate::limits;
 use crate::sys::cgroup::CgroupLimits;
 
@@ -60,13 +61,6 @@ pub fn descriptors(
 ) -> Result<Budget, String> {
     let items = fixed_items(plan, shards, pipes.configured());
     let fixed: u64 = items.iter().map(|(_, count)| count).sum();
-    let explained = || -> String {
-        let mut text = String::new();
-        for (name, count) in items.iter().filter(|(_, count)| *count > 0) {
-            text.push_str(&format!(" + {count} {name}"));
-        }
-        text
-    };
     let room = |limit: u64| limit.saturating_sub(fixed) / limits::DESCRIPTORS_PER_SESSION;
     let Some(wanted) = maxconn else {
         let most = plan.global.process.descriptors_max;
@@ -76,7 +70,7 @@ pub fn descriptors(
             return Err(format!(
                 "The limit of {descriptors_max} open descriptors leaves none for sessions: {fixed} \
                  are needed beside them ({}). Raise it (ulimit -n, LimitNOFILE=).",
-                explained().trim_start_matches(" + ")
+                explained(&items).trim_start_matches(" + ")
             ));
         }
         // A quarter of what sessions and flows have together.
@@ -92,17 +86,8 @@ pub fn descriptors(
             descriptors_fixed: fixed + u64::from(more),
         });
     };
-    let needed = needed(plan, shards, wanted, pipes.configured());
-    let Some(spare) = descriptors_max.checked_sub(needed) else {
-        return Err(format!(
-            "maxconn {wanted} needs {needed} open descriptors and the limit is {descriptors_max}: \
-             {} x {wanted} for sessions{}. Raise the limit (ulimit -n {needed}, \
-             LimitNOFILE={needed}) or lower maxconn to {} at most.",
-            limits::DESCRIPTORS_PER_SESSION,
-            explained(),
-            room(descriptors_max),
-        ));
-    };
+    let spare = fits(plan, shards, wanted, pipes.configured(), descriptors_max);
+    let spare = spare.map_err(|short| short.text)?;
     let more = more_flow_sockets(plan, spare / 2);
     let spare = spare - u64::from(more);
     Ok(Budget {
@@ -112,6 +97,39 @@ pub fn descriptors(
         descriptors_max,
         descriptors_fixed: fixed + u64::from(more),
     })
+}
+
+/// Descriptors that a number of connections and pipes leaves beside what the plan needs, or how
+/// many connections there are enough for, and why.
+pub fn fits(
+    plan: &Plan,
+    shards: u16,
+    maxconn: u32,
+    pipes: u32,
+    descriptors_max: u64,
+) -> Result<u64, Short> {
+    let items = fixed_items(plan, shards, pipes);
+    let fixed: u64 = items.iter().map(|(_, count)| count).sum();
+    let needed = needed(plan, shards, maxconn, pipes);
+    descriptors_max.checked_sub(needed).ok_or_else(|| {
+        let room = descriptors_max.saturating_sub(fixed) / limits::DESCRIPTORS_PER_SESSION;
+        let text = format!(
+            "maxconn {maxconn} needs {needed} open descriptors and the limit is \
+             {descriptors_max}: {} x {maxconn} for sessions{}. Raise the limit (ulimit -n \
+             {needed}, LimitNOFILE={needed}) or lower maxconn to {room} at most.",
+            limits::DESCRIPTORS_PER_SESSION,
+            explained(&items),
+        );
+        let room = u32::try_from(room).unwrap_or(u32::MAX);
+        Short { room, text }
+    })
+}
+
+/// What descriptors are for, as a sum.
+fn explained(items: &[(&str, u64)]) -> String {
+    let items = items.iter().filter(|(_, count)| *count > 0);
+    let texts = items.map(|(name, count)| format!(" + {count} {name}"));
+    texts.collect()
 }
 
 /// Connections that share `room` pairs of descriptors with their pipes.

@@ -102,6 +102,14 @@ impl Serving {
         }
     }
 
+    /// No shard, but a thread that has so many sockets of it: frontends of pages.
+    pub(super) fn of_sockets(count: u16) -> Serving {
+        Serving {
+            left: AtomicUsize::new(count.into()),
+            ..Serving::new(Vec::new())
+        }
+    }
+
     /// Every shard knows the listener from now on: connections may be handed over.
     pub(super) fn open(&self) {
         self.is_open.store(true, Release);
@@ -112,7 +120,7 @@ impl Serving {
         self.shards.len() > 1 && self.is_open.load(Acquire)
     }
 
-    /// A shard will bring no connection of the listener any more.
+    /// A shard, or a socket that no shard has, will bring no connection of the listener any more.
     pub(super) fn one_has_ended(&self) {
         self.left.fetch_sub(1, Release);
     }
@@ -120,6 +128,12 @@ impl Serving {
     /// A shard has no flow of the listener any more, and will have none.
     pub(super) fn one_is_quiet(&self) {
         self.with_flows.fetch_sub(1, Release);
+    }
+
+    /// It has no socket, and so brings nothing.
+    pub(super) fn has_none(&self) {
+        self.left.store(0, Release);
+        self.with_flows.store(0, Release);
     }
 
     /// Whether no shard has a flow of it any more. Before that no socket of the group is closed:

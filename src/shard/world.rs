@@ -400,7 +400,10 @@ impl World {
                         Endpoint::Address(_) | Endpoint::Descriptor(_) => threads.len(),
                     };
                     let serving = threads.iter().take(usize::from(most));
-                    Arc::new(Serving::new(serving.collect()))
+                    Arc::new(match plan.pages_of(plan_of) {
+                        Some(_) => Serving::of_sockets(sockets),
+                        None => Serving::new(serving.collect()),
+                    })
                 }
             };
             listeners[index] = Some(Listening {
@@ -626,10 +629,28 @@ impl World {
         }
     }
 
-    /// The configuration in force alone.
+    /// A socket of a listener of pages is closed: its thread brings no client of it any more.
+    pub fn page_socket_closed(&self, id: ListenerId) {
+        let listening = self.listeners.get(usize::from(id.0));
+        if let Some(listening) = listening.and_then(Option::as_ref) {
+            listening.serving.one_has_ended();
+        }
+    }
+
+    /// A new listener has no socket: an operator has shut its frontend down.
+    pub fn has_no_socket(&self, id: ListenerId) {
+        let listening = self.listeners.get(usize::from(id.0));
+        if let Some(listening) = listening.and_then(Option::as_ref) {
+            listening.serving.has_none();
+        }
+    }
+
+    /// The configuration in force alone. What files have said of servers was for the time at which
+    /// those came.
     pub fn configured(&self) -> Plan {
         let mut plan = (*self.plan).clone();
         plan.proxies.truncate(self.configured);
+        plan.saved.clear();
         plan
     }
 

@@ -343,9 +343,7 @@ pub struct UnixListening {
 pub fn listen_unix(
     path: &Path,
     backlog: u32,
-    mode: Option<u32>,
-    uid: Option<u32>,
-    gid: Option<u32>,
+    access: UnixAccess,
     replacing: bool,
 ) -> io::Result<UnixListening> {
     use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, chown};
@@ -365,11 +363,11 @@ pub fn listen_unix(
     socket.set_nonblocking(true)?;
     socket.bind(&SockAddr::unix(temporary)?)?;
     let finish = || -> io::Result<(u64, u64)> {
-        if let Some(mode) = mode {
+        if let Some(mode) = access.mode {
             std::fs::set_permissions(temporary, std::fs::Permissions::from_mode(mode))?;
         }
-        if uid.is_some() || gid.is_some() {
-            chown(temporary, uid, gid)?;
+        if access.uid.is_some() || access.gid.is_some() {
+            chown(temporary, access.uid, access.gid)?;
         }
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let file = std::fs::symlink_metadata(temporary)?;
@@ -393,6 +391,46 @@ fn is_served(path: &Path) -> bool {
     match UnixStream::connect(path) {
         Ok(_) => true,
         Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+    }
+}
+
+/// Who may connect to a Unix path; `None` = as the system has made it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct UnixAccess {
+    /// The file's mode.
+    pub mode: Option<u32>,
+    /// Its owner.
+    pub uid: Option<u32>,
+    /// Its group.
+    pub gid: Option<u32>,
+}
+
+/// Changes who may connect to a socket file that is still the one that was bound.
+pub fn renew_unix(
+    path: &Path,
+    file: (u64, u64),
+    before: UnixAccess,
+    after: UnixAccess,
+) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    let is_lost = |before: Option<u32>, after: Option<u32>| before.is_some() && after.is_none();
+    if is_lost(before.mode, after.mode)
+        || is_lost(before.uid, after.uid)
+        || is_lost(before.gid, after.gid)
+    {
+        let text = "what it would be without is not known";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+    }
+    let found = std::fs::symlink_metadata(path)?;
+    if (found.dev(), found.ino()) != file {
+        return Err(io::Error::other("the file is another one"));
+    }
+    if after.uid.is_some() || after.gid.is_some() {
+        chown(path, after.uid, after.gid)?;
+    }
+    match after.mode {
+        Some(mode) => std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)),
+        None => Ok(()),
     }
 }
 
@@ -481,7 +519,8 @@ pub fn adopt_listener(number: RawFd) -> io::Result<OwnedFd> {
     if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the number is open (just checked) and stays so while borrowed: nothing else runs yet.
+    // SAFETY: the number is open (just checked) and stays so while borrowed: nothing else runs yet,
+    // as this is for the start of the process.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     let reference = socket2::SockRef::from(&borrowed);
     if !reference
@@ -529,13 +568,27 @@ mod tests {
 
     #[test]
     fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        use std::os::unix::fs::PermissionsExt;
         let path = std::env::temp_dir().join(format!("tidegate-unit-{}.sock", std::process::id()));
-        let first = listen_unix(&path, 8, Some(0o600), None, None, false).unwrap();
-        let error = listen_unix(&path, 8, None, None, None, false).unwrap_err();
+        let with_mode = |mode| UnixAccess {
+            mode: Some(mode),
+            ..UnixAccess::default()
+        };
+        let first = listen_unix(&path, 8, with_mode(0o600), false).unwrap();
+        let error = listen_unix(&path, 8, UnixAccess::default(), false).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
         drop(first);
-        let second = listen_unix(&path, 8, None, None, None, false).unwrap();
+        let second = listen_unix(&path, 8, UnixAccess::default(), false).unwrap();
         let (device, inode) = second.file;
+        let renew = |file, mode| {
+            renew_unix(&path, file, UnixAccess::default(), with_mode(mode))?;
+            let found = std::fs::symlink_metadata(&path)?;
+            io::Result::Ok(found.permissions().mode() & 0o777)
+        };
+        assert_eq!(renew(second.file, 0o620).unwrap(), 0o620);
+        assert!(renew((device, inode.wrapping_add(1)), 0o666).is_err());
+        let unknown = renew_unix(&path, second.file, with_mode(0o620), UnixAccess::default());
+        assert_eq!(unknown.unwrap_err().kind(), io::ErrorKind::Unsupported);
         unlink_unix(&path, (device, inode.wrapping_add(1)));
         assert!(path.exists());
         unlink_unix(&path, second.file);

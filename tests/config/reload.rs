@@ -230,3 +230,34 @@ fn a_server_that_was_forgotten_is_another_one_next_time() {
     assert_ne!(process.server("b", "t"), before);
     assert_eq!(process.numbers.servers_count(), 3, "its number is taken");
 }
+
+#[test]
+fn pages_and_runtime_sockets_are_told_of_like_all_else() {
+    let pages = |uri: &str| {
+        format!("frontend p\n  mode http\n  bind 127.0.0.1:9\n  monitor-uri {uri}\n{FIRST}")
+    };
+    let mut process = Process::start(&pages("/a"));
+    let number = process.number("p");
+    let (changes, kept) = process.reload(&format!(
+        "global\n  stats socket /a level admin\n  stats maxconn 3\n  spread-checks 5\n  \
+         tune.udp.rcvbuf 200000\n{}",
+        pages("/b")
+    ));
+    let global = "global changed: stats socket, stats maxconn, spread-checks, tune.udp.rcvbuf";
+    assert_eq!(changes, [global, "frontend p changed: pages"]);
+    assert_eq!(kept, [""; 0]);
+    assert_eq!(process.number("p"), number);
+    // Another mode makes it another one.
+    let (changes, _) = process.reload(&format!(
+        "frontend p\n  bind 127.0.0.1:9\n  default_backend b\n{FIRST}"
+    ));
+    assert_ne!(process.number("p"), number);
+    assert_eq!(
+        changes[1..3],
+        ["frontend p added", "listener p/127.0.0.1:9 added"]
+    );
+    assert_eq!(
+        changes[3..],
+        ["listener p/127.0.0.1:9 removed", "frontend p removed"]
+    );
+}

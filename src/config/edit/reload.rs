@@ -65,8 +65,11 @@ pub fn carry_over(before: &Plan, after: &mut Plan, environment: &dyn Environment
     let faults = texts(report.finish(), None, Diagnostic::is_fatal);
     if faults.is_empty() {
         let global = after.global.clone();
+        // The servers are the same ones, in their order.
+        let saved = std::mem::take(&mut after.saved);
         *after = Plan {
             global,
+            saved,
             written: Written::new(draft, after.written.options),
             ..plan
         };

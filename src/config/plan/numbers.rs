@@ -14,7 +14,7 @@ use super::{Endpoint, Plan, Proxy, ProxyKind};
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 
 /// What makes a proxy the same. Another kind or mode makes it another one.
-type ProxyKey = (Arc<str>, ProxyKind, bool);
+type ProxyKey = (Arc<str>, ProxyKind, &'static str);
 /// The same of a listener: its frontend, address, interface, and which of equal ones it is.
 type ListenerKey = (u32, Endpoint, Option<String>, u32);
 /// The same of a server: its backend and its name.
@@ -94,7 +94,7 @@ impl Numbers {
     pub fn carry_over(&mut self, plan: &mut Plan) -> Result<(), String> {
         let mut used = HashSet::new();
         let number = |proxy: &Arc<Proxy>| {
-            let key = (Arc::clone(&proxy.name), proxy.kind, proxy.is_udp());
+            let key = (Arc::clone(&proxy.name), proxy.kind, proxy.mode());
             self.proxies.number(key, &mut used)
         };
         let proxies: Vec<u32> = plan.proxies.iter().map(number).collect();
@@ -154,6 +154,9 @@ impl Numbers {
                 *server = Arc::new(next);
             }
             *proxy = Arc::new(changed);
+        }
+        for state in &mut plan.saved {
+            state.proxy_id = proxy_id(state.proxy_id);
         }
         plan.servers_count = self.servers_count();
         Ok(())

@@ -4,10 +4,13 @@
 //! fewer sockets than shards, the first shards serve the listener alone. Clients are steered to the
 //! sockets by their address and port, by a program that knows their number.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use super::{Entry, ListenerKey, Options, Registry, is_in_use, proxy_name, proxy_of};
+use crate::base::ids::ListenerId;
 use crate::base::receive::Capability;
 use crate::config::plan::{Endpoint, Listener, Plan};
 use crate::sys::datagram::{self, DatagramListenOptions, listen, steering};
@@ -65,6 +68,43 @@ impl Registry {
             });
         }
         Ok(())
+    }
+
+    /// Gives sockets that stay what the plan in force has otherwise. What is less than it was asked
+    /// for is among the warnings.
+    pub(super) fn follow_datagrams(
+        &mut self,
+        plan: &Plan,
+        planned: &HashMap<ListenerId, &Arc<Listener>>,
+    ) {
+        let mut short = Vec::new();
+        for entry in &mut self.entries {
+            let Some(listener) = planned.get(&entry.listener_id) else {
+                continue;
+            };
+            let (Options::Datagram(before), Endpoint::Datagram(address)) =
+                (&entry.key.options, &entry.key.endpoint)
+            else {
+                continue;
+            };
+            let after = options_of(plan, listener);
+            if *before == after {
+                continue;
+            }
+            match listen::renew(entry.socket.as_fd(), *address, &after) {
+                Ok(bytes) => {
+                    entry.key.options = Options::Datagram(after);
+                    let told = short.iter().any(|(told, _)| Arc::ptr_eq(told, listener));
+                    if let (Some(bytes), false) = (bytes, told) {
+                        short.push((Arc::clone(listener), bytes));
+                    }
+                }
+                Err(error) => log::warn!("options of udp@{address} can't be changed: {error}"),
+            }
+        }
+        for (listener, bytes) in short {
+            self.note_short_buffer(plan, &listener, bytes);
+        }
     }
 
     fn listen_datagrams(

@@ -21,9 +21,9 @@ use hyper::header::{
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::Site;
 use super::exposition::{self, Format};
 use super::query::Query;
+use super::{Site, pages_of};
 use super::{rows, statistics};
 use crate::config::plan::StatsPage;
 
@@ -63,7 +63,8 @@ pub(super) async fn answer<B>(
     request: &Request<B>,
     source: Option<IpAddr>,
 ) -> Response<Text> {
-    let Some(pages) = site.pages() else {
+    let front = site.front();
+    let Some(pages) = pages_of(&front) else {
         return short(StatusCode::NOT_FOUND, "Not found.");
     };
     let uri = request.uri();
@@ -122,7 +123,7 @@ async fn table(site: &Site, page: &StatsPage, asked: &str, headers: &HeaderMap) 
     };
     let words = asked.strip_prefix(page.uri.as_str()).unwrap_or_default();
     let has = |wanted: &str| words.split([';', '&', '?']).any(|word| word == wanted);
-    let own = &site.front.proxy;
+    let own = &site.front().proxy;
     let objects = rows::objects(&site.shared, |proxy| page.shows(&proxy.name, &own.name));
     let answer = if has("csv") {
         long(rows::csv(objects), "text/plain", room)

@@ -5,12 +5,16 @@
 //! nor a change of health wait; it reads what shards count and takes no lock that a shard could
 //! wait for. Clients are bounded in number by `maxconn`, in what they send by hyper, in time by
 //! `patience`. At the bound, clients wait in the socket's queue.
+//!
+//! A reload brings it listeners and the world that they belong to. Requests are answered by the
+//! pages that are in force when they come.
 
 mod activity;
 mod answer;
 mod exposition;
 mod families;
 mod haproxy;
+mod listen;
 pub mod offline;
 mod own;
 mod patience;
@@ -18,28 +22,29 @@ mod query;
 mod rows;
 mod statistics;
 
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::header::{CONNECTION, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::LocalSet;
 
 use super::Shared;
-use super::listeners::{PageListener, Registry};
-use crate::base::ids::{ListenerId, ShardId};
+use super::listeners::PageListener;
+use crate::base::ids::ShardId;
 use crate::config::plan::Pages;
 use crate::limits;
 use crate::shard::{FrontCounter, FrontState, Frontend};
+use listen::Sites;
 use patience::{Patience, Patient};
 
 /// No shard counts for a frontend of pages, so that its thread may write a shard's block.
@@ -52,68 +57,105 @@ const RETRY: Duration = Duration::from_millis(100);
 /// How long clients of a process that ends may take to read what they have asked for.
 const END: Duration = Duration::from_secs(5);
 
-/// Serves the frontends in `mode http` on a thread of their own, if there are any.
-pub(super) fn serve(shared: &Arc<Shared>, registry: &Arc<Mutex<Registry>>) -> io::Result<()> {
-    let listeners = {
-        let registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.for_pages()?
-    };
-    if listeners.is_empty() {
-        return Ok(());
-    }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    let shared = Arc::clone(shared);
-    let body = move || {
-        let tasks = LocalSet::new();
-        let answers = Arc::new(Semaphore::new(limits::PAGE_ANSWERS_MAX));
-        for listener in listeners {
-            if let Some(site) = Site::new(&shared, listener.listener_id, &answers) {
-                tasks.spawn_local(listen(Rc::new(site), listener));
-            }
+/// The thread, once there is anything for it to serve.
+#[derive(Debug, Default)]
+pub(super) struct Thread {
+    orders: Option<mpsc::Sender<Order>>,
+}
+
+/// The world has changed.
+#[derive(Debug)]
+struct Order {
+    added: Vec<PageListener>,
+    /// Dropped when it has been followed.
+    done: oneshot::Sender<()>,
+}
+
+impl Thread {
+    /// Starts it, unless it runs.
+    pub(super) fn start(&mut self, shared: &Arc<Shared>) -> io::Result<()> {
+        if self.orders.is_some() {
+            return Ok(());
         }
-        runtime.block_on(tasks);
-    };
-    let thread = std::thread::Builder::new().name("metrics".to_owned());
-    thread.spawn(body).map(drop)
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let (sender, orders) = mpsc::channel(1);
+        let shared = Arc::clone(shared);
+        let body = move || {
+            let tasks = LocalSet::new();
+            runtime.block_on(tasks.run_until(Sites::new(&shared).serve(orders)));
+        };
+        let thread = std::thread::Builder::new().name("metrics".to_owned());
+        thread.spawn(body)?;
+        self.orders = Some(sender);
+        Ok(())
+    }
+
+    /// Has it go over to the world in force, with these listeners beside those that it has. What
+    /// is returned ends when it has: nobody comes by what is no more.
+    pub(super) fn renew(&self, added: Vec<PageListener>) -> oneshot::Receiver<()> {
+        let (done, followed) = oneshot::channel();
+        if let Some(orders) = self.orders.clone() {
+            tokio_uring::spawn(async move {
+                // It runs as long as the process.
+                let _ = orders.send(Order { added, done }).await;
+            });
+        }
+        followed
+    }
 }
 
 /// A frontend of pages, for its listeners and clients.
 #[derive(Debug)]
 struct Site {
     shared: Arc<Shared>,
-    front: Arc<Frontend>,
+    /// As the world in force has it.
+    front: RefCell<Arc<Frontend>>,
     /// A client has left.
     left: Notify,
     /// Room for answers that are made or under way, of all frontends.
     answers: Arc<Semaphore>,
+    /// The configuration has it no more.
+    gone: watch::Sender<bool>,
 }
 
 impl Site {
-    fn new(shared: &Arc<Shared>, of: ListenerId, answers: &Arc<Semaphore>) -> Option<Site> {
-        let world = &shared.world();
-        let front = world.frontend(world.listener(of)?.proxy_id)?;
-        Some(Site {
+    fn new(shared: &Arc<Shared>, front: &Arc<Frontend>, answers: &Arc<Semaphore>) -> Site {
+        Site {
             shared: Arc::clone(shared),
-            front: Arc::clone(front),
+            front: RefCell::new(Arc::clone(front)),
             left: Notify::new(),
             answers: Arc::clone(answers),
-        })
+            gone: watch::Sender::new(front.is_removed),
+        }
     }
 
-    fn pages(&self) -> Option<&Pages> {
-        self.front.proxy.front.as_ref()?.pages.as_ref()
+    /// Goes over to another configuration of it.
+    fn renew(&self, front: &Arc<Frontend>) {
+        *self.front.borrow_mut() = Arc::clone(front);
+        self.gone.send_replace(front.is_removed);
+        // There may be room for more.
+        self.left.notify_waiters();
+    }
+
+    fn front(&self) -> Arc<Frontend> {
+        Arc::clone(&self.front.borrow())
+    }
+
+    fn is_gone(&self) -> bool {
+        *self.gone.borrow()
     }
 
     fn count(&self, counter: FrontCounter, n: u64) {
-        self.front.counters.add(WRITER, counter as usize, n);
+        let front = self.front.borrow();
+        front.counters.add(WRITER, counter as usize, n);
     }
 
     /// Waits until a client may come: the frontend is open, and there is room.
     async fn room(&self) {
         self.is_in(|state| state != FrontState::Paused).await;
-        while self.shared.world().limits.free(self.front.limit) == 0 {
+        while self.shared.world().limits.free(self.front().limit) == 0 {
             let _ = tokio::time::timeout(RETRY, self.left.notified()).await;
         }
     }
@@ -122,16 +164,36 @@ impl Site {
     async fn is_in(&self, wanted: impl Fn(FrontState) -> bool) {
         let mut news = self.shared.stopping();
         // The sender lives as long as this.
-        let _ = news.wait_for(|_| wanted(self.front.state())).await;
+        let _ = news.wait_for(|_| wanted(self.front().state())).await;
     }
 
     /// Takes room for a client, which another listener may have taken in between.
     async fn seat(self: &Rc<Self>) -> Seat {
-        while !self.shared.world().limits.take(self.front.limit) {
+        while !self.shared.world().limits.take(self.front().limit) {
             self.room().await;
         }
         Seat(Rc::clone(self))
     }
+
+    /// Waits until the process drains or ends.
+    async fn stopping(&self) {
+        let mut news = self.shared.stopping();
+        let _ = news.wait_for(|stopping| *stopping).await;
+    }
+
+    /// Waits until nothing more is to be asked here.
+    async fn closing(&self) {
+        let mut gone = self.gone.subscribe();
+        tokio::select! {
+            () = self.stopping() => {}
+            _ = gone.wait_for(|gone| *gone) => {}
+        }
+    }
+}
+
+/// What a frontend answers with.
+fn pages_of(front: &Frontend) -> Option<&Pages> {
+    front.proxy.front.as_ref()?.pages.as_ref()
 }
 
 /// A client's part of the frontend's bound.
@@ -140,69 +202,8 @@ struct Seat(Rc<Site>);
 impl Drop for Seat {
     fn drop(&mut self) {
         // No shard waits for a limit that only this thread takes.
-        let _ = self.0.shared.world().limits.give(self.0.front.limit);
+        let _ = self.0.shared.world().limits.give(self.0.front().limit);
         self.0.left.notify_one();
-    }
-}
-
-/// A connection, of whichever kind.
-trait Stream: AsyncRead + AsyncWrite + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
-
-/// A listening socket.
-enum Socket {
-    Tcp(TcpListener),
-    Unix(UnixListener),
-}
-
-impl Socket {
-    /// The sockets were opened non-blocking, so tokio takes them as they are.
-    fn new(socket: OwnedFd) -> io::Result<Socket> {
-        let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
-        Ok(match is_unix {
-            true => Socket::Unix(UnixListener::from_std(socket.into())?),
-            false => Socket::Tcp(TcpListener::from_std(socket.into())?),
-        })
-    }
-
-    /// The next client, with its address if it has one.
-    async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<IpAddr>)> {
-        match self {
-            Socket::Tcp(listener) => {
-                let (stream, address) = listener.accept().await?;
-                // Answers leave in few large pieces, whose last one shall not wait.
-                let _ = stream.set_nodelay(true);
-                Ok((Box::new(stream), Some(address.ip().to_canonical())))
-            }
-            Socket::Unix(listener) => Ok((Box::new(listener.accept().await?.0), None)),
-        }
-    }
-}
-
-/// Accepts until the process drains, or the frontend is shut.
-async fn listen(site: Rc<Site>, listener: PageListener) {
-    let mut news = site.shared.stopping();
-    let is_over = |stopping: &bool| *stopping || site.front.state() == FrontState::Shut;
-    tokio::select! {
-        _ = accept_all(&site, listener.socket) => {}
-        // The socket is closed with what was waiting for it.
-        _ = news.wait_for(is_over) => {}
-    }
-}
-
-async fn accept_all(site: &Rc<Site>, socket: OwnedFd) -> io::Result<()> {
-    let socket = Socket::new(socket)?;
-    loop {
-        site.room().await;
-        tokio::select! {
-            accepted = socket.accept() => match accepted {
-                Ok((stream, source)) => welcome(site.seat().await, stream, source),
-                // No descriptor, or the client was gone: not again at once.
-                Err(_) => tokio::time::sleep(RETRY).await,
-            },
-            () = site.is_in(|state| state == FrontState::Paused) => {}
-        }
     }
 }
 
@@ -231,13 +232,10 @@ async fn client<S>(site: &Rc<Site>, stream: S, source: Option<IpAddr>)
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
-    let Some(front) = &site.front.proxy.front else {
+    let Some(patience) = Patience::at(&site.front()) else {
         return;
     };
-    let Some(pages) = site.pages() else {
-        return;
-    };
-    let patience = Rc::new(Patience::new(front.timeout_client_ms, pages));
+    let patience = Rc::new(patience);
     let count = |read: u64, written: u64| {
         site.count(FrontCounter::BytesIn, read);
         site.count(FrontCounter::BytesOut, written);
@@ -246,7 +244,11 @@ where
     let service = service_fn(|request| {
         patience.asked();
         async move {
-            let answer = answer::answer(site, &request, source).await;
+            let mut answer = answer::answer(site, &request, source).await;
+            if site.is_gone() {
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
             Ok::<_, Infallible>(answer)
         }
     });
@@ -257,12 +259,17 @@ where
         .max_headers(limits::PAGE_HEADERS_MAX);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
-    let mut stopping = site.shared.stopping();
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        _ = stopping.wait_for(|stopping| *stopping) => {
-            connection.as_mut().graceful_shutdown();
-            tokio::time::timeout(END, connection).await.unwrap_or(Ok(()))
+        () = site.closing() => {
+            // A client that has asked for nothing yet is answered once, and told to go.
+            if patience.has_answered() || site.shared.is_stopping() {
+                connection.as_mut().graceful_shutdown();
+            }
+            tokio::select! {
+                ended = &mut connection => ended,
+                () = last_answer(site) => Ok(()),
+            }
         }
     };
     if let Err(error) = ended
@@ -270,4 +277,10 @@ where
     {
         site.count(FrontCounter::RequestErrors, 1);
     }
+}
+
+/// Waits until the process ends and clients have had time to read what they have asked for.
+async fn last_answer(site: &Site) {
+    site.stopping().await;
+    tokio::time::sleep(END).await;
 }

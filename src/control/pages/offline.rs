@@ -54,7 +54,10 @@ impl Offline {
         };
         let shared = Arc::new(Shared::new(world, facts));
         let answers = Arc::new(Semaphore::new(limits::PAGE_ANSWERS_MAX));
-        let site = Site::new(&shared, ListenerId(0), &answers);
+        let world = shared.world();
+        let owner = world.listener(ListenerId(0)).map(|one| one.proxy_id);
+        let front = owner.and_then(|owner| world.frontend(owner));
+        let site = front.map(|front| Site::new(&shared, front, &answers));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()?;

@@ -13,6 +13,7 @@ use super::query::Query;
 use super::rows::{Object, Of};
 use crate::base::histogram::Histogram;
 use crate::control::Shared;
+use crate::control::reload::Tally;
 use crate::control::runtime_api::activity::{Reading, readings};
 use crate::lb::timings::Timings;
 
@@ -178,7 +179,40 @@ fn process(shared: &Shared, writer: &mut Writer<'_, '_>) -> fmt::Result {
         "tidegate_shard_worked_seconds_total",
         "Time in which it has worked",
     );
-    writer.family(name, Kind::Counter, help, worked)
+    writer.family(name, Kind::Counter, help, worked)?;
+    reloads(shared.reload.tally(), writer)
+}
+
+/// How reloads of the files went.
+fn reloads(tally: Tally, writer: &mut Writer<'_, '_>) -> fmt::Result {
+    let results = [("done", tally.done), ("failed", tally.failed)];
+    writer.family(
+        "tidegate_reloads_total",
+        Kind::Counter,
+        "Reloads of the configuration, by their result",
+        results.map(|(result, count)| (vec![("result", result)], Number::Whole(count))),
+    )?;
+    let seconds = |ms: u64| Number::Whole(ms).divided(1e3);
+    for (name, help, number) in [
+        (
+            "tidegate_last_reload_successful",
+            "1 = the last reload is in force, or there was none; 0 = it has changed nothing",
+            Number::Whole(u64::from(!tally.last_failed)),
+        ),
+        (
+            "tidegate_last_reload_timestamp_seconds",
+            "When the last reload was over, Unix time; 0 = there was none",
+            seconds(tally.at_unix_ms),
+        ),
+        (
+            "tidegate_last_reload_seconds",
+            "How long the last reload took",
+            seconds(tally.took_ms),
+        ),
+    ] {
+        writer.family(name, Kind::Gauge, help, [(Vec::new(), number)])?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -13,7 +13,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
+use super::pages_of;
 use crate::config::plan::Pages;
+use crate::shard::Frontend;
 
 /// Time for a request where no timeout is set.
 const REQUEST_MS: u32 = 10_000;
@@ -41,8 +43,14 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// For a client that has just come; 0 is a time that isn't set.
-    pub(super) fn new(timeout_client_ms: u32, pages: &Pages) -> Patience {
+    /// For a client that has just come to a frontend of pages.
+    pub(super) fn at(front: &Frontend) -> Option<Patience> {
+        let timeout_client_ms = front.proxy.front.as_ref()?.timeout_client_ms;
+        Some(Patience::new(timeout_client_ms, pages_of(front)?))
+    }
+
+    /// 0 is a time that isn't set.
+    fn new(timeout_client_ms: u32, pages: &Pages) -> Patience {
         let first = |times: &[u32]| {
             let set = times.iter().copied().find(|time| *time > 0);
             Duration::from_millis(set.unwrap_or(0).into())
@@ -54,6 +62,11 @@ impl Patience {
             keep_alive: first(&[keep_alive, request, timeout_client_ms, REQUEST_MS]),
             silence: first(&[timeout_client_ms, SILENCE_MS]),
         }
+    }
+
+    /// Whether it has asked for something, and has begun with nothing since.
+    pub(super) fn has_answered(&self) -> bool {
+        self.phase.get() == Phase::Answered
     }
 
     /// A whole request has come.

@@ -18,7 +18,9 @@ mod result;
 mod script;
 mod traffic;
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc::{Receiver, Sender};
@@ -109,6 +111,7 @@ struct Task {
 #[derive(Debug)]
 struct Probes {
     findings: Sender<Finding>,
+    spread_percent: Rc<Cell<u8>>,
     seed: u64,
     /// Tasks begun so far.
     begun: u64,
@@ -123,8 +126,10 @@ pub async fn run(
     mut from_traffic: FromTraffic,
     mut renewals: Receiver<Renewal>,
 ) {
+    let spread_percent = world.plan.global.spread_checks_percent;
     let mut probes = Probes {
         findings,
+        spread_percent: Rc::new(Cell::new(spread_percent)),
         // Not the same for two balancers that probe the same servers.
         seed: hash::mix(clock::unix_ms() ^ u64::from(std::process::id()) << 48),
         begun: 0,
@@ -186,7 +191,7 @@ impl Probes {
                 // none of it comes later than an interval.
                 second: started
                     + Duration::from_millis(u64::from(smallest_ms)).saturating_sub(after),
-                spread_percent: global.spread_checks_percent,
+                spread_percent: Rc::clone(&self.spread_percent),
                 seed: hash::sequence(seed, begun + position),
                 turns: u64::from(!at_start),
                 first_round: first_round.clone(),
@@ -219,6 +224,8 @@ impl Probes {
             mut errors,
             keeps_health,
         } = renewal;
+        let global = &world.plan.global;
+        self.spread_percent.set(global.spread_checks_percent);
         let is_there = |before: &Arc<Server>, goes_on: fn(&Server, &Server) -> bool| {
             let now = world.server_of(before.id);
             now.is_some_and(|(_, now)| goes_on(before, now))
@@ -416,7 +423,8 @@ struct Rhythm {
     due: Moment,
     /// Start of the second probe where the first one comes at once.
     second: Moment,
-    spread_percent: u8,
+    /// `spread-checks`, as the world in force has it.
+    spread_percent: Rc<Cell<u8>>,
     seed: u64,
     turns: u64,
     /// Until the first probe is over, where clients wait for it: who may probe at once.
@@ -442,7 +450,7 @@ impl Rhythm {
         let random = hash::sequence(self.seed, self.turns);
         self.turns += 1;
         if !is_first {
-            let interval_ms = spread_ms(interval_ms, self.spread_percent, random);
+            let interval_ms = spread_ms(interval_ms, self.spread_percent.get(), random);
             self.due = next_due(self.due, interval_ms);
             return true;
         }

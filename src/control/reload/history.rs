@@ -26,10 +26,26 @@ pub struct Entry {
     pub messages: Vec<String>,
 }
 
+/// How reloads went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Those that are in force, or were.
+    pub done: u64,
+    /// Those that have changed nothing.
+    pub failed: u64,
+    /// When the last one was over, Unix time in milliseconds; 0 = there was none.
+    pub at_unix_ms: u64,
+    /// How long it took.
+    pub took_ms: u64,
+    /// It has changed nothing.
+    pub last_failed: bool,
+}
+
 /// The last reloads.
 #[derive(Debug, Default)]
 pub(super) struct History {
     count: u64,
+    tally: Tally,
     entries: VecDeque<Entry>,
 }
 
@@ -43,6 +59,11 @@ impl History {
     pub(super) fn add(&mut self, mut entry: Entry) {
         self.count += 1;
         entry.number = self.count;
+        let tally = &mut self.tally;
+        tally.done += u64::from(entry.success);
+        tally.failed += u64::from(!entry.success);
+        (tally.at_unix_ms, tally.took_ms) = (entry.at_unix_ms, entry.took_ms);
+        tally.last_failed = !entry.success;
         for lines in [&mut entry.changes, &mut entry.messages] {
             let more = lines.len().saturating_sub(LINES_MAX);
             lines.truncate(LINES_MAX);
@@ -54,6 +75,11 @@ impl History {
             self.entries.pop_back();
         }
         self.entries.push_front(entry);
+    }
+
+    /// How all of them went.
+    pub(super) fn tally(&self) -> Tally {
+        self.tally
     }
 
     /// The latest one first.
@@ -75,7 +101,7 @@ mod tests {
                 by: "test",
                 at_unix_ms: 0,
                 took_ms,
-                success: true,
+                success: took_ms % 3 > 0,
                 changes: vec![String::new(); LINES_MAX + 2],
                 messages: Vec::new(),
             });
@@ -84,6 +110,9 @@ mod tests {
         assert_eq!((entries.len(), history.next()), (ENTRIES_MAX, 21));
         assert_eq!((entries[0].number, entries[0].took_ms), (20, 19));
         assert_eq!(entries[15].number, 5);
+        let tally = history.tally();
+        assert_eq!((tally.done, tally.failed), (13, 7));
+        assert_eq!((tally.took_ms, tally.last_failed), (19, false));
         assert_eq!(entries[0].changes.last().unwrap(), "... and 2 more");
     }
 }

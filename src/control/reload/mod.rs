@@ -10,29 +10,34 @@
 //! way. So does a change that a runtime command makes: it is a reload of the plan in force, edited.
 
 mod history;
+mod room;
+mod sockets;
 mod take_up;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
-use super::Shared;
-use super::listeners::Registry;
+use super::listeners::{INHERITED_AT_START, PageListener};
 use super::messages::{Severity, format as message_line};
 use super::passive::Passive;
-use super::probe;
 use super::resolve::SystemEnvironment;
+use super::{Api, Shared, probe};
 use crate::base::ids::{ListenerId, ProxyId, ServerId};
 use crate::base::time::Moment;
 use crate::config::change::{self, Change};
 use crate::config::edit;
-use crate::config::plan::{Endpoint, Global, Listener, Numbers, Plan};
-use crate::shard::{FrontState, Message, Renewal, ShardListener, World};
+use crate::config::plan::{Endpoint, Global, Listener, LogSink, LogTarget, Numbers, Plan};
+use crate::shard::{Message, Renewal, World};
 use crate::sys::{clock, process as system};
-pub use history::Entry;
 use history::History;
+pub use history::{Entry, Tally};
+use room::Lowered;
+pub use room::{Room, Short};
+use sockets::Sockets;
 
 /// Reloads that may wait for the one under way. Those of the files become one.
 const WAITING_MAX: usize = 64;
@@ -68,6 +73,8 @@ pub struct Origin {
     pub has_datagrams: bool,
     /// The command line says how many connections there may be.
     pub maxconn_is_fixed: bool,
+    /// How many there are descriptors for.
+    pub room: Room,
 }
 
 /// Changes a plan and says what there is to say of that; the error says why it can't be changed
@@ -150,6 +157,11 @@ impl Gate {
         report.await.unwrap_or_else(|_| ended())
     }
 
+    /// How those of the files went.
+    pub fn tally(&self) -> Tally {
+        self.locked().tally()
+    }
+
     /// The last reloads, the latest one first.
     pub fn history(&self) -> Vec<Entry> {
         self.locked().entries()
@@ -167,6 +179,17 @@ enum State {
     Loading(oneshot::Receiver<Loaded>),
     /// Shards take a world up.
     Renewing(Box<Pending>),
+    /// It is in force; who is no shard takes it up.
+    Following(Box<Following>),
+}
+
+/// What is to be said when all work by the world in force.
+struct Following {
+    /// Each ends when somebody does.
+    waits: Vec<oneshot::Receiver<()>>,
+    changes: Vec<Change>,
+    kept: Vec<String>,
+    warnings: Vec<String>,
 }
 
 /// A world on its way to the shards.
@@ -176,12 +199,15 @@ struct Pending {
     changes: Vec<Change>,
     kept: Vec<String>,
     warnings: Vec<String>,
+    /// New listeners of pages.
+    of_pages: Vec<PageListener>,
 }
 
 /// What has happened.
 pub(super) enum Event {
     Requested(Box<Request>),
     Loaded(Box<Loaded>),
+    Followed,
 }
 
 /// The control thread's part.
@@ -189,7 +215,7 @@ pub(super) struct Reloader {
     requests: mpsc::Receiver<Request>,
     probes: mpsc::Sender<probe::Renewal>,
     origin: Option<Origin>,
-    registry: Option<Arc<Mutex<Registry>>>,
+    sockets: Option<Sockets>,
     numbers: Numbers,
     state: State,
     /// Those for whom it works, and since when.
@@ -199,6 +225,8 @@ pub(super) struct Reloader {
     /// What it has changed, while something follows from that.
     edited: Vec<Change>,
     began: Moment,
+    /// There are fewer connections than there would be.
+    lowered: Option<Lowered>,
     /// Sockets for datagrams that listeners have had: shards never use a place of one again.
     datagram_listeners: usize,
 }
@@ -216,27 +244,33 @@ impl Reloader {
             requests: waiting.unwrap_or_else(|| mpsc::channel(1).1),
             probes,
             origin: None,
-            registry: None,
+            sockets: None,
             numbers,
             state: State::Idle,
             working_for: Vec::new(),
             is_edit: false,
             edited: Vec::new(),
             began: Moment(0),
+            lowered: None,
             datagram_listeners: 0,
         }
     }
 
-    /// The process has what reloads need.
-    pub(super) fn serve(&mut self, origin: Origin, registry: &Arc<Mutex<Registry>>) {
-        self.origin = Some(origin);
-        self.registry = Some(Arc::clone(registry));
+    /// The process has what reloads need, and its sockets are served from now on.
+    pub(super) fn serve(&mut self, shared: &Arc<Shared>, api: Api) {
+        self.origin = Some(api.origin);
+        let (sockets, served) = Sockets::serve_first(shared, api.registry, api.sockets);
+        self.sockets = Some(sockets);
+        if let Err(error) = served {
+            let text = format!("Cannot serve the frontends in 'mode http': {error}");
+            shared.messages.console(Severity::Alert, &text);
+        }
     }
 
     /// Waits for what comes next. What shards do is looked at by [`Reloader::look`].
     pub(super) async fn next(&mut self) -> Event {
         match &mut self.state {
-            State::Idle if self.registry.is_some() => match self.requests.recv().await {
+            State::Idle if self.sockets.is_some() => match self.requests.recv().await {
                 Some(request) => Event::Requested(Box::new(request)),
                 None => std::future::pending().await,
             },
@@ -244,12 +278,20 @@ impl Reloader {
                 let gone = || Err(vec!["The files could not be read.".to_owned()]);
                 Event::Loaded(Box::new(loading.await.unwrap_or_else(|_| gone())))
             }
+            State::Following(following) => {
+                while let Some(last) = following.waits.last_mut() {
+                    // It may have ended in any way.
+                    let _ = last.await;
+                    following.waits.pop();
+                }
+                Event::Followed
+            }
             State::Idle | State::Renewing(_) => std::future::pending().await,
         }
     }
 
     /// Goes on.
-    pub(super) fn on(&mut self, shared: &Shared, event: Event) {
+    pub(super) fn on(&mut self, shared: &Arc<Shared>, event: Event) {
         match event {
             Event::Requested(request) => self.requested(shared, *request),
             Event::Loaded(loaded) => {
@@ -263,10 +305,20 @@ impl Reloader {
                     Err(errors) => self.refuse(shared, errors),
                 }
             }
+            Event::Followed => {
+                let state = std::mem::replace(&mut self.state, State::Idle);
+                match state {
+                    State::Following(said) if self.is_edit => {
+                        self.report_edit(shared, &said.changes, said.warnings);
+                    }
+                    State::Following(said) => self.report(shared, *said),
+                    State::Idle | State::Loading(_) | State::Renewing(_) => {}
+                }
+            }
         }
     }
 
-    fn requested(&mut self, shared: &Shared, request: Request) {
+    fn requested(&mut self, shared: &Arc<Shared>, request: Request) {
         self.began = clock::now();
         let Request { by, wish, reply } = request;
         let (edit, wish) = match wish {
@@ -311,7 +363,13 @@ impl Reloader {
 
     /// Everything up to the point where shards learn of it. `kept` = what there is to say of what
     /// stays, or doesn't, in spite of the files.
-    fn begin(&mut self, shared: &Shared, plan: Plan, warnings: Vec<String>, kept: Vec<String>) {
+    fn begin(
+        &mut self,
+        shared: &Arc<Shared>,
+        plan: Plan,
+        warnings: Vec<String>,
+        kept: Vec<String>,
+    ) {
         match self.prepare(shared, plan) {
             Ok(mut pending) => {
                 pending.warnings = warnings;
@@ -325,9 +383,9 @@ impl Reloader {
         }
     }
 
-    fn prepare(&mut self, shared: &Shared, mut plan: Plan) -> Result<Pending, Vec<String>> {
+    fn prepare(&mut self, shared: &Arc<Shared>, mut plan: Plan) -> Result<Pending, Vec<String>> {
         let before = shared.world();
-        let (Some(origin), Some(registry)) = (&mut self.origin, &self.registry) else {
+        let (Some(origin), Some(sockets)) = (&mut self.origin, &mut self.sockets) else {
             return Err(vec!["The process has not started yet.".to_owned()]);
         };
         let mut numbers = self.numbers.clone();
@@ -339,15 +397,27 @@ impl Reloader {
         let asked_before = if reads_files { &origin.asked } else { &asked };
         let settled = change::settle(asked_before, &configured, &mut plan);
         let mut kept: Vec<String> = settled.iter().map(Change::to_string).collect();
-        let maxconn = match reads_files {
-            true => maxconn(shared, origin, &plan, &mut kept),
-            false => before.limits.max(before.process_limit),
-        };
-        let shards = u16::try_from(before.ports.len()).unwrap_or(u16::MAX);
+        let room = room::maxconn(&before, origin, &plan, reads_files, self.lowered, &mut kept);
+        let (maxconn, lowered) = room.map_err(|text| vec![text])?;
+        if let Some(news) = lowered.filter(|lowered| self.lowered.as_ref() != Some(lowered)) {
+            match reads_files {
+                true => kept.push(news.to_string()),
+                // Who adds a server has not asked for that.
+                false => shared
+                    .messages
+                    .console(Severity::Notice, &format!("{news}.")),
+            }
+        }
         if plan.has_datagrams() && !origin.has_datagrams {
             let text = "A process that was started without a listener of datagrams has put nothing \
                         aside for flows: a restart is needed.";
             return Err(vec![text.to_owned()]);
+        }
+        let inherited = inherited_targets(&configured);
+        if let Some(number) = inherited_targets(&plan).difference(&inherited).next() {
+            return Err(vec![format!(
+                "log target fd@{number}: {INHERITED_AT_START}"
+            )]);
         }
         let new_datagrams = datagram_sockets(&before, &plan);
         if self.datagram_listeners + new_datagrams > DATAGRAM_LISTENERS_MAX {
@@ -356,31 +426,7 @@ impl Reloader {
         }
         let changes = change::differences(&configured, &plan);
 
-        let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
-        if shared.is_stopping() {
-            // The sockets have been given up while the files were read, or will be next.
-            return Err(vec![STOPPING.to_owned()]);
-        }
-        // What an operator has shut down stays so.
-        let is_shut = |id: ProxyId| {
-            let frontend = before.frontend(id);
-            frontend.is_some_and(|frontend| frontend.state() == FrontState::Shut)
-        };
-        let added = registry.add(&plan, shards, is_shut)?;
-        let added: HashSet<ListenerId> = added.into_iter().collect();
-        kept.extend(registry.warnings().iter().cloned());
-        let duplicates: Result<Vec<Vec<ShardListener>>, _> = before
-            .ports
-            .iter()
-            .map(|port| registry.for_shard(port.shard, |id| added.contains(&id)))
-            .collect();
-        let duplicates = match duplicates {
-            Ok(duplicates) => duplicates,
-            Err(error) => {
-                registry.give_up(&added);
-                return Err(vec![format!("Cannot duplicate listening sockets: {error}")]);
-            }
-        };
+        let opened = sockets.exchange(shared, &before, &plan)?;
         // Nothing fails from here on.
         let planned: HashSet<ListenerId> = plan.listeners.iter().map(|l| l.listener_id).collect();
         for gone in configured.listeners.iter().map(|l| l.listener_id) {
@@ -394,17 +440,21 @@ impl Reloader {
             let gone = server_ids(&configured).filter(|id| !planned.contains(id));
             gone.for_each(|id| numbers.forget_server(id));
         }
-        kept.extend(registry.follow(&plan));
-        drop(registry);
+        kept.extend(opened.short);
         if reads_files {
             settle_asked(&mut asked, &origin.asked, &settled);
             origin.asked = asked;
         }
         self.datagram_listeners += new_datagrams;
         self.numbers = numbers;
+        self.lowered = lowered;
         let (world, woken) = before.next(Arc::new(plan), maxconn);
+        opened
+            .without
+            .iter()
+            .for_each(|id| world.has_no_socket(*id));
         let world = Arc::new(world);
-        for (port, listeners) in world.ports.iter().zip(duplicates) {
+        for (port, listeners) in world.ports.iter().zip(opened.of_shards) {
             let world = Arc::clone(&world);
             let renewal = Renewal { world, listeners };
             let mut unsent = port.send(Message::Renew(Box::new(renewal)));
@@ -422,12 +472,13 @@ impl Reloader {
             changes,
             kept,
             warnings: Vec::new(),
+            of_pages: opened.of_pages,
         })
     }
 
     /// Looks whether all shards have the world that is on its way, and goes over to it if so. Then
     /// whatever has nothing left is dropped in the same way.
-    pub(super) fn look(&mut self, shared: &Shared, passive: &mut Passive) {
+    pub(super) fn look(&mut self, shared: &Arc<Shared>, passive: &mut Passive) {
         if let State::Renewing(pending) = &self.state {
             let generation = pending.world.generation;
             let mut ports = pending.world.ports.iter();
@@ -442,8 +493,8 @@ impl Reloader {
     }
 
     /// Drops what was removed and has nothing left. Called once a second.
-    pub(super) fn sweep(&mut self, shared: &Shared) {
-        let rests = matches!(self.state, State::Idle) && self.registry.is_some();
+    pub(super) fn sweep(&mut self, shared: &Arc<Shared>) {
+        let rests = matches!(self.state, State::Idle) && self.sockets.is_some();
         if !rests || shared.is_stopping() {
             return;
         }
@@ -457,13 +508,14 @@ impl Reloader {
         }
     }
 
-    fn finish(&mut self, shared: &Shared, passive: &mut Passive, pending: Pending) {
+    fn finish(&mut self, shared: &Arc<Shared>, passive: &mut Passive, pending: Pending) {
         let Pending {
             world,
             before,
             changes,
             kept,
             warnings,
+            of_pages,
         } = pending;
         // What was told of numbers that are given back now was told of what they meant before.
         passive.hear(shared);
@@ -475,6 +527,8 @@ impl Reloader {
             |n| world.server_of(ServerId(n)).is_some(),
         );
         shared.world.store(Arc::clone(&world));
+        let sockets = self.sockets.as_mut();
+        let waits = sockets.map(|sockets| sockets.serve(of_pages));
         shared.rates.keep(&world);
         take_up::states(shared, &before, &world, self.is_edit);
         let errors = passive.renew(&before, &world);
@@ -500,20 +554,21 @@ impl Reloader {
             self.state = State::Renewing(Box::new(pending));
             return;
         }
-        if self.is_edit {
-            let changes = [std::mem::take(&mut self.edited), changes].concat();
-            return self.report_edit(shared, &changes, warnings);
-        }
-        self.report(shared, changes, kept, warnings);
+        self.state = State::Following(Box::new(Following {
+            waits: waits.unwrap_or_default(),
+            changes: [std::mem::take(&mut self.edited), changes].concat(),
+            kept,
+            warnings,
+        }));
     }
 
-    fn report(
-        &mut self,
-        shared: &Shared,
-        changes: Vec<Change>,
-        kept: Vec<String>,
-        warnings: Vec<String>,
-    ) {
+    fn report(&mut self, shared: &Shared, following: Following) {
+        let Following {
+            changes,
+            kept,
+            warnings,
+            ..
+        } = following;
         if self.working_for.is_empty() {
             return;
         }
@@ -645,6 +700,17 @@ fn datagram_sockets(before: &World, plan: &Plan) -> usize {
     plan.listeners.iter().filter(is_new).count()
 }
 
+/// Numbers of descriptors that a plan has lines written to. A new one may be anything's by now.
+fn inherited_targets(plan: &Plan) -> HashSet<RawFd> {
+    let of_proxies = plan.proxies.iter().flat_map(|proxy| &proxy.logs);
+    let targets = plan.global.logs.iter().chain(of_proxies);
+    let number = |target: &Arc<LogTarget>| match target.sink {
+        LogSink::Descriptor(number) => Some(number),
+        _ => None,
+    };
+    targets.filter_map(number).collect()
+}
+
 /// What stays as it was has not been followed: the next reload says so again.
 fn settle_asked(asked: &mut Global, before: &Global, settled: &[Change]) {
     if settled.iter().any(|change| change.proxy.is_none()) {
@@ -655,26 +721,5 @@ fn settle_asked(asked: &mut Global, before: &Global, settled: &[Change]) {
             session_rate: rates.1,
             ..before.clone()
         };
-    }
-}
-
-/// Connections that the process may have from now on.
-fn maxconn(shared: &Shared, origin: &Origin, plan: &Plan, kept: &mut Vec<String>) -> u32 {
-    let world = shared.world();
-    let present = world.limits.max(world.process_limit);
-    if origin.maxconn_is_fixed || plan.global.maxconn == origin.asked.maxconn {
-        return present;
-    }
-    let capacity = world.capacity;
-    match plan.global.maxconn {
-        Some(maxconn) if maxconn > capacity => {
-            kept.push(format!(
-                "global maxconn is {capacity}, not {maxconn}, until a restart: descriptors and \
-                 memory were divided for so many"
-            ));
-            capacity
-        }
-        Some(maxconn) => maxconn,
-        None => capacity,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::base::address::Address;
 use crate::config::plan;
 use crate::control::admin::{self, Standing};
-use crate::control::{Shared, apply, batch, followers, steps};
+use crate::control::{Shared, apply, batch, followers, saved, steps};
 use crate::health::{Rules, Verdicts, Witness};
 use crate::lb::{Admin, Backend, Health, Server};
 use crate::shard::World;
@@ -49,6 +49,11 @@ pub(super) fn states(shared: &Shared, before: &World, world: &World, keeps_healt
             begin(shared, server);
         }
     }
+    let is_new = |server: &Server| {
+        let old = before.server_of(server.id);
+        !old.is_some_and(|(_, old)| old.is_same(server))
+    };
+    saved::begin(shared, is_new);
     batch::together(shared, || {
         for (backend, server) in servers() {
             match before.server_of(server.id) {

@@ -66,12 +66,12 @@ impl Rehearsal {
         let server = Server {
             shared: Arc::clone(&self.shared),
             registry: Arc::new(Mutex::new(Registry::default())),
-            grant: Grant {
-                level,
-                exposes_listeners: false,
-                is_master: false,
-                severity_output: SeverityOutput::None,
-            },
+        };
+        let grant = Grant {
+            level,
+            exposes_listeners: false,
+            is_master: false,
+            severity_output: SeverityOutput::None,
         };
         let speak = async {
             let (mut reader, mut writer) = tokio::io::split(&mut client);
@@ -84,7 +84,7 @@ impl Rehearsal {
             let (_, _) = tokio::join!(send, reader.read_to_end(&mut answer));
             answer
         };
-        let (_, answer) = tokio::join!(session::serve(served, &server), speak);
+        let (_, answer) = tokio::join!(session::serve(served, &server, grant), speak);
         answer
     }
 }

@@ -10,6 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::command::{Answer, Call, SeverityOutput};
 use super::line::{self, Input, Line, MarkTooLong};
+use super::listen::Grant;
 use super::{Client, Server, commands, sockets};
 use crate::config::plan::Level;
 use crate::limits;
@@ -45,8 +46,12 @@ pub(super) struct Session {
 }
 
 /// Serves a client until it ends, or has nothing to say for too long.
-pub(super) async fn serve<S: Client>(mut stream: S, server: &Server) -> io::Result<()> {
-    let (shared, grant) = (&server.shared, server.grant);
+pub(super) async fn serve<S: Client>(
+    mut stream: S,
+    server: &Server,
+    grant: Grant,
+) -> io::Result<()> {
+    let shared = &server.shared;
     let timeout_ms = u64::from(shared.world().plan.global.stats_timeout_ms.max(1));
     let mut session = Session {
         level: grant.level,

@@ -13,7 +13,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, Interest};
 
-use super::{Client, Grant};
+use super::Client;
+use super::listen::Grant;
 use crate::config::plan::Level;
 use crate::control::listeners::Registry;
 use crate::sys::socket::{self, DESCRIPTORS_PER_MESSAGE_MAX};

@@ -1,9 +1,10 @@
 //! Sockets that datagrams of clients come to.
 
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{RECEIVE, SEND, set_buffer, set_common};
 use crate::sys::socket::{ListenError, set_option, set_transparent};
@@ -93,6 +94,28 @@ pub fn join(
     Ok((socket.into(), short_buffer))
 }
 
+/// Gives a socket that listens the buffers and the rule for fragments of other options; how short
+/// its receive buffer is.
+pub fn renew(
+    socket: BorrowedFd<'_>,
+    address: SocketAddr,
+    options: &DatagramListenOptions,
+) -> io::Result<Option<u32>> {
+    let socket = SockRef::from(&socket);
+    let ipv6 = address.is_ipv6();
+    let dual = ipv6 && address.ip().is_unspecified() && !socket.only_v6()?;
+    set_common(&socket, ipv6, dual, options.fragment, options.gro)?;
+    set_buffers(&socket, options)
+}
+
+/// How short the receive buffer is afterwards.
+fn set_buffers(socket: &Socket, options: &DatagramListenOptions) -> io::Result<Option<u32>> {
+    let got = set_buffer(socket, RECEIVE, options.rcvbuf)?;
+    set_buffer(socket, SEND, options.sndbuf.unwrap_or(options.rcvbuf))?;
+    let short = got < options.rcvbuf;
+    Ok(short.then_some(got))
+}
+
 fn open(
     address: SocketAddr,
     options: &DatagramListenOptions,
@@ -121,8 +144,6 @@ fn open(
     if options.transparent {
         set_transparent(&socket, address).map_err(ListenError::of("transparent"))?;
     }
-    let got = set_buffer(&socket, RECEIVE, options.rcvbuf)?;
-    set_buffer(&socket, SEND, options.sndbuf.unwrap_or(options.rcvbuf))?;
-    let short = got < options.rcvbuf;
-    Ok((socket, short.then_some(got)))
+    let short = set_buffers(&socket, options)?;
+    Ok((socket, short))
 }
