@@ -124,7 +124,11 @@ fn every_datagram_is_balanced_anew_where_a_flow_takes_one() {
         assert_eq!(parts.iter().sum::<u64>(), 20);
         // 0 is no bound: one flow has them all.
         let halves = if requests == 0 { [0, 20] } else { [10, 10] };
-        assert_eq!(parts.iter().min(), halves.iter().min(), "{requests} requests");
+        assert_eq!(
+            parts.iter().min(),
+            halves.iter().min(),
+            "{requests} requests"
+        );
         assert!(count(&balancer, "flows") >= (flows / 4).max(1));
         balancer.settle();
         assert_eq!(balancer.stat().number("u", "FRONTEND", "stot"), flows);
