@@ -9,16 +9,16 @@
 //! What was removed is there until nothing is left of it; a world without it follows in the same
 //! way. So does a change that a runtime command makes: it is a reload of the plan in force, edited.
 
+mod gate;
 mod history;
+mod report;
 mod room;
 mod sockets;
 mod take_up;
 
 use std::collections::HashSet;
-use std::fmt;
 use std::os::fd::RawFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::mpsc::error::TrySendError;
+use std::sync::{Arc, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 
 use super::listeners::{INHERITED_AT_START, PageListener};
@@ -33,144 +33,12 @@ use crate::config::edit;
 use crate::config::plan::{Endpoint, Global, Listener, LogSink, LogTarget, Numbers, Plan};
 use crate::shard::{Message, Renewal, World};
 use crate::sys::{clock, process as system};
-use history::History;
+pub use gate::{Edit, Gate, Loaded, Loader, Origin, Report, Request, Wish};
 pub use history::{Entry, Tally};
+use report::message_of;
 use room::Lowered;
 pub use room::{Room, Short};
 use sockets::Sockets;
-
-/// Reloads that may wait for the one under way. Those of the files become one.
-const WAITING_MAX: usize = 64;
-
-/// What reading the files brings: a plan with what is to be said of it, or why there is none.
-pub type Loaded = Result<(Plan, Vec<String>), Vec<String>>;
-
-/// Reads the files of the start again.
-#[derive(Clone)]
-pub struct Loader(Arc<dyn Fn() -> Loaded + Send + Sync>);
-
-impl Loader {
-    /// By this function, which runs on a thread of its own.
-    pub fn new(load: impl Fn() -> Loaded + Send + Sync + 'static) -> Loader {
-        Loader(Arc::new(load))
-    }
-}
-
-impl fmt::Debug for Loader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Loader")
-    }
-}
-
-/// What a process goes by when it reloads.
-#[derive(Clone, Debug)]
-pub struct Origin {
-    /// Reads its files; `None` = it has none.
-    pub loader: Option<Loader>,
-    /// The global section as it was written, before the start filled in what it left open.
-    pub asked: Global,
-    /// It was started with listeners of datagrams: memory and sockets were put aside for flows.
-    pub has_datagrams: bool,
-    /// The command line says how many connections there may be.
-    pub maxconn_is_fixed: bool,
-    /// How many there are descriptors for.
-    pub room: Room,
-}
-
-/// Changes a plan and says what there is to say of that; the error says why it can't be changed
-/// like that.
-pub type Edit = Box<dyn FnOnce(&mut Plan) -> Result<Vec<String>, String> + Send>;
-
-/// What is wanted.
-pub enum Wish {
-    /// The files, as they are now.
-    Files,
-    /// The plan in force, edited.
-    Edited(Edit),
-}
-
-/// A reload that somebody asks for.
-pub struct Request {
-    /// Who does, in words.
-    by: &'static str,
-    wish: Wish,
-    reply: Option<oneshot::Sender<Report>>,
-}
-
-/// How a reload went.
-#[derive(Clone, Debug)]
-pub struct Report {
-    /// Whether the configuration is in force.
-    pub success: bool,
-    /// What there is to say, a line each.
-    pub messages: Vec<String>,
-}
-
-/// Where reloads are asked for, and what is known of those that were.
-#[derive(Debug)]
-pub struct Gate {
-    requests: mpsc::Sender<Request>,
-    /// The other end, until the control thread takes it.
-    waiting: Mutex<Option<mpsc::Receiver<Request>>>,
-    history: Mutex<History>,
-}
-
-impl Gate {
-    /// Nobody has asked yet.
-    pub(super) fn new() -> Gate {
-        let (requests, waiting) = mpsc::channel(WAITING_MAX);
-        Gate {
-            requests,
-            waiting: Mutex::new(Some(waiting)),
-            history: Mutex::default(),
-        }
-    }
-
-    /// Nobody will ever serve it.
-    pub(super) fn close(&self) {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        *waiting = None;
-    }
-
-    /// Asks for a reload of the files, and doesn't wait for it. Where as many wait as may, the
-    /// files will be read anyway.
-    pub fn ask(&self, by: &'static str) {
-        let (wish, reply) = (Wish::Files, None);
-        let _ = self.requests.try_send(Request { by, wish, reply });
-    }
-
-    /// Asks for a change and waits until it is in force or refused.
-    pub async fn wait(&self, by: &'static str, wish: Wish) -> Report {
-        let (reply, report) = oneshot::channel();
-        let reply = Some(reply);
-        let is_edit = matches!(wish, Wish::Edited(_));
-        let refused = |text: &str| Report {
-            success: false,
-            messages: vec![message_of(is_edit, text)],
-        };
-        let ended = || refused("The process is ending.");
-        match self.requests.try_send(Request { by, wish, reply }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return refused("Too many reloads wait already."),
-            Err(TrySendError::Closed(_)) => return ended(),
-        }
-        report.await.unwrap_or_else(|_| ended())
-    }
-
-    /// How those of the files went.
-    pub fn tally(&self) -> Tally {
-        self.locked().tally()
-    }
-
-    /// The last reloads, the latest one first.
-    pub fn history(&self) -> Vec<Entry> {
-        self.locked().entries()
-    }
-
-    fn locked(&self) -> MutexGuard<'_, History> {
-        self.history.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// What the reloader waits for.
 enum State {
@@ -560,121 +428,6 @@ impl Reloader {
             kept,
             warnings,
         }));
-    }
-
-    fn report(&mut self, shared: &Shared, following: Following) {
-        let Following {
-            changes,
-            kept,
-            warnings,
-            ..
-        } = following;
-        if self.working_for.is_empty() {
-            return;
-        }
-        let number = shared.reload.locked().next();
-        let by = self.working_for[0].by;
-        for change in &changes {
-            let text = format!("Reload {number} ({by}): {change}.");
-            match change.proxy {
-                Some(proxy) => shared.messages.for_proxy(proxy, 5, Severity::Notice, text),
-                None => shared.messages.console(Severity::Notice, &text),
-            }
-        }
-        let mut messages = warnings;
-        for text in &kept {
-            let text = format!("Reload {number} ({by}): {text}.");
-            shared.messages.console(Severity::Warning, &text);
-            messages.push(message_line(Severity::Warning, &text));
-        }
-        let done = match changes.len() {
-            0 => "nothing has changed".to_owned(),
-            1 => "1 object has changed".to_owned(),
-            count => format!("{count} objects have changed"),
-        };
-        let text = format!("Reload {number} ({by}): {done}.");
-        shared.messages.console(Severity::Notice, &text);
-        messages.push(message_line(Severity::Notice, &text));
-        let changes = changes.iter().map(Change::to_string).collect();
-        self.answer(shared, true, changes, messages);
-    }
-
-    /// The same for a command that has edited the plan, which is no reload to those who look.
-    fn report_edit(&mut self, shared: &Shared, changes: &[Change], warnings: Vec<String>) {
-        let by = self.working_for.first().map_or("", |request| request.by);
-        for warning in &warnings {
-            let text = format!("CLI : '{by}' : {warning}");
-            shared.messages.console(Severity::Warning, &text);
-        }
-        for change in changes {
-            let text = format!("CLI : '{by}' : {change}.");
-            match change.proxy {
-                Some(proxy) => shared.messages.for_proxy(proxy, 5, Severity::Notice, text),
-                None => shared.messages.console(Severity::Notice, &text),
-            }
-        }
-        self.reply(true, &warnings);
-    }
-
-    fn refuse(&mut self, shared: &Shared, errors: Vec<String>) {
-        self.state = State::Idle;
-        if self.working_for.is_empty() {
-            return;
-        }
-        if self.is_edit {
-            return self.reply(false, &errors);
-        }
-        let number = shared.reload.locked().next();
-        let by = self.working_for[0].by;
-        for line in errors.iter().flat_map(|text| text.lines()) {
-            shared.messages.line(line);
-        }
-        let text = format!("Reload {number} ({by}) failed: nothing was changed.");
-        shared.messages.console(Severity::Alert, &text);
-        self.answer(shared, false, Vec::new(), errors);
-    }
-
-    fn answer(
-        &mut self,
-        shared: &Shared,
-        success: bool,
-        changes: Vec<String>,
-        messages: Vec<String>,
-    ) {
-        let by = self.working_for.first().map_or("", |request| request.by);
-        shared.reload.locked().add(Entry {
-            number: 0,
-            by,
-            at_unix_ms: clock::unix_ms(),
-            took_ms: clock::now().ms_since(self.began),
-            success,
-            changes,
-            messages: messages.clone(),
-        });
-        self.reply(success, &messages);
-        if !shared.is_stopping() {
-            system::notify_service("READY=1\nSTATUS=Ready.");
-        }
-    }
-
-    /// Tells those for whom it worked.
-    fn reply(&mut self, success: bool, messages: &[String]) {
-        for request in self.working_for.drain(..) {
-            let report = Report {
-                success,
-                messages: messages.to_vec(),
-            };
-            // Who has gone doesn't want to know any more.
-            let _ = request.reply.map(|reply| reply.send(report));
-        }
-    }
-}
-
-/// A message to who asked: for a command the text alone, which is its answer.
-fn message_of(is_edit: bool, text: &str) -> String {
-    match is_edit {
-        true => text.to_owned(),
-        false => message_line(Severity::Alert, text),
     }
 }
 
