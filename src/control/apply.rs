@@ -36,35 +36,47 @@ pub(super) fn findings(shared: &Shared, found: &mut Vec<Finding>) {
 
 pub(super) fn apply_finding(shared: &Shared, finding: Finding) {
     match finding {
-        Finding::Probe(result) => probe_result(shared, &result),
+        Finding::Probe(result) => probe_result(shared, result),
         Finding::Agent(result) => agent::agent_result(shared, &result),
         Finding::First => {}
     }
 }
 
 /// Applies one probe result.
-fn probe_result(shared: &Shared, result: &ProbeResult) {
+fn probe_result(shared: &Shared, mut result: ProbeResult) {
     let world = shared.world();
     let Some((backend, server)) = world.server_of(result.server) else {
         return;
     };
-    let is_stale = result.restarts != server.restarts() || server.plan.check.is_none();
+    let Some(check) = &server.plan.check else {
+        return;
+    };
+    let is_stale = result.restarts != server.restarts();
     if is_stale || server.admin() == Admin::Maintenance || server.tuned.checks_stopped() {
         return;
     }
+    // It may be from before a reload that has changed the counts.
+    result.rules = result.rules.carried_to(check.rise, check.fall);
+    let result = &result;
     let changed = note_result(server, result);
     let logs_checks = logs_checks(backend);
     if changed && logs_checks {
         report_check(shared, backend, server, result);
     }
-    if let Some(change) = hear(shared, backend, server, Witness::Check, result.up) {
+    if let Some(change) = hear(
+        shared,
+        backend,
+        server,
+        Witness::Check,
+        result.rules.is_up(),
+    ) {
         let reason = if logs_checks {
             String::new()
         } else {
             lines::reason(result)
         };
         report_change(shared, backend, server, change, &reason);
-    } else if result.passed() && result.up {
+    } else if result.passed() && result.rules.is_up() {
         operator::goes_on(shared, backend, server, result);
     }
 }
@@ -201,12 +213,12 @@ pub(super) fn report_of(server: &Server) -> MutexGuard<'_, CheckReport> {
 /// or another position between up and down.
 fn note_result(server: &Server, result: &ProbeResult) -> bool {
     let mut report = report_of(server);
-    let changed = report.status != result.status || report.health != result.health;
+    let changed = report.status != result.status || report.health != result.rules.health();
     report.status = result.status;
     report.code = result.code;
     report.duration_ms = result.duration_ms;
     report.description.clone_from(&result.description);
-    report.health = result.health;
+    report.health = result.rules.health();
     report.failures += u64::from(result.counted_failure);
     changed
 }

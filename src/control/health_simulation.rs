@@ -263,7 +263,7 @@ impl Simulation {
             Outcome::Failed
         };
         rules.observe(outcome);
-        let (health, up, restarts) = (rules.health(), rules.is_up(), *restarts);
+        let (rules, restarts) = (*rules, *restarts);
         let id = self.servers[index].id;
         let result = ProbeResult {
             server: id,
@@ -272,18 +272,17 @@ impl Simulation {
             duration_ms: 0,
             description: String::new(),
             counted_failure: !passed,
-            health,
-            up,
+            rules,
             restarts,
         };
         if self.random.below(20) == 0 {
             // One of an earlier time that comes late.
             let restarts = restarts.wrapping_sub(1);
-            let up = !up;
+            let rules = rules.at(if rules.is_up() { 0 } else { rules.top() });
             apply::apply_finding(
                 &self.shared,
                 Finding::Probe(ProbeResult {
-                    up,
+                    rules,
                     restarts,
                     ..result.clone()
                 }),

@@ -207,10 +207,10 @@ pub(super) fn check(
     };
     let reason = reason(result);
     let (rise, fall) = (check.rise.max(1), check.fall.max(1));
-    let (position, of, state) = match result.health.checked_sub(rise) {
+    let (position, of, state) = match result.rules.health().checked_sub(rise) {
         Some(above) if weight > 0 => (above + 1, fall, "UP"),
         Some(above) => (above + 1, fall, "DRAIN"),
-        None => (result.health, rise, "DOWN"),
+        None => (result.rules.health(), rise, "DOWN"),
     };
     format!(
         "Health check for {kind}server {backend}/{server} {outcome}{reason}, status: \
@@ -263,6 +263,7 @@ mod tests {
     use super::*;
     use crate::base::address::Address;
     use crate::base::ids::ServerId;
+    use crate::health::Rules;
 
     fn subject(is_backup: bool) -> Subject<'static> {
         Subject {
@@ -280,8 +281,7 @@ mod tests {
             duration_ms: 0,
             description: "Connection refused".to_owned(),
             counted_failure: true,
-            health,
-            up: health >= 2,
+            rules: Rules::new(2, 9).at(health),
             restarts: 0,
         }
     }

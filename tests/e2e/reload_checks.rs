@@ -33,7 +33,7 @@ fn no_check_is_repeated() {
         )
     };
     let balancer = Balancer::start(body(0, ""));
-    assert_eq!(stays.accepted(), 1);
+    eventually("it is probed", || stays.accepted() > 0);
     let mut added: Vec<MockServer> = Vec::new();
     for turn in 1..6 {
         added.push(MockServer::silent());
@@ -130,6 +130,7 @@ fn checks_with_other_settings_go_on_from_their_state() {
         change(&balancer, body);
         assert_eq!(status(&balancer, "l", "s"), "UP");
     }
+    syslog.wait_line("Server l/s is UP");
     assert_eq!(
         (
             syslog.count("Server l/s is DOWN"),

@@ -287,14 +287,10 @@ fn rules_of(before: Option<&Server>, target: &Target<Check>, keeps_health: bool)
     let check = &target.settings;
     let known = before.filter(|before| before.is_same(&target.server));
     let known = known.and_then(|before| before.plan.check.as_ref());
-    match known.filter(|known| keeps_health || known.address == check.address) {
-        Some(known) => {
-            let health = report_of(&target.server).health;
-            Rules::new(known.rise, known.fall)
-                .at(health)
-                .carried_to(check.rise, check.fall)
-        }
-        None => begin(&target.server, check).1,
+    match known.is_some_and(|known| keeps_health || known.address == check.address) {
+        // The control thread has put it in terms of these counts.
+        true => Rules::of(check).at(report_of(&target.server).health),
+        false => begin(&target.server, check).1,
     }
 }
 
@@ -371,8 +367,7 @@ async fn probe_server(
             duration_ms,
             description,
             counted_failure: counts && !passed && failure_counts,
-            health: rules.health(),
-            up: rules.is_up(),
+            rules,
             restarts,
         };
         if findings.send(Finding::Probe(result)).await.is_err() {

@@ -15,6 +15,7 @@ use super::attempt::Outcome;
 use super::{ProbeResult, attempt, in_words};
 use crate::base::ids::ServerId;
 use crate::base::time::Moment;
+use crate::health::Rules;
 use crate::lb::{Admin, Backend, Server};
 use crate::sys::clock;
 
@@ -81,8 +82,7 @@ async fn carry_out(order: Order) -> Option<ProbeResult> {
         duration_ms,
         description,
         counted_failure: false,
-        health: 0,
-        up: status == "L4OK",
+        rules: Rules::new(1, 1).at(u16::from(status == "L4OK")),
         restarts: 0,
     })
 }

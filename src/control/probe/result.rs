@@ -1,7 +1,7 @@
 //! What a probe found, in HAProxy's words.
 
 use crate::base::ids::ServerId;
-use crate::health::Answer;
+use crate::health::{Answer, Rules};
 
 /// What the probe thread tells the control thread.
 #[derive(Clone, Debug)]
@@ -31,10 +31,8 @@ pub struct ProbeResult {
     pub description: String,
     /// Whether the failure counted (`chkfail`).
     pub counted_failure: bool,
-    /// Position of the rise/fall machine.
-    pub health: u16,
-    /// Whether the checks say that the server is up.
-    pub up: bool,
+    /// Where the checks are between up and down, by the counts that they have.
+    pub rules: Rules,
     /// How often the server's checks had begun anew before it.
     pub restarts: u32,
 }

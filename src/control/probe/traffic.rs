@@ -94,8 +94,7 @@ impl Errors {
             duration_ms: 0,
             description: errors_text(observe),
             counted_failure,
-            health: rules.health(),
-            up: rules.is_up(),
+            rules: *rules,
             restarts: self.server.restarts(),
         };
         // The control thread goes only with the process.

@@ -124,7 +124,11 @@ fn follow(
         return;
     }
     match (&before.check, &plan.check) {
-        (Some(old), Some(new)) if !moved && old.address == new.address => {}
+        (Some(old), Some(new)) if !moved && old.address == new.address => {
+            let mut report = apply::report_of(server);
+            let rules = Rules::new(old.rise, old.fall).at(report.health);
+            report.health = rules.carried_to(new.rise, new.fall).health();
+        }
         (_, Some(check)) => {
             // Nothing is known of what is checked now.
             let is_up = check.init_state.is_up();
