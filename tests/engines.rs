@@ -80,11 +80,12 @@ macro_rules! variants {
     )*};
 }
 
-// Each step and each engine in every run of the tests (the limit copied in the ordinary one), all
-// pairs by `--include-ignored`.
+// Each step and each engine in every run of the tests (the limit in the ordinary one), all pairs by
+// `--include-ignored`.
 variants! {
     #[ignore = "a minute more; the ordinary run is nearly this one"]
     limit_copied: [LIMIT, COPY], [], ["receive_step: limit"];
+    #[ignore = "a minute more; the ordinary run has its step, another one its engine"]
     limit_spliced: [LIMIT], SPLICE, ["receive_step: limit"];
     incremental_copied: [INCREMENTAL, COPY], [], ["receive_step: incremental"];
     #[ignore = "a minute more; its step and its engine have a run each"]
