@@ -1,4 +1,4 @@
-//! Where reloads are asked for: by signals, runtime commands, and what the program was started with.
+//! Where reloads are asked for: by signals and by runtime commands, and what they go by.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
